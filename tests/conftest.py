@@ -1,0 +1,15 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, one thread each
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real samples, named by SIMIPU_REAL_DATA."""
+    folder = os.environ.get("SIMIPU_REAL_DATA")
+    if not folder:
+        pytest.skip("SIMIPU_REAL_DATA is not set: the real KITTI and NYU samples are not read")
+    return Path(folder)
