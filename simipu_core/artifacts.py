@@ -1,0 +1,187 @@
+"""Artifact directories: what one step hands to the next.
+
+An artifact is a directory with a ``manifest.json``. It is written under a temporary name and renamed when it is
+whole, so a killed step leaves nothing half-written behind.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from simipu_core.errors import SimipuError
+from simipu_core.files import new_folder
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report"]
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an artifact is and where it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Kind
+    digest: str
+    """sha256 over kind, parameters, inputs and files: equal content gives an equal digest."""
+    inputs: dict[str, str]
+    """Digest of each input artifact, by role."""
+    parameters: dict[str, Any]
+    counts: dict[str, float]
+    licence: str
+    """Licence of the data that went in."""
+    files: dict[str, FileEntry]
+    code_revision: str
+    created: str
+    mlflow_run_id: str | None = None
+    origin: str | None = None
+    """Where the raw data of a catalogue lies; a place, not content, so no part of the digest."""
+
+
+@dataclass
+class Draft:
+    """An artifact being written into `path`; fill `counts` and put files there."""
+
+    path: Path
+    counts: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def write_artifact(
+    out: Path,
+    kind: Kind,
+    *,
+    inputs: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    licence: str,
+    mlflow_run_id: str | None = None,
+    origin: str | None = None,
+) -> Iterator[Draft]:
+    """Write an artifact atomically: the directory `out` appears, whole, when the block ends without an error.
+
+    Args:
+        out: directory to make; must not exist (an empty directory is replaced).
+        kind: what the artifact is.
+        inputs: digests of the artifacts it was made from, by role.
+        parameters: JSON-like values that decided its content.
+        licence: licence of the data that went in.
+        mlflow_run_id: run that made it.
+        origin: URI of the raw data that a catalogue describes.
+
+    Raises:
+        SimipuError: `out` exists, or the disk is full or not writable.
+    """
+    with new_folder(out) as folder:
+        draft = Draft(folder)
+        yield draft
+        files = {
+            str(path.relative_to(folder)): FileEntry(bytes=path.stat().st_size, sha256=sha256_file(path))
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        content = {
+            "kind": kind,
+            "inputs": dict(inputs),
+            "parameters": dict(parameters),
+            "files": {name: entry.sha256 for name, entry in files.items()},
+        }
+        manifest = Manifest(
+            **{**content, "files": files},
+            digest=sha256_text(json.dumps(content, sort_keys=True)),
+            counts=draft.counts,
+            licence=licence,
+            code_revision=code_revision(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            mlflow_run_id=mlflow_run_id,
+            origin=origin,
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path, *kinds: Kind) -> Manifest:
+    """Open an artifact and check that it is whole and of the wanted kind.
+
+    File sizes are checked here; :func:`verify_files` also checks every sha256.
+
+    Raises:
+        SimipuError: no manifest, another kind or schema version, or a file missing or of another size.
+    """
+    name = path / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(name.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SimipuError(
+            f"{path}: not an artifact (no {MANIFEST}); give the folder that a `simipu` step wrote."
+        ) from None
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        raise SimipuError(
+            f"{name}: not a readable manifest ({str(error).splitlines()[0]}); run the step again."
+        ) from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise SimipuError(
+            f"{path}: schema version {manifest.schema_version}, needed {SCHEMA_VERSION}; run the step again."
+        )
+    if kinds and manifest.kind not in kinds:
+        raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
+    for relative, entry in manifest.files.items():
+        file = path / relative
+        if not file.is_file() or file.stat().st_size != entry.bytes:
+            raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")
+    return manifest
+
+
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Check the sha256 of every file of an artifact.
+
+    Raises:
+        SimipuError: naming the first file that differs.
+    """
+    for relative, entry in manifest.files.items():
+        if sha256_file(path / relative) != entry.sha256:
+            raise SimipuError(f"{path / relative}: its content differs from its manifest; run the step again.")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Hex sha256 of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_revision() -> str:
+    """Revision of this code: ``SIMIPU_REVISION`` (set in images), else git's commit, ``+dirty`` if changed."""
+    if revision := os.environ.get("SIMIPU_REVISION"):
+        return revision
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return commit + ("+dirty" if changed.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,27 @@
+"""The one exception that is meant for people, and how it reaches them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class SimipuError(Exception):
+    """A problem the user can mend.
+
+    The message is one plain sentence that names the file or setting and the mend. The command line and the
+    pipeline components print it without a traceback and exit with code 1.
+    """
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError`.
+
+    An interrupt by the keyboard ends it with exit code 130.
+    """
+    try:
+        yield
+    except SimipuError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

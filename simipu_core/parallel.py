@@ -1,0 +1,76 @@
+"""Work on many frames in several processes, in order and in bounded memory."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+import cv2
+
+from simipu_core.errors import SimipuError
+from simipu_core.progress import progress
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_FEWEST = 128
+"""Below this many items starting processes takes longer than it saves."""
+_MOST_WORKERS = 16
+_CHUNK = 4
+
+
+def map_frames(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], description: str, workers: int | None = None
+) -> Generator[ResultT, None, None]:
+    """Apply a function to each item, showing progress; results come in the order of the items.
+
+    At most a few chunks a worker are under way or waiting, however slowly the results are taken. Close the
+    iterator (``contextlib.closing``) to stop the processes when leaving early.
+
+    Args:
+        function: picklable, with a picklable result.
+        items: what to work on.
+        description: shown with the progress.
+        workers: processes; by default one a CPU, or none (in this process) for few items.
+
+    Raises:
+        SimipuError: a worker process was killed.
+    """
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if len(items) >= _FEWEST else 0
+    with progress(description, total=len(items)) as advance:
+        results = _map_processes(function, items, workers) if workers else map(function, items)
+        for result in results:
+            yield result
+            advance()
+
+
+def _map_processes(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int) -> Iterator[ResultT]:
+    chunks = (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_one_thread)
+    try:
+        waiting: deque[Future[list[ResultT]]] = deque(
+            pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
+        )
+        while waiting:
+            results = waiting.popleft().result()
+            waiting.extend(pool.submit(_apply, function, chunk) for chunk in islice(chunks, 1))
+            yield from results
+    except BrokenProcessPool:
+        raise SimipuError(
+            "A worker process was killed, most likely because memory ran out; free memory or use a larger machine."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    return [function(item) for item in items]
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(0)

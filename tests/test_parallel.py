@@ -1,0 +1,44 @@
+import os
+from collections.abc import Generator
+from contextlib import closing
+
+import pytest
+
+from simipu_core.errors import SimipuError
+from simipu_core.parallel import map_frames
+
+
+def square(value: int) -> int:
+    if value < 0:
+        raise SimipuError("negative; give a larger number.")
+    return value * value
+
+
+def die(value: int) -> int:
+    os._exit(value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_keep_the_order_whatever_the_number_of_workers(workers: int) -> None:
+    assert list(map_frames(square, range(40), "square", workers)) == [value**2 for value in range(40)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_arrive_and_leaving_early_stops_the_processes(workers: int) -> None:
+    with closing(map_frames(square, [1, 2, 3, 4, -1], "square", workers)) as results:
+        assert next(results) == 1
+    with pytest.raises(SimipuError, match="negative"):
+        list(map_frames(square, [-1], "square", workers))
+
+
+def test_a_killed_worker_is_told_in_one_sentence() -> None:
+    with pytest.raises(SimipuError, match="worker process was killed"):
+        list(map_frames(die, [1], "die", 1))
+
+
+def test_few_items_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Generator[int, None, None]:
+        raise AssertionError
+
+    monkeypatch.setattr("simipu_core.parallel._map_processes", refuse)
+    assert list(map_frames(square, [3], "square")) == [9]
