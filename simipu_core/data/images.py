@@ -1,0 +1,157 @@
+"""Camera images and depth maps: bytes to arrays and back.
+
+Every function that reads bytes raises SimipuError with a reason to be put after the file's name.
+"""
+
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from simipu_core.errors import SimipuError
+
+JPEG_QUALITY = 95
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width from the header of a PNG or JPEG file, without decoding it.
+
+    Raises:
+        SimipuError: empty, or no PNG or JPEG header.
+    """
+    if not data:
+        raise SimipuError("empty (0 bytes)")
+    if data.startswith(_PNG) and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return height, width
+    position = 2 if data.startswith(_JPEG) else len(data)
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker, length = struct.unpack(">BH", data[position + 1 : position + 4])
+        if marker in _START_OF_FRAME:
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return height, width
+        position += 2 + length
+    raise SimipuError("not a PNG or JPEG image")
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG file to (H, W, 3) uint8 RGB, as stored (an orientation tag is not applied).
+
+    Raises:
+        SimipuError: not decodable.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR) if data else None
+    if image is None:
+        raise SimipuError("cannot be decoded as an image")
+    return np.asarray(image, np.uint8)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as JPEG."""
+    return _encode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), cv2.IMWRITE_JPEG_QUALITY, quality)
+
+
+def decode_depth(data: bytes, scale: float) -> NDArray[np.float32]:
+    """Decode a 16-bit depth PNG to (H, W) float32 metres; 0 is no measurement.
+
+    Args:
+        data: PNG file.
+        scale: metres = value / scale.
+
+    Raises:
+        SimipuError: not decodable, or not one channel of 16 bits.
+    """
+    return (depth_values(data) / np.float32(scale)).astype(np.float32)
+
+
+def depth_values(data: bytes) -> NDArray[np.uint16]:
+    """Decode a 16-bit depth PNG to its (H, W) uint16 values.
+
+    Raises:
+        SimipuError: not decodable, or not one channel of 16 bits.
+    """
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if values is None:
+        raise SimipuError("cannot be decoded as a depth PNG")
+    if values.dtype != np.uint16 or values.ndim != 2:
+        raise SimipuError("not a depth PNG of one channel with 16 bits")
+    return np.asarray(values, np.uint16)
+
+
+def encode_depth(depth: NDArray[np.floating], scale: float) -> bytes:
+    """Encode (H, W) metres as a 16-bit PNG, rounded to the nearest 1/scale metres; 0 is no measurement.
+
+    Raises:
+        SimipuError: a depth does not fit 16 bits at this scale.
+    """
+    values = np.rint(depth * scale)
+    if values.max(initial=0) > np.iinfo(np.uint16).max:
+        raise SimipuError(
+            f"a depth of {depth.max():.0f} m does not fit 16 bits at {scale:g} steps a metre; lower pair.depth_range."
+        )
+    return _encode(".png", values.astype(np.uint16))
+
+
+def check_image(data: bytes) -> tuple[int, int]:
+    """Check that an image file is whole, by its checksums and end mark, and decodes; return height and width.
+
+    Raises:
+        SimipuError: what is wrong with it.
+    """
+    size = image_size(data)
+    if data.startswith(_PNG):
+        _check_png(data)
+    elif data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise SimipuError("truncated JPEG image")
+    if decode_image(data).shape[:2] != size:
+        raise SimipuError("decodes to another size than its header says")
+    return size
+
+
+def check_depth(data: bytes, size: tuple[int, int]) -> None:
+    """Check that a depth file is a whole 16-bit PNG of the image's size with at least one measurement.
+
+    Raises:
+        SimipuError: what is wrong with it.
+    """
+    if not data:
+        raise SimipuError("empty (0 bytes)")
+    if not data.startswith(_PNG):
+        raise SimipuError("not a PNG image")
+    _check_png(data)
+    values = depth_values(data)
+    if values.shape != size:
+        (height, width), (rows, columns) = size, values.shape
+        raise SimipuError(f"{rows}×{columns} pixels, but its image is {height}×{width}")
+    if not values.any():
+        raise SimipuError("has no pixel with a measurement")
+
+
+def _check_png(data: bytes) -> None:
+    """Walk the chunks: OpenCV decodes damaged files without complaint."""
+    position, view = len(_PNG), memoryview(data)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        end = position + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise SimipuError("corrupt PNG image (wrong checksum)")
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise SimipuError("truncated PNG image")
+
+
+def _encode(suffix: str, image: NDArray[Any], *params: int) -> bytes:
+    done, data = cv2.imencode(suffix, image, params)
+    if not done:
+        raise SimipuError(f"an image of shape {image.shape} cannot be encoded as {suffix}")
+    return bytes(data)

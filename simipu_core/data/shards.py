@@ -1,0 +1,184 @@
+"""Self-contained Parquet shards: written once, read a row group at a time.
+
+Row groups are the unit of shuffling and of splitting over ranks and workers. Blobs are stored uncompressed (they are
+PNG, JPEG or noise-like floats already), so a row group is read at the speed of the disk.
+"""
+
+import re
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simipu_core.artifacts import read_manifest
+from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.errors import SimipuError
+
+ShardKind = Literal["pairs", "depth"]
+_SCHEMAS = {"pairs": PAIRS, "depth": DEPTH}
+
+
+def check_format(schema: pa.Schema, expected: pa.Schema, file: Path) -> None:
+    """Check that a file was written in this format version and for this use.
+
+    Raises:
+        SimipuError: it was not.
+    """
+    if schema.metadata != expected.metadata or schema.names != expected.names:
+        raise SimipuError(
+            f"{file}: written in another format than this version reads; run the step that wrote it again."
+        )
+
+
+class ShardWriter:
+    """Writes rows to ``<prefix>-00000.parquet``, ``<prefix>-00001.parquet`` …; equal rows give equal bytes.
+
+    Args:
+        folder: existing folder to write into.
+        prefix: beginning of the file names.
+        schema: one of `simipu_core.data.schema`.
+        rows_per_group: rows of one row group.
+        shard_mb: a new file is begun once this much was written, megabytes.
+    """
+
+    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, *, rows_per_group: int, shard_mb: int) -> None:
+        self._folder, self._prefix, self._schema = folder, prefix, schema
+        self._rows_per_group, self._shard_bytes = rows_per_group, shard_mb * 1_000_000
+        self._rows: list[Mapping[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._files = 0
+        self._bytes = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row; whole row groups go to disk at once."""
+        self._rows.append(row)
+        if len(self._rows) == self._rows_per_group:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        self._rows = []
+        if self._writer is None:
+            self._writer = self._open()
+        self._writer.write_table(table)
+        self._bytes += table.nbytes
+        if self._bytes >= self._shard_bytes:
+            self._close_file()
+
+    def _open(self) -> pq.ParquetWriter:
+        path = self._folder / f"{self._prefix}-{self._files:05d}.parquet"
+        self._files += 1
+        self._bytes = 0
+        return pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="none",
+            use_dictionary=[field.name for field in self._schema if pa.types.is_dictionary(field.type)],
+            write_statistics=["sample_id"],
+        )
+
+    def _close_file(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+            self._close_file()
+        else:
+            with suppress(OSError):
+                self._close_file()
+
+
+class Shards:
+    """Random access to the rows of a `pairs` or `depth` artifact; picklable, opens its files on first use.
+
+    Rows of one row group have consecutive indices; reading them together touches the disk once.
+
+    Args:
+        path: artifact directory.
+        kind: what it must hold.
+        split: `train` or `eval` of a `depth` artifact; None for `pairs`.
+        cached_groups: row groups kept decoded, 20-80 MB each at full size.
+
+    Raises:
+        SimipuError: not such an artifact, no shards of the split, or another format version.
+    """
+
+    def __init__(
+        self, path: Path, kind: ShardKind, split: Literal["train", "eval"] | None = None, cached_groups: int = 4
+    ) -> None:
+        self.manifest = read_manifest(path, kind)
+        prefix = split or kind
+        names = sorted(name for name in self.manifest.files if re.fullmatch(rf"{prefix}-\d+\.parquet", name))
+        self._files = [path / name for name in names]
+        if not self._files:
+            raise SimipuError(f"{path}: holds no {prefix} shards; check pair and the source's split, and pair again.")
+        self.group_sizes: list[int] = []
+        """Rows of each row group, in the order of the indices."""
+        self._groups: list[tuple[int, int]] = []
+        for number, file in enumerate(self._files):
+            metadata = pq.read_metadata(file)
+            check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
+            for group in range(metadata.num_row_groups):
+                self.group_sizes.append(metadata.row_group(group).num_rows)
+                self._groups.append((number, group))
+        self._ends = list(accumulate(self.group_sizes))
+        self._cached_groups = cached_groups
+        self._open: dict[int, pq.ParquetFile] = {}
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row: schema names to plain values (str, int, float, list, bytes).
+
+        Raises:
+            IndexError: not 0 ≤ index < len.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = bisect_right(self._ends, index)
+        table = self._group(group)
+        return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column, in the order of the indices; the other columns are not read."""
+        return [
+            value
+            for number in range(len(self._files))
+            for value in self._file(number).read([name], use_threads=False)[name].to_pylist()
+        ]
+
+    def _group(self, group: int) -> pa.Table:
+        if group not in self._cache:
+            number, within = self._groups[group]
+            self._cache[group] = self._file(number).read_row_group(within, use_threads=False)
+            if len(self._cache) > self._cached_groups:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(group)
+        return self._cache[group]
+
+    def _file(self, number: int) -> pq.ParquetFile:
+        if number not in self._open:
+            self._open[number] = pq.ParquetFile(self._files[number], memory_map=True)
+        return self._open[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}, "_cache": OrderedDict()}

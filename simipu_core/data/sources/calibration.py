@@ -1,0 +1,72 @@
+"""KITTI calibration text: ``label: numbers`` lines, read by label."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simipu_core.data.sources.base import BrokenFrameError
+
+Matrix = NDArray[np.float64]
+
+
+class Calibration:
+    """The labelled lines of one calibration file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            raise BrokenFrameError(path, "the calibration file is missing") from None
+        except (OSError, UnicodeDecodeError):
+            raise BrokenFrameError(path, "the calibration file cannot be read as text") from None
+        self._lines = {label.strip(): rest for label, _, rest in (line.partition(":") for line in lines)}
+
+    def matrix(self, label: str, rows: int, columns: int) -> Matrix:
+        """The numbers of one line as (rows, columns) float64.
+
+        Raises:
+            BrokenFrameError: the line is missing or holds anything but so many finite numbers.
+        """
+        if label not in self._lines:
+            raise BrokenFrameError(self.path, f"the line {label} is missing")
+        try:
+            values = np.array(self._lines[label].split(), np.float64)
+        except ValueError:
+            values = np.empty(0)
+        if values.size != rows * columns or not np.isfinite(values).all():
+            raise BrokenFrameError(self.path, f"the line {label} is not {rows * columns} numbers")
+        return values.reshape(rows, columns)
+
+
+def camera_matrices(
+    calibration: Calibration, projection_label: str, rectification_label: str, velo_to_cam: Matrix
+) -> tuple[Matrix, Matrix]:
+    """Intrinsics and lidar_to_camera of a rectified KITTI camera (reference section 1.1).
+
+    KITTI projects with P · R · V, where V maps the scanner's frame to the unrectified first camera, R rectifies it
+    and P (3×4) = intrinsics · [identity | offset] moves to the wanted camera. The offset goes into lidar_to_camera,
+    so that intrinsics · lidar_to_camera is that product.
+
+    Args:
+        calibration: file with the two labels.
+        projection_label: line of P.
+        rectification_label: line of R (3×3).
+        velo_to_cam: (3, 4) V.
+
+    Returns:
+        (3, 3) intrinsics, pixels, and (4, 4) lidar_to_camera, metres.
+
+    Raises:
+        BrokenFrameError: a line is missing or no camera matrix.
+    """
+    projection = calibration.matrix(projection_label, 3, 4)
+    intrinsics = projection[:, :3]
+    if min(intrinsics[0, 0], intrinsics[1, 1], intrinsics[2, 2]) <= 0 or np.tril(intrinsics, -1).any():
+        raise BrokenFrameError(calibration.path, f"the line {projection_label} is no camera matrix")
+    offset, rectify, to_camera = np.eye(4), np.eye(4), np.eye(4)
+    offset[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
+    rectify[:3, :3] = calibration.matrix(rectification_label, 3, 3)
+    to_camera[:3] = velo_to_cam
+    return intrinsics, offset @ rectify @ to_camera

@@ -1,0 +1,132 @@
+"""KITTI raw: synchronised drives with the left colour camera and full scans.
+
+``2011_09_26/{calib_cam_to_cam.txt, calib_velo_to_cam.txt, 2011_09_26_drive_0060_sync/{image_02, velodyne_points}}``;
+each sensor folder holds ``data/0000000000.png`` or ``.bin`` and may hold ``timestamps.txt``. Other files (oxts, the
+other cameras) are not read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from simipu_core.data.sources.base import (
+    IMAGE_SUFFIXES,
+    BrokenFrameError,
+    Frame,
+    Listing,
+    attempt,
+    files_by_stem,
+    flat,
+)
+from simipu_core.data.sources.calibration import Calibration, Matrix, camera_matrices
+
+NAME = "kitti_raw"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The files of one synchronised drive, by frame stem (``0000000000``)."""
+
+    folder: Path
+    images: dict[str, Path]
+    scans: dict[str, Path]
+    image_times: list[str]
+    scan_times: list[str]
+
+    @property
+    def name(self) -> str:
+        """Folder name, ``2011_09_26_drive_0060_sync``."""
+        return self.folder.name
+
+    @cached_property
+    def cameras(self) -> tuple[Matrix, Matrix]:
+        """Intrinsics (3, 3) and lidar_to_camera (4, 4) of the left colour camera.
+
+        Raises:
+            BrokenFrameError: a calibration file or line is missing.
+        """
+        date = self.folder.parent
+        velo = Calibration(date / "calib_velo_to_cam.txt")
+        velo_to_cam = np.hstack([velo.matrix("R", 3, 3), velo.matrix("T", 3, 1)])
+        return camera_matrices(Calibration(date / "calib_cam_to_cam.txt"), "P_rect_02", "R_rect_00", velo_to_cam)
+
+    def frame(self, source: str, stem: str) -> Frame:
+        """One frame, with its scan if it has one.
+
+        Raises:
+            BrokenFrameError: no image, or calibration or timestamps cannot be read.
+        """
+        if stem not in self.images:
+            raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", "the image is missing")
+        intrinsics, lidar_to_camera = self.cameras
+        scan = self.scans.get(stem)
+        return Frame(
+            sample_id=f"{source}/{self.name}/{stem}",
+            source=source,
+            sequence=self.name,
+            image=self.images[stem],
+            intrinsics=flat(intrinsics),
+            points=scan,
+            lidar_to_camera=flat(lidar_to_camera) if scan else None,
+            timestamp_us=_timestamp(self.folder / "image_02", self.image_times, stem),
+            points_timestamp_us=_timestamp(self.folder / "velodyne_points", self.scan_times, stem) if scan else None,
+        )
+
+
+def find(root: Path) -> Path | None:
+    """Folder of the layout at or below the root, if there."""
+    return next((folder for folder in (root / NAME, root) if any(folder.glob("*/*_sync/image_02"))), None)
+
+
+def drives(folder: Path) -> Iterator[Drive]:
+    """The synchronised drives below a folder of dates, sorted."""
+    for path in sorted(folder.glob("*/*_sync")):
+        if (path / "image_02").is_dir():
+            yield Drive(
+                path,
+                files_by_stem(path / "image_02/data", *IMAGE_SUFFIXES),
+                files_by_stem(path / "velodyne_points/data", ".bin"),
+                _lines(path / "image_02/timestamps.txt"),
+                _lines(path / "velodyne_points/timestamps.txt"),
+            )
+
+
+def frames(folder: Path) -> Listing:
+    """All frames of all drives, sorted; those without image, scan or sound calibration as Rejected.
+
+    Args:
+        folder: the folder that holds the dates.
+    """
+    for drive in drives(folder):
+        for stem in sorted(drive.images.keys() | drive.scans.keys()):
+            yield attempt(f"{NAME}/{drive.name}/{stem}", drive.name, partial(_frame, drive, stem))
+
+
+def _frame(drive: Drive, stem: str) -> Frame:
+    if stem not in drive.scans:
+        scan = drive.folder / "velodyne_points/data" / f"{stem}.bin"
+        raise BrokenFrameError(scan, f"the image {drive.images[stem].name} has no such scan")
+    return drive.frame(NAME, stem)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _timestamp(sensor: Path, lines: list[str], stem: str) -> int | None:
+    """Microseconds since 1970 of a frame (line n belongs to frame n), or None where there is no time."""
+    index = int(stem) if stem.isdecimal() else len(lines)
+    if index >= len(lines) or not lines[index].strip():
+        return None
+    try:
+        time = datetime.fromisoformat(lines[index].strip()).replace(tzinfo=UTC)
+    except ValueError:
+        raise BrokenFrameError(sensor / "timestamps.txt", f"line {index + 1} is not a time") from None
+    return round(time.timestamp() * 1_000_000)

@@ -1,0 +1,70 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simipu_core.data.loader import SampleOrder, batches
+from simipu_core.errors import SimipuError
+
+
+@dataclass
+class CountingRows:
+    group_sizes: list[int]
+
+    def row(self, index: int) -> Mapping[str, Any]:
+        return {"index": index}
+
+
+def make(rows: Sequence[Mapping[str, Any]], rngs: Sequence[np.random.Generator]) -> list[tuple[int, float]]:
+    if any(row["index"] == 99 for row in rows):
+        raise SimipuError("row 99 is broken.")
+    return [(row["index"], rng.random()) for row, rng in zip(rows, rngs, strict=True)]
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 99))
+def test_every_epoch_is_a_new_permutation(groups: list[int], batch_size: int, seed: int) -> None:
+    batch_size = min(batch_size, sum(groups))
+    order = SampleOrder(groups, batch_size, seed)
+    for epoch in (0, 1):
+        seen = []
+        for position in range(order.steps_per_epoch):
+            found, rows = order.rows(epoch * order.steps_per_epoch + position)
+            assert found == epoch
+            assert len(rows) == batch_size
+            seen += rows
+        assert len(set(seen)) == len(seen) == sum(groups) // batch_size * batch_size
+        assert set(seen) <= set(range(sum(groups)))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = [SampleOrder([16] * 8, 128, seed).rows(epoch)[1] for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_few_rows_are_spread_evenly() -> None:
+    order = SampleOrder([10] * 10, 5, 0, max_rows=10)
+    rows = sorted(order.rows(0)[1] + order.rows(1)[1])
+    assert rows == list(range(0, 100, 10))
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_they_start() -> None:
+    rows = CountingRows([7, 9, 4])
+    order = SampleOrder(rows.group_sizes, 4, 0)
+    whole = list(batches(rows, order, make, steps=range(10), workers=0))
+    assert list(batches(rows, order, make, steps=range(6, 10), workers=0)) == whole[6:]
+    assert list(batches(rows, order, make, steps=range(10), workers=1)) == whole
+    assert len({value for batch in whole for _, value in batch}) == 40
+
+
+def test_a_broken_row_and_too_few_rows_are_told_in_one_sentence() -> None:
+    rows = CountingRows([100])
+    order = SampleOrder(rows.group_sizes, 100, 0)
+    for workers in (0, 1):
+        with pytest.raises(SimipuError, match=r"^row 99 is broken.$"):
+            list(batches(rows, order, make, steps=range(1), workers=workers))
+    with pytest.raises(SimipuError, match="3 training samples do not fill one batch of 4"):
+        SampleOrder([3], 4, 0)

@@ -1,0 +1,209 @@
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from simipu_core.config import SourceConfig
+from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
+from simipu_core.data.sources.nyu import INTRINSICS
+from simipu_core.errors import SimipuError
+from tests.data import files
+
+Kind = Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu"]
+OTHER_DRIVE = "2011_09_28_drive_0002_sync"
+
+
+def listing(root: Path, kind: Kind, **settings: bool) -> list[Frame | Rejected]:
+    return list_frames(SourceConfig.model_validate({"kind": kind, **settings}), root)
+
+
+def sound(root: Path, kind: Kind, **settings: bool) -> list[Frame]:
+    found = listing(root, kind, **settings)
+    assert not [each for each in found if isinstance(each, Rejected)]
+    return [each for each in found if isinstance(each, Frame)]
+
+
+def broken(root: Path, kind: Kind) -> list[tuple[str, str, str]]:
+    found = [each for each in listing(root, kind) if isinstance(each, Rejected)]
+    return [(each.sample_id, each.file.relative_to(root).as_posix(), each.reason) for each in found]
+
+
+def assert_projects_like_kitti(frame: Frame) -> None:
+    assert frame.lidar_to_camera is not None
+    intrinsics = files.homogeneous(np.reshape(frame.intrinsics, (3, 3)))
+    product = intrinsics @ np.reshape(frame.lidar_to_camera, (4, 4))
+    np.testing.assert_allclose(product, files.PROJECTION, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("at", ["", "kitti_object"])
+def test_kitti_object_lists_frames_under_the_root_or_the_layout_folder(tmp_path: Path, at: str) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    frames = sound(tmp_path / at, "kitti_object")
+    assert [frame.sample_id for frame in frames] == [f"kitti_object/{index:06d}" for index in range(3)]
+    assert frames[2].image == training / "image_2/000002.png"
+    assert frames[2].points == training / "velodyne/000002.bin"
+    assert frames[2].timestamp_us is None
+    assert_projects_like_kitti(frames[0])
+
+
+def test_kitti_object_names_the_missing_half_of_a_pair(tmp_path: Path) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    (training / "velodyne/000000.bin").unlink()
+    (training / "image_2/000002.png").unlink()
+    folder = "kitti_object/training"
+    assert broken(tmp_path, "kitti_object") == [
+        ("kitti_object/000000", f"{folder}/velodyne/000000.bin", "the image 000000.png has no such scan"),
+        ("kitti_object/000002", f"{folder}/image_2/000002.png", "the scan 000002.bin has no such image"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "the calibration file is missing"),
+        (files.object_calibration().replace("P2", "P9"), "the line P2 is missing"),
+        (files.object_calibration().replace("R0_rect: 0.9999", "R0_rect: 0,9999"), "the line R0_rect is not 9 numbers"),
+        (files.object_calibration().replace("R0_rect: 0.9999", "R0_rect:"), "the line R0_rect is not 9 numbers"),
+        (files.object_calibration().replace("cam: 0.007", "cam: nan"), "the line Tr_velo_to_cam is not 12 numbers"),
+        (files.object_calibration().replace("P2: 60.0", "P2: 0.0"), "the line P2 is no camera matrix"),
+        ("\xff\xfe", "the calibration file cannot be read as text"),
+    ],
+)
+def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str | None, reason: str) -> None:
+    calib = files.kitti_object(tmp_path, 2) / "calib/000001.txt"
+    calib.unlink() if text is None else files.write(calib, text)
+    file = "kitti_object/training/calib/000001.txt"
+    assert broken(tmp_path, "kitti_object") == [("kitti_object/000001", file, reason)]
+
+
+@pytest.mark.parametrize("at", ["", "kitti_raw"])
+def test_kitti_raw_lists_synchronised_drives_without_timestamps(tmp_path: Path, at: str) -> None:
+    raw = files.kitti_raw(tmp_path, {OTHER_DRIVE: [0], files.DRIVE: [2, 4]})
+    files.write(raw / "2011_09_26/2011_09_26_drive_0001_extract/image_02/data/0000000000.png", files.image())
+    files.write(raw / "2011_09_26" / files.DRIVE / "oxts/data/0000000002.txt", "1 2 3")
+    frames = sound(tmp_path / at, "kitti_raw")
+    assert [frame.sample_id for frame in frames] == [
+        f"kitti_raw/{files.DRIVE}/0000000002",
+        f"kitti_raw/{files.DRIVE}/0000000004",
+        f"kitti_raw/{OTHER_DRIVE}/0000000000",
+    ]
+    assert [frame.sequence for frame in frames] == [files.DRIVE, files.DRIVE, OTHER_DRIVE]
+    assert frames[0].timestamp_us is None
+    assert_projects_like_kitti(frames[0])
+
+
+def test_kitti_raw_reads_times_by_frame_number(tmp_path: Path) -> None:
+    drive = files.kitti_raw(tmp_path, {files.DRIVE: [0, 2]}) / "2011_09_26" / files.DRIVE
+    times = [f"2011-09-26 13:02:25.{index}64360375\n" for index in range(3)]
+    files.write(drive / "image_02/timestamps.txt", "".join(times))
+    files.write(drive / "velodyne_points/timestamps.txt", "".join([times[1], "\n", "\n"]))
+    first, last = sound(tmp_path, "kitti_raw")
+    assert first.timestamp_us == 1317042145_064360
+    assert first.points_timestamp_us == 1317042145_164360
+    assert last.timestamp_us == 1317042145_264360
+    assert last.points_timestamp_us is None
+
+
+def test_kitti_raw_names_missing_scans_and_broken_times(tmp_path: Path) -> None:
+    drive = files.kitti_raw(tmp_path, {files.DRIVE: [0, 1]}) / "2011_09_26" / files.DRIVE
+    (drive / "velodyne_points/data/0000000001.bin").unlink()
+    files.write(drive / "image_02/timestamps.txt", "yesterday\n")
+    assert [
+        (file.removeprefix(f"kitti_raw/2011_09_26/{files.DRIVE}/"), why)
+        for _, file, why in broken(tmp_path, "kitti_raw")
+    ] == [
+        ("image_02/timestamps.txt", "line 1 is not a time"),
+        ("velodyne_points/data/0000000001.bin", "the image 0000000001.png has no such scan"),
+    ]
+
+
+def test_a_date_without_calibration_breaks_its_frames_only(tmp_path: Path) -> None:
+    raw = files.kitti_raw(tmp_path, {files.DRIVE: [0], OTHER_DRIVE: [0]})
+    (raw / "2011_09_28/calib_velo_to_cam.txt").unlink()
+    assert broken(tmp_path, "kitti_raw") == [
+        (
+            f"kitti_raw/{OTHER_DRIVE}/0000000000",
+            "kitti_raw/2011_09_28/calib_velo_to_cam.txt",
+            "the calibration file is missing",
+        )
+    ]
+
+
+@pytest.mark.parametrize("truth", ["kitti_depth", "kitti_depth/train", "data_depth_annotated/val", "gt_depth", ""])
+@pytest.mark.parametrize("scans", [True, False])
+def test_kitti_depth_lists_frames_with_ground_truth(tmp_path: Path, truth: str, scans: bool) -> None:
+    files.kitti_raw(tmp_path, {files.DRIVE: range(4)}, scans=scans)
+    files.kitti_truth(tmp_path / truth, {files.DRIVE: [1, 2]})
+    first, second = sound(tmp_path, "kitti_depth")
+    assert first.sample_id == f"kitti_depth/{files.DRIVE}/0000000001"
+    assert first.image.name == "0000000001.png"
+    assert second.depth is not None
+    assert second.depth.is_relative_to(tmp_path / truth)
+    assert second.depth_scale == 256
+    assert (second.points is not None) == (second.lidar_to_camera is not None) == scans
+
+
+def test_kitti_depth_names_ground_truth_without_image(tmp_path: Path) -> None:
+    files.kitti_raw(tmp_path, {files.DRIVE: [1]})
+    files.kitti_truth(tmp_path / "kitti_depth/train", {files.DRIVE: [1, 2], OTHER_DRIVE: [5]})
+    assert [(sample_id, why) for sample_id, _, why in broken(tmp_path, "kitti_depth")] == [
+        (f"kitti_depth/{files.DRIVE}/0000000002", "the image is missing"),
+        (f"kitti_depth/{OTHER_DRIVE}/0000000005", "the ground truth 0000000005.png has no such drive"),
+    ]
+
+
+def test_kitti_depth_reads_the_flat_sample_with_default_intrinsics(tmp_path: Path) -> None:
+    files.write(tmp_path / "kitti_depth/rgb/0000000005.png", files.image())
+    files.write(tmp_path / "kitti_depth/groundtruth/0000000005.png", files.depth())
+    (frame,) = sound(tmp_path, "kitti_depth")
+    assert frame.intrinsics == DEFAULT_INTRINSICS
+    files.write(tmp_path / "kitti_depth/groundtruth/0000000006.png", files.depth())
+    assert broken(tmp_path, "kitti_depth")[0][1:] == (
+        "kitti_depth/rgb/0000000006.png",
+        "the ground truth has no such image",
+    )
+
+
+@pytest.mark.parametrize("at", ["", "nyu"])
+def test_nyu_lists_scenes_at_any_depth(tmp_path: Path, at: str) -> None:
+    files.nyu(tmp_path / "nyu", {"sync/kitchen_0001": [0, 10], "official_splits/test/bath": [45]})
+    frames = sound(tmp_path / at, "nyu")
+    assert [frame.sample_id for frame in frames] == [
+        "nyu/official_splits/test/bath/rgb_00045",
+        "nyu/sync/kitchen_0001/rgb_00000",
+        "nyu/sync/kitchen_0001/rgb_00010",
+    ]
+    assert frames[0].intrinsics == INTRINSICS
+    assert frames[0].depth_scale == 1000
+    assert frames[0].points is None
+
+
+def test_nyu_names_images_without_depth(tmp_path: Path) -> None:
+    files.nyu(tmp_path / "nyu", {"den": [0]})
+    (tmp_path / "nyu/den/sync_depth_00000.png").unlink()
+    assert broken(tmp_path, "nyu") == [
+        ("nyu/den/rgb_00000", "nyu/den/sync_depth_00000.png", "the image rgb_00000.jpg has no such depth map")
+    ]
+
+
+def test_kitti_reads_both_layouts_or_only_drives(tmp_path: Path) -> None:
+    files.kitti_object(tmp_path, 2)
+    assert len(sound(tmp_path, "kitti", drives_only=True)) == 2
+    files.kitti_raw(tmp_path, {files.DRIVE: range(3)})
+    assert [frame.source for frame in sound(tmp_path, "kitti")] == ["kitti_object"] * 2 + ["kitti_raw"] * 3
+    assert len(sound(tmp_path, "kitti", drives_only=True)) == 3
+
+
+@pytest.mark.parametrize("kind", ["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu"])
+def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path, kind: Kind) -> None:
+    with pytest.raises(SimipuError, match=rf"holds no {kind} frames \(looked for .*; set `root`"):
+        listing(tmp_path, kind)
+
+
+@pytest.mark.real_data
+def test_reads_every_real_sample(real_data: Path) -> None:
+    assert len(sound(real_data, "kitti")) == 34
+    assert len(sound(real_data, "kitti_depth")) == 2
+    assert len(sound(real_data, "nyu")) == 2

@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simipu_core.config import SourceConfig
+from simipu_core.data import splits
+from simipu_core.data.sources import Frame, Rejected
+from simipu_core.errors import SimipuError
+from tests.data import files
+
+TEST_DRIVE = "2011_09_26_drive_0048_sync"
+
+
+def frames(**counts: int) -> list[Frame | Rejected]:
+    return [
+        Frame(f"nyu/{sequence}/{index:010d}", "nyu", sequence, Path("image.png"), (1.0,) * 9)
+        for sequence, count in counts.items()
+        for index in range(count)
+    ]
+
+
+def assign(found: list[Frame | Rejected], split: str, **settings: Any) -> list[splits.Split | None]:
+    return splits.assign(found, SourceConfig.model_validate({"split": split, **settings}))
+
+
+def test_published_counts() -> None:
+    counts = splits.PUBLISHED_COUNTS
+    assert len(splits.eigen_train()) == len(set(splits.eigen_train())) == counts["kitti_eigen_train"] == 23158
+    assert len(splits.eigen_test()) == len(set(splits.eigen_test())) == counts["kitti_eigen_test"] == 652
+    assert len(splits.nyu_test()) == len(set(splits.nyu_test())) == counts["nyu_test"] == 654
+    assert counts["nyu_train"] == 24231
+
+
+def test_eigen_test_has_45_frames_without_ground_truth() -> None:
+    everything = splits.eigen_test(with_groundtruth=False)
+    assert len(everything) == 697
+    assert set(splits.eigen_test()) < set(everything)
+    assert (TEST_DRIVE, 4) in everything
+    assert (TEST_DRIVE, 4) not in splits.eigen_test()
+
+
+def test_eigen_drives_are_33_and_28_and_disjoint() -> None:
+    training = {drive for drive, _ in splits.eigen_train()}
+    testing = {drive for drive, _ in splits.eigen_test()}
+    assert (len(training), len(testing)) == (33, 28)
+    assert not training & testing
+
+
+def test_nyu_test_indices_lie_among_the_labelled_images() -> None:
+    assert min(splits.nyu_test()) == 0
+    assert max(splits.nyu_test()) == 1448
+
+
+def test_eigen_leaves_out_what_it_does_not_list() -> None:
+    found = frames(**{files.DRIVE: 7, TEST_DRIVE: 2, "2011_09_26_drive_9999_sync": 1})
+    assert assign(found, "eigen") == [None] * 5 + ["train"] * 2 + ["eval"] * 2 + [None]
+
+
+def test_eigen_without_any_of_its_drives_is_refused() -> None:
+    with pytest.raises(SimipuError, match="none of its drives is here"):
+        assign(frames(den=3), "eigen")
+
+
+def test_none_trains_on_everything() -> None:
+    assert assign(frames(a=2, b=1), "none") == ["train"] * 3
+
+
+def test_within_sequence_cuts_each_sequence() -> None:
+    assert assign(frames(a=6, b=1, c=2), "within_sequence") == (
+        ["train"] * 4 + ["eval"] * 2 + ["train"] + ["train", "eval"]
+    )
+    assert assign(frames(a=24), "within_sequence").count("train") == 16
+
+
+def test_a_broken_frame_keeps_its_place() -> None:
+    found = frames(a=6)
+    found[0] = Rejected(found[0].sample_id, "a", Path("image.png"), "truncated")
+    assert assign(found, "within_sequence") == ["train"] * 4 + ["eval"] * 2
+
+
+def test_by_sequence_keeps_sequences_whole() -> None:
+    assert assign(frames(c=2, a=1, b=2), "by_sequence") == ["eval"] * 2 + ["train"] * 3
+    with pytest.raises(SimipuError, match="one sequence only"):
+        assign(frames(a=5), "by_sequence")
+
+
+@pytest.mark.parametrize("train_share", [0.01, 0.99])
+def test_neither_side_is_empty(train_share: float) -> None:
+    for split in ("within_sequence", "by_sequence"):
+        assert set(assign(frames(a=3, b=3, c=3), split, train_share=train_share)) == {"train", "eval"}
+
+
+def test_folders_called_test_evaluate() -> None:
+    found = frames(**{"official_splits/test/bath": 1, "sync/bath": 1, "sync/latest": 1})
+    assert assign(found, "folders") == ["eval", "train", "train"]

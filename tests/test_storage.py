@@ -1,0 +1,125 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from simipu_core import storage
+from simipu_core.errors import SimipuError
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    (folder / "nested").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "nested/b.txt").write_text("b")
+    return folder
+
+
+def dvc_directory(objects: Path, entries: dict[str, str]) -> str:
+    listing = []
+    for name, content in entries.items():
+        md5 = hashlib.md5(content.encode()).hexdigest()
+        listing.append({"md5": md5, "relpath": name})
+        (objects / md5[:2]).mkdir(parents=True, exist_ok=True)
+        (objects / md5[:2] / md5[2:]).write_text(content)
+    return write_listing(objects, listing)
+
+
+def write_listing(objects: Path, listing: list[dict[str, str]]) -> str:
+    data = json.dumps(listing).encode()
+    md5 = hashlib.md5(data).hexdigest()
+    (objects / md5[:2]).mkdir(parents=True, exist_ok=True)
+    (objects / md5[:2] / f"{md5[2:]}.dir").write_bytes(data)
+    return str(objects / md5[:2] / f"{md5[2:]}.dir")
+
+
+def test_a_plain_path_is_the_folder(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage.resolve(str(raw)) == raw
+    monkeypatch.chdir(raw.parent)
+    assert storage.resolve("raw") == raw
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    for attempt in (lambda: storage.resolve(str(tmp_path / "nowhere")), lambda: storage.pin(tmp_path / "nowhere")):
+        with pytest.raises(SimipuError, match=r"nowhere: no such folder; set `root`"):
+            attempt()
+
+
+def test_a_pinned_folder_resolves_while_it_is_unchanged(raw: Path) -> None:
+    uri = storage.pin(raw)
+    assert uri.startswith(f"{raw}#")
+    assert storage.resolve(uri) == raw
+    assert storage.pin(raw) == uri
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "new"])
+def test_a_changed_folder_no_longer_matches_its_pin(raw: Path, change: str) -> None:
+    uri = storage.pin(raw)
+    file = raw / "nested/b.txt"
+    if change == "content":
+        file.write_text("longer")
+    elif change == "time":
+        os.utime(file, ns=(1, 1))
+    elif change == "name":
+        file.rename(raw / "nested/c.txt")
+    else:
+        (raw / "new.txt").write_text("new")
+    with pytest.raises(SimipuError, match="changed since the run was submitted; submit the run again"):
+        storage.resolve(uri)
+
+
+def test_a_dangling_link_cannot_be_pinned(raw: Path) -> None:
+    (raw / "link").symlink_to(raw / "nowhere")
+    with pytest.raises(SimipuError, match="link: cannot be read"):
+        storage.pin(raw)
+
+
+def test_a_dvc_directory_becomes_a_tree_of_links(tmp_path: Path) -> None:
+    uri = dvc_directory(tmp_path / "cache/files/md5", {"a.txt": "a", "deep/er/b.txt": "b"})
+    folder = storage.resolve(uri, tmp_path / "views")
+    assert (folder / "deep/er/b.txt").read_text() == "b"
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt")) == ["a.txt", "deep/er/b.txt"]
+    made = folder.stat().st_ino
+    assert storage.resolve(uri, tmp_path / "views") == folder
+    assert folder.stat().st_ino == made
+    (folder / "a.txt").unlink()
+    assert (storage.resolve(uri, tmp_path / "views") / "a.txt").read_text() == "a"
+    assert [path.name for path in (tmp_path / "views").iterdir()] == [folder.name]
+
+
+def test_dvc_views_lie_below_build_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = dvc_directory(tmp_path / "files/md5", {"a.txt": "a"})
+    assert storage.resolve(uri).parent == tmp_path / "build/dvc-views"
+
+
+@pytest.mark.parametrize("name", ["../a.txt", "/etc/a.txt", "x/../../a.txt", ""])
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    uri = dvc_directory(tmp_path / "files/md5", {name: "a"})
+    with pytest.raises(SimipuError, match="leads out of the folder"):
+        storage.resolve(uri, tmp_path / "views")
+    assert not (tmp_path / "views").exists()
+
+
+def test_object_names_that_are_no_md5_are_refused(tmp_path: Path) -> None:
+    uri = write_listing(tmp_path / "files/md5", [{"md5": "../../../../etc/passwd", "relpath": "a.txt"}])
+    with pytest.raises(SimipuError, match="leads out of the folder"):
+        storage.resolve(uri, tmp_path / "views")
+
+
+def test_missing_and_damaged_dvc_objects_are_named_with_the_mend(tmp_path: Path) -> None:
+    objects = tmp_path / "files/md5"
+    uri = dvc_directory(objects, {"a.txt": "a"})
+    md5 = hashlib.md5(b"a").hexdigest()
+    (objects / md5[:2] / md5[2:]).unlink()
+    with pytest.raises(SimipuError, match=rf"{md5[2:]}: this DVC object is missing; run `dvc pull`"):
+        storage.resolve(uri, tmp_path / "views")
+    Path(uri).write_text("[]")
+    with pytest.raises(SimipuError, match="does not match its name"):
+        storage.resolve(uri, tmp_path / "views")
+    Path(uri).unlink()
+    with pytest.raises(SimipuError, match="run `dvc pull`"):
+        storage.resolve(uri, tmp_path / "views")
