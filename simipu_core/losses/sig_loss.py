@@ -1,0 +1,26 @@
+"""SigLoss: the scale-invariant logarithmic depth loss."""
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-3
+
+
+def sig_loss(prediction: Tensor, depth: Tensor, weight: float = 0.15) -> Tensor:
+    """sqrt(Var(g) + weight · mean(g)²) over all measured pixels of the batch (reference section 5.3).
+
+    g = ln(prediction + 1e-3) - ln(depth + 1e-3), Var unbiased; Eigen et al. 2014 in the form of AdaBins.
+
+    Args:
+        prediction: metres, positive, any shape.
+        depth: metres, same shape; 0 where nothing was measured.
+        weight: weight of the squared mean.
+
+    Returns:
+        scalar; zero (with a gradient of zero) where fewer than two pixels were measured.
+    """
+    measured = depth > 0
+    if measured.sum() < 2:
+        return prediction.sum() * 0.0
+    g = torch.log(prediction[measured] + _EPSILON) - torch.log(depth[measured] + _EPSILON)
+    return torch.sqrt(g.var() + weight * g.mean() ** 2)

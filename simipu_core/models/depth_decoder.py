@@ -1,0 +1,57 @@
+"""DenseDepth decoder."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class DepthDecoder(nn.Module):
+    """Five feature levels → one logit map at stride 2 (reference section 5.2).
+
+    No normalisation layers; 54,262,657 parameters for ResNet-50 and the reference widths.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__()
+        *skips, bottom = in_channels
+        self.bottom = nn.Conv2d(bottom, bottom, 1)
+        blocks = []
+        for skip, width in zip(reversed(skips), channels, strict=True):
+            blocks.append(UpBlock(bottom + skip, width))
+            bottom = width
+        self.blocks = nn.ModuleList(blocks)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        self.head = nn.Conv2d(bottom, 1, 3, padding=1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (B, C_i, H_i, W_i), stride 2 to 32 → logits (B, 1, H/2, W/2)."""
+        *skips, bottom = features
+        x = self.bottom(bottom)
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+            x = block(x, skip)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class UpBlock(nn.Module):
+    """Resize to the skip's size, join, two 3×3 convolutions with ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, h, w) and (B, S, H, W) → (B, out, H, W)."""
+        resized = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=True)
+        joined: Tensor = self.convs(torch.cat([resized, skip], dim=1))
+        return joined

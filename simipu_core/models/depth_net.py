@@ -1,0 +1,100 @@
+"""The depth net: normalisation, ResNet encoder, DenseDepth decoder, bounded depth."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from simipu_core.config import FinetuneConfig, InputConfig, Section
+from simipu_core.errors import SimipuError
+from simipu_core.models.depth_decoder import DepthDecoder
+from simipu_core.models.image_encoder import Normalize, feature_channels, image_encoder
+from simipu_core.models.weights import EncoderSpec, load_weights, read_spec, save_weights
+
+
+class DepthNetSpec(Section):
+    """Everything needed to build a depth net and to feed it; stored inside its weights file."""
+
+    kind: Literal["depth_net"] = "depth_net"
+    encoder_name: str
+    norm_eps: float = 1e-5
+    decoder_channels: tuple[int, int, int, int]
+    input: InputConfig
+    fixed_crop: Literal["none", "kb"]
+    """Part of the frame the net is shown."""
+    input_scale: float
+    """Factor by which that part is shrunk first."""
+    min_depth: float
+    max_depth: float
+    """Depth bounds, metres."""
+
+
+class DepthNet(nn.Module):
+    """Monocular depth (reference sections 5.1–5.2); 77,770,689 parameters for ResNet-50."""
+
+    def __init__(self, spec: DepthNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normalize = Normalize(spec.input)
+        self.encoder = image_encoder(spec.encoder_name, norm_eps=spec.norm_eps)
+        self.decoder = DepthDecoder(feature_channels(self.encoder), spec.decoder_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB images (B, 3, H, W), 0–255 → depth (B, 1, ~H/2, ~W/2), metres in (0, max_depth)."""
+        logits: Tensor = self.decoder(self.encoder(self.normalize(images)))
+        return torch.sigmoid(logits) * self.spec.max_depth
+
+
+def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> DepthNet:
+    """A depth net ready for fine-tuning.
+
+    Args:
+        config: sizes and conventions.
+        encoder_weights: pre-trained ``encoder.safetensors``, loaded strictly; None starts from random weights
+            (Kaiming normal, zeroed residual branches).
+
+    Raises:
+        SimipuError: the weights are of another architecture, or of another input convention without
+            ``finetune.allow_input_mismatch``, or a tensor is missing or unexpected.
+    """
+    spec = DepthNetSpec(
+        encoder_name=config.encoder_name,
+        decoder_channels=config.decoder_channels,
+        input=config.input,
+        fixed_crop="kb" if config.augment.fixed_crop == "kb" else "none",
+        input_scale=config.input_scale,
+        min_depth=config.min_depth,
+        max_depth=config.max_depth,
+    )
+    net = DepthNet(spec)
+    if encoder_weights is not None:
+        made = read_spec(encoder_weights, EncoderSpec)
+        if made.name != spec.encoder_name:
+            raise SimipuError(
+                f"{encoder_weights}: holds a {made.name}, but finetune.encoder_name is {spec.encoder_name}."
+            )
+        if made.input != spec.input and not config.allow_input_mismatch:
+            raise SimipuError(
+                f"{encoder_weights}: was trained on {made.input.channels} input with mean {made.input.mean} and std "
+                f"{made.input.std}, which differs from finetune.input; set finetune.input to the same, or "
+                "finetune.allow_input_mismatch to accept it."
+            )
+        load_weights(net.encoder, encoder_weights)
+    return net
+
+
+def save_depth_net(net: DepthNet, file: Path) -> None:
+    """Write a depth net and its spec as safetensors."""
+    save_weights(net, file, net.spec)
+
+
+def load_depth_net(file: Path, device: str = "cpu") -> DepthNet:
+    """Read a depth net back, in evaluation mode.
+
+    Raises:
+        SimipuError: not a depth net's weights, or a tensor is missing or unexpected.
+    """
+    net = DepthNet(read_spec(file, DepthNetSpec))
+    load_weights(net, file)
+    return net.to(device).eval()

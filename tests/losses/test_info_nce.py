@@ -1,0 +1,45 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from simipu_core.losses.info_nce import info_nce
+
+
+def slow_info_nce(queries: Tensor, keys: Tensor, temperature: float) -> float:
+    losses = []
+    for i, query in enumerate(queries):
+        similarities = [float(query @ key / (query.norm() * key.norm())) / temperature for key in keys]
+        losses.append(-similarities[i] + math.log(sum(math.exp(s) for s in similarities)))
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+@pytest.mark.parametrize("dim", [3, 32])
+def test_equals_the_definition(temperature: float, dim: int) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    queries = torch.randn(20, dim, generator=generator, dtype=torch.float64)
+    keys = torch.randn(20, dim, generator=generator, dtype=torch.float64)
+    result = info_nce(queries, keys, temperature)
+    assert float(result.loss) == pytest.approx(slow_info_nce(queries, keys, temperature), rel=1e-9)
+
+
+def test_chance_levels() -> None:
+    """Reference section 12.2: ln 4096 for equal similarities, 9.11 for independent unit vectors."""
+    same = info_nce(torch.ones(4096, 8), torch.ones(4096, 8), 0.07)
+    assert float(same.loss) == pytest.approx(8.318, abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    random = info_nce(torch.randn(4096, 128, generator=generator), torch.randn(4096, 128, generator=generator), 0.07)
+    assert float(random.loss) == pytest.approx(9.11, abs=0.05)
+
+
+def test_accuracies_are_shares_of_queries() -> None:
+    keys = torch.eye(10)
+    queries = keys.clone()
+    queries[0] = torch.tensor([1.0, 2, 2, 2, 0, 0, 0, 0, 0, 0])  # own key fourth
+    queries[1] = torch.tensor([2.0, 1, 2, 2, 2, 2, 0, 0, 0, 0])  # own key sixth
+    result = info_nce(queries, keys, 0.07)
+    assert float(result.top1) == pytest.approx(0.8)
+    assert float(result.top5) == pytest.approx(0.9)
