@@ -1,0 +1,31 @@
+"""The report that evaluation writes: every number under its protocol's name."""
+
+from pydantic import BaseModel, ConfigDict
+
+Scores = dict[str, float]
+"""Metric name → value: a1 a2 a3 abs_rel sq_rel rmse rmse_log log_10 silog, averaged over images."""
+
+
+class Report(BaseModel):
+    """``report.json`` of an evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    headline: str
+    """Protocol of the headline Abs Rel."""
+    num_images: int
+    """Images that were scored."""
+    flip: bool
+    """Whether predictions were averaged with those of the mirrored image."""
+    metrics: dict[str, Scores]
+    """Scores of the model, by protocol."""
+    baselines: dict[str, dict[str, Scores]]
+    """Scores of `constant_depth` (the training set's median depth everywhere) and, where it was trained, of
+    `scratch_control`, by protocol."""
+    model_digest: str
+    data_digest: str
+
+    @property
+    def abs_rel(self) -> float:
+        """Headline Abs Rel."""
+        return self.metrics[self.headline]["abs_rel"]
