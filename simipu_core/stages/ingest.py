@@ -1,0 +1,94 @@
+"""Ingest: check every raw frame and describe it in a catalogue."""
+
+import json
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from simipu_core import storage
+from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.config import SourceConfig
+from simipu_core.data import catalogue, splits
+from simipu_core.data.catalogue import Row
+from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.errors import SimipuError
+from simipu_core.parallel import map_frames
+from simipu_core.tracking.run import Run, SilentRun
+
+SYNTHETIC_FILE = "synthetic.json"
+"""Lies at the root of a rendered data set and states its licence."""
+
+
+def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
+    """Validate the frames of a source and write the catalogue (``frames.parquet``, ``rejected.json``).
+
+    The digest depends on the frames' content, not on where the data lies: paths are relative to the root, and the
+    root itself is kept as the manifest's `origin` only.
+
+    Args:
+        source: layout, split and tolerance.
+        out: artifact directory to make.
+        root: URI of the raw data (see `simipu_core.storage.resolve`); overrides `source.root`.
+        run: where counts are recorded.
+
+    Raises:
+        SimipuError: no frames, or more broken ones than `source.max_broken_share` allows.
+    """
+    uri = root or source.root
+    folder = storage.resolve(uri)
+    found = list_frames(source, folder)
+    kept = [(frame, split) for frame, split in zip(found, splits.assign(found, source), strict=True) if split]
+    candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
+    broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
+    rows: list[Row] = []
+    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest")) as results:
+        for result in results:
+            if isinstance(result, Rejected):
+                broken.append(result)
+            else:
+                rows.append(result)
+    catalogue.check_broken_share(
+        broken, len(kept), source.max_broken_share, "max_broken_share of pretrain_data or depth_data", folder
+    )
+    if not rows:
+        raise SimipuError(
+            f"{folder}: every frame is broken; mend the data or set another `root` in pretrain_data or depth_data."
+        )
+
+    split_of = {frame.sample_id: split for frame, split in kept}
+    for row in rows:
+        row["split"] = split_of[row["sample_id"]]
+    with write_artifact(
+        out,
+        "catalogue",
+        inputs={},
+        parameters={"source": source.model_dump(mode="json", exclude={"root"})},
+        licence=_licence(source, folder),
+        mlflow_run_id=run.run_id,
+        origin=str(Path(uri).absolute()),
+    ) as draft:
+        catalogue.write_frames(rows, draft.path)
+        catalogue.write_rejected(broken, draft.path, folder)
+        draft.counts.update(
+            frames=len(rows),
+            broken=len(broken),
+            left_out_by_split=len(found) - len(kept),
+            train=sum(row["split"] == "train" for row in rows),
+            eval=sum(row["split"] == "eval" for row in rows),
+            sequences=len({row["sequence"] for row in rows}),
+            with_scan=sum("points" in row for row in rows),
+            with_depth=sum("depth" in row for row in rows),
+        )
+    manifest = read_manifest(out, "catalogue")
+    run.log_metrics(manifest.counts)
+    return manifest
+
+
+def _licence(source: SourceConfig, folder: Path) -> str:
+    file = folder / SYNTHETIC_FILE
+    if file.is_file():
+        try:
+            return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
+        except (ValueError, KeyError, TypeError):
+            raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
+    return "NYU Depth v2 (no licence stated)" if source.kind == "nyu" else "CC BY-NC-SA 3.0 (KITTI)"

@@ -1,0 +1,142 @@
+"""Pre-training, fine-tuning and evaluation on small made-up shards."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from simipu_core.artifacts import read_manifest
+from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, OneCycleConfig
+from simipu_core.errors import SimipuError
+from simipu_core.evaluation.report import Report
+from simipu_core.stages.evaluate import evaluate
+from simipu_core.stages.finetune import finetune
+from simipu_core.stages.pretrain import pretrain
+from tests.samples import depth_row, pair_row, tiny_pretrain, write_shards
+
+FINETUNE = FinetuneConfig(
+    epochs=12,
+    batch_size=4,
+    workers=0,
+    encoder_name="resnet18",
+    decoder_channels=(32, 16, 16, 8),
+    augment=DepthAugmentConfig(fixed_crop="none", crop=None),
+    schedule=OneCycleConfig(max_lr=1e-3),
+    sig_lambda=1.0,
+)
+EVALUATE = EvaluateConfig(protocols=("whole_frame", "garg_full_frame"), panels=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.fixture(scope="module")
+def depth(folder: Path) -> Path:
+    rows = {"train": [depth_row(i) for i in range(16)], "eval": [depth_row(i) for i in range(100, 105)]}
+    return write_shards(folder / "depth", "depth", **rows)
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> Path:
+    pairs = write_shards(folder / "pairs", "pairs", pairs=[pair_row(i) for i in range(8)])
+    pretrain(pairs, tiny_pretrain(epochs=2), folder / "encoder")
+    return folder / "encoder"
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, depth: Path, encoder: Path) -> Path:
+    finetune(depth, FINETUNE, folder / "model", encoder=encoder)
+    return folder / "model"
+
+
+def test_pretraining_keeps_the_encoder(encoder: Path) -> None:
+    manifest = read_manifest(encoder, "encoder")
+    assert manifest.counts == {"steps": 8, "samples": 8}
+    assert manifest.inputs.keys() == {"pairs"}
+    assert len(load_file(encoder / "encoder.safetensors")) == 120
+
+
+def test_same_seed_same_weights(folder: Path, encoder: Path) -> None:
+    pretrain(folder / "pairs", tiny_pretrain(epochs=2), folder / "again")
+    assert read_manifest(folder / "again").digest == read_manifest(encoder).digest
+    pretrain(folder / "pairs", tiny_pretrain(epochs=2, seed=1), folder / "other")
+    assert read_manifest(folder / "other").digest != read_manifest(encoder).digest
+
+
+def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, depth: Path, model: Path) -> None:
+    finetune(depth, FINETUNE.model_copy(update={"epochs": 1}), folder / "control", encoder=None)
+    evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
+    report = Report.model_validate_json((folder / "report" / "report.json").read_text())
+    assert report.num_images == 5
+    assert set(report.metrics) == {"whole_frame", "garg_full_frame"}
+    assert set(report.baselines) == {"constant_depth", "scratch_control"}
+    assert report.abs_rel == report.metrics["whole_frame"]["abs_rel"]
+    assert report.abs_rel < report.baselines["constant_depth"]["whole_frame"]["abs_rel"]
+    assert report.abs_rel < report.baselines["scratch_control"]["whole_frame"]["abs_rel"]
+
+    table = pq.read_table(folder / "report" / "per_image.parquet").to_pylist()
+    chosen = [r["abs_rel"] for r in table if (r["predictor"], r["protocol"]) == ("model", "whole_frame")]
+    assert np.mean(chosen) == pytest.approx(report.abs_rel)
+    assert len(list((folder / "report" / "panels").iterdir())) == 1
+
+
+def test_the_constant_predictor_is_what_it_says(folder: Path, depth: Path, model: Path) -> None:
+    from simipu_core.data.images import decode_depth
+
+    evaluate(model, depth, EVALUATE, folder / "constant")
+    report = json.loads((folder / "constant" / "report.json").read_text())
+    expected = []
+    for seed in range(100, 105):
+        row = depth_row(seed)
+        truth = decode_depth(row["depth"], row["depth_scale"])
+        truth = truth[truth > 0]
+        expected.append(np.mean(np.abs(truth - 12) / truth))
+    assert report["baselines"]["constant_depth"]["whole_frame"]["abs_rel"] == pytest.approx(np.mean(expected))
+    assert "scratch_control" not in report["baselines"]
+
+
+def test_wrong_artifacts_are_refused_and_nothing_is_left(folder: Path, depth: Path, encoder: Path) -> None:
+    with pytest.raises(SimipuError, match="holds a depth, but pairs is needed"):
+        pretrain(depth, tiny_pretrain(), folder / "nothing")
+    with pytest.raises(SimipuError, match="holds a encoder, but depth_net is needed"):
+        evaluate(encoder, depth, EVALUATE, folder / "nothing")
+    with pytest.raises(SimipuError, match="smaller than the KITTI benchmark crop"):
+        finetune(depth, FinetuneConfig(encoder_name="resnet18", workers=0), folder / "nothing", encoder=encoder)
+    assert not [path for path in folder.iterdir() if "nothing" in path.name]
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, model: Path) -> None:
+    """Stopped in the middle by a signal that cannot be caught, then started again: the same weights."""
+    import subprocess
+    import sys
+    import time
+
+    store = folder / "checkpoints"
+    config = FINETUNE.model_copy(update={"checkpoint_every": 5})
+    encoder = folder / "encoder"
+    script = (
+        "import sys; from pathlib import Path; from simipu_core.config import FinetuneConfig;"
+        "from simipu_core.stages.finetune import finetune;"
+        "a = [Path(p) for p in sys.argv[1:5]];"
+        "finetune(a[0], FinetuneConfig.model_validate_json(sys.argv[5]), a[1], encoder=a[2], checkpoints=a[3])"
+    )
+    arguments = [str(p) for p in (depth, folder / "killed", encoder, store)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments, config.model_dump_json()], stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(store.glob("*/step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert list(store.glob("*/step-*"))
+    assert not (folder / "killed").exists()
+    finetune(depth, config, folder / "killed", encoder=encoder, checkpoints=store)
+    killed, undisturbed = (load_file(folder / name / "model.safetensors") for name in ("killed", "model"))
+    assert all((killed[name] == undisturbed[name]).all() for name in undisturbed)
+    assert not list(store.glob("*/step-*"))
