@@ -1,0 +1,72 @@
+"""The run of a whole pipeline, parent of its steps' runs."""
+
+import time
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from simipu_core.artifacts import code_revision
+from simipu_core.config import Experiment
+from simipu_core.tracking.mlflow_run import ERROR_TAG, REVISION_TAG, STEP_TAG, MlflowRun, connect, find_experiment
+
+CACHED_FROM_TAG = "simipu.cached_from"
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """An open parent run."""
+
+    client: MlflowClient
+    experiment_id: str
+    run_id: str
+
+    @property
+    def history(self) -> str:
+        """Names this tracking store and experiment for good: a store made anew gets another."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        return f"{self.client.tracking_uri} {self.experiment_id} {experiment.creation_time}"
+
+    def seconds(self) -> dict[str, float]:
+        """Duration of each step that ran under this run, by name."""
+        found = self.client.search_runs([self.experiment_id], f"tags.{MLFLOW_PARENT_RUN_ID!r} = '{self.run_id}'")
+        return {run.data.tags.get(STEP_TAG, run.info.run_name): _seconds(run) for run in found}
+
+    def record_cached(self, step: str, original: str | None) -> None:
+        """Show a step that was taken from the cache as a child run that names the run which made it."""
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, STEP_TAG: step, CACHED_FROM_TAG: original or "unknown"}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{step} (cached)")
+        self.client.set_terminated(run.info.run_id)
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        """End the run with its headline numbers."""
+        run = MlflowRun(self.client, self.run_id)
+        run.log_metrics(metrics)
+        run.flush()
+        self.client.set_terminated(self.run_id)
+
+    def fail(self, message: str, status: str = "FAILED") -> None:
+        """End the run as failed (or ``KILLED``), with the cause."""
+        self.client.set_tag(self.run_id, ERROR_TAG, message)
+        self.client.set_terminated(self.run_id, status)
+
+
+def start_parent(experiment: Experiment) -> PipelineRun:
+    """Open the parent run of one pipeline run and record the whole configuration.
+
+    Raises:
+        SimipuError: MLflow cannot be used.
+    """
+    client = connect()
+    experiment_id = find_experiment(client, experiment.tracking.mlflow_experiment)
+    name = f"{experiment.experiment} {time.strftime('%Y-%m-%d %H:%M')}"
+    tags = {REVISION_TAG: code_revision(), "simipu.experiment": experiment.experiment}
+    run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    MlflowRun(client, run_id).log_params(experiment.model_dump(mode="json"))
+    return PipelineRun(client, experiment_id, run_id)
+
+
+def _seconds(run: Run) -> float:
+    end = run.info.end_time or int(time.time() * 1000)
+    return float(end - run.info.start_time) / 1000

@@ -1,0 +1,161 @@
+import math
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from simipu_core.config import Experiment, load_experiment
+from simipu_core.errors import SimipuError
+from simipu_core.tracking import mlflow_run
+from simipu_core.tracking.mlflow_run import ERROR_TAG, STEP_TAG, flatten, step, tracking_uri
+from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, start_parent
+from simipu_core.tracking.run import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def client(store: Path) -> MlflowClient:
+    assert store.name == "store"
+    return MlflowClient(tracking_uri())
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return load_experiment(Path(__file__).parents[2] / "params.yaml", ["tracking.mlflow_experiment=pipelines"])
+
+
+def test_nested_settings_get_dotted_names() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None}) == {"a.b.c": 1, "a.d": [1, 2], "e": None}
+
+
+def test_default_store_lies_in_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+
+
+def test_a_step_is_recorded(client: MlflowClient, store: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "panel.png"
+    picture.write_bytes(b"png")
+    with step("pretrain", "alone") as run:
+        run.log_params({"loop": {"epochs": 3, "crop": None}, "long": "x" * 9000, **{f"k{i}": i for i in range(150)}})
+        for index in range(20):
+            run.log_metrics({"loss": 1 / (index + 1)}, step=index)
+        run.log_metrics({"frames": 7, "share": math.nan})
+        run.log_input("data/pairs", "f" * 64, "training")
+        run.log_file(picture, "panels")
+        assert client.get_run(run.id).info.status == "RUNNING"
+    made = client.get_run(run.id)
+    assert made.info.status == "FINISHED"
+    assert made.info.run_name == made.data.tags[STEP_TAG] == "pretrain"
+    assert made.data.params["loop.epochs"] == "3"
+    assert made.data.params["loop.crop"] == "null"
+    assert len(made.data.params["long"]) == 6000
+    assert len(made.data.params) == 153
+    assert made.data.metrics["frames"] == 7
+    assert math.isnan(made.data.metrics["share"])
+    assert [point.value for point in client.get_metric_history(run.id, "loss")] == [1 / (i + 1) for i in range(20)]
+    assert made.inputs is not None
+    (logged,) = made.inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("data/pairs", "f" * 36)
+    assert {tag.value for tag in logged.tags} == {"training"}
+    assert [path.name for path in (store / "artifacts").rglob("panel.png")] == ["panel.png"]
+
+
+def test_numbers_are_sent_in_batches(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_run, "_FLUSH_METRICS", 10)
+    with step("batches", "alone") as run:
+        run.log_metrics({"a": 1.0}, step=0)
+        assert client.get_run(run.id).data.metrics == {}
+        for index in range(9):
+            run.log_metrics({"a": 2.0}, step=index + 1)
+        assert client.get_run(run.id).data.metrics == {"a": 2.0}
+
+
+def test_a_failed_step_says_why(client: MlflowClient) -> None:
+    def fail(run: Run) -> None:
+        run.log_metrics({"frames": 1.0})
+        raise SimipuError("no frames; look elsewhere.")
+
+    with pytest.raises(SimipuError), step("pair", "alone") as run:
+        fail(run)
+    made = client.get_run(run.id)
+    assert made.info.status == "FAILED"
+    assert made.data.tags[ERROR_TAG] == "no frames; look elsewhere."
+    assert made.data.metrics == {"frames": 1.0}
+
+
+def test_an_interrupted_step_is_killed(client: MlflowClient) -> None:
+    with pytest.raises(KeyboardInterrupt), step("pair", "alone") as run:
+        raise KeyboardInterrupt
+    assert client.get_run(run.id).info.status == "KILLED"
+
+
+def test_a_run_that_kubeflow_made_is_adopted(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment_id = client.create_experiment("cluster")
+    given = client.create_run(experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with step("ingest") as run:
+        run.log_metrics({"frames": 2.0})
+    assert run.run_id == given
+    assert client.get_run(given).data.metrics == {"frames": 2.0}
+    assert client.get_run(given).info.status == "RUNNING"  # Kubeflow ends it
+
+
+def test_steps_nest_under_their_pipeline_run(
+    client: MlflowClient, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = start_parent(experiment)
+    monkeypatch.setenv("SIMIPU_PARENT_RUN_ID", parent.run_id)
+    with step("ingest_depth") as run:
+        pass
+    parent.record_cached("pretrain", "0123")
+    parent.finish({"garg/abs_rel": 0.25})
+
+    made = client.get_run(parent.run_id)
+    assert made.info.status == "FINISHED"
+    assert made.data.params["finetune.epochs"] == str(experiment.finetune.epochs)
+    assert made.data.metrics == {"garg/abs_rel": 0.25}
+    below = {
+        child.data.tags[STEP_TAG]: child
+        for child in client.search_runs([parent.experiment_id])
+        if child.data.tags.get("mlflow.parentRunId") == parent.run_id
+    }
+    assert below["ingest_depth"].info.run_id == run.run_id
+    assert below["pretrain"].data.tags[CACHED_FROM_TAG] == "0123"
+    assert set(parent.seconds()) == {"ingest_depth", "pretrain"}
+
+
+def test_a_failed_pipeline_says_why(client: MlflowClient, experiment: Experiment) -> None:
+    parent = start_parent(experiment)
+    parent.fail("the disk is full.")
+    made = client.get_run(parent.run_id)
+    assert (made.info.status, made.data.tags[ERROR_TAG]) == ("FAILED", "the disk is full.")
+
+
+def test_each_store_has_its_own_history(store: Path, experiment: Experiment) -> None:
+    assert store.is_dir()
+    one, two = start_parent(experiment), start_parent(experiment)
+    other = start_parent(
+        experiment.model_copy(
+            update={"tracking": experiment.tracking.model_copy(update={"mlflow_experiment": "another"})}
+        )
+    )
+    assert one.history == two.history != other.history
+
+
+def test_a_store_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(SimipuError, match=r"MLflow at sqlite.* cannot be used .*; check"), step("x"):
+        pass
+
+
+def test_secrets_in_the_address_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://user:secret@host/x")
+    with pytest.raises(SimipuError) as caught, step("x"):
+        pass
+    assert "secret" not in str(caught.value)
