@@ -1,0 +1,41 @@
+"""The command `simipu`."""
+
+import typer
+
+from simipu_core.cli import experiment, models, stages
+from simipu_core.errors import plain_errors
+
+_HELP = """
+Depth from single images, from cameras and LiDAR that drove together.
+
+SimIPU pre-trains an image network on paired camera images and LiDAR scans, without labels; fine-tuning then makes
+a depth network of it. The work has five steps, each of which reads what the one before it wrote:
+
+**ingest** → **pair** → **pretrain** → **finetune** → **evaluate**
+
+Run all of them with `make pipeline`, or one by one:
+
+    simipu synthesize --out data/raw
+    simipu ingest depth --out build/frames
+    simipu pair depth build/frames --out build/depth
+    simipu finetune build/depth --out build/net
+    simipu evaluate build/net build/depth --out build/report
+
+`simipu STEP --help` explains each. Settings come from params.yaml or experiments/, and from --set.
+"""
+
+app = typer.Typer(
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for _commands in (stages, experiment, models):
+    _commands.add_to(app)
+
+
+def main() -> None:
+    """Run the command; a problem the user can mend ends as one line on stderr and exit code 1."""
+    with plain_errors():
+        app()

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simipu_core.artifacts import Manifest
+from simipu_core.config import Experiment, load_experiment
+from simipu_core.project import experiment_file
+from simipu_core.tracking.run import Run, SilentRun
+
+ExperimentOption = Annotated[
+    str,
+    typer.Option(
+        "--experiment",
+        "-e",
+        metavar="NAME|FILE",
+        help="Experiment: `demo` (params.yaml), a NAME in experiments/, or a YAML file.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. finetune.epochs=3; may be repeated."),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write; must be new.")]
+NoTrackOption = Annotated[bool, typer.Option("--no-track", help="Record nothing in MLflow.")]
+
+
+def load(experiment: str, overrides: list[str] | None) -> Experiment:
+    """Read the experiment that the options name."""
+    return load_experiment(experiment_file(experiment), overrides)
+
+
+@contextmanager
+def tracked(step: str, experiment: Experiment, no_track: bool) -> Iterator[Run]:
+    """A run of its own in MLflow, or a silent one."""
+    if no_track:
+        yield SilentRun()
+        return
+    from simipu_core.tracking.mlflow_run import step as track
+
+    with track(step, experiment.tracking.mlflow_experiment) as run:
+        yield run
+
+
+def report(manifest: Manifest, out: Path) -> None:
+    """Say what was made."""
+    counts = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in manifest.counts.items())
+    print(f"{out}: {manifest.kind}{' · ' + counts if counts else ''}")

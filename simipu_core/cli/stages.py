@@ -1,0 +1,161 @@
+"""Commands that run one stage. Stages are imported when they run: `simipu --help` must not load PyTorch."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
+from simipu_core.project import checkpoints
+
+
+class Use(StrEnum):
+    """What frames are for."""
+
+    PRETRAIN = "pretrain"
+    DEPTH = "depth"
+
+
+UseArgument = Annotated[
+    Use, typer.Argument(help="`pretrain`: unlabelled image-scan pairs. `depth`: frames for fine-tuning and scoring.")
+]
+
+
+def _artifact(kind: str, step: str) -> Any:
+    return typer.Argument(metavar=kind, help=f"Folder written by `simipu {step}`.", show_default=False)
+
+
+def synthesize(
+    out: OutOption,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """Render a synthetic world to genuine KITTI and NYU files.
+
+    Example: `simipu synthesize --out data/raw --set synthetic.drives=2`
+    """
+    config = load(experiment, overrides).synthetic
+    from simipu_core import synthetic
+
+    synthetic.synthesize(config, out, workers=workers)
+
+
+def ingest(
+    use: UseArgument,
+    out: OutOption,
+    root: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root.")
+    ] = None,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+    no_track: NoTrackOption = False,
+) -> None:
+    """Check every raw frame and write a catalogue: one row a frame, no pixels.
+
+    Broken frames are listed with their reasons in rejected.json.
+
+    Example: `simipu ingest depth --experiment kitti_sample --root ~/kitti --out build/frames`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.stages import ingest as stage
+
+    source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data
+    with tracked(f"ingest_{use}", chosen, no_track) as run:
+        report(stage.ingest(source, out, root=root, run=run), out)
+
+
+def pair(
+    use: UseArgument,
+    catalogue: Annotated[Path, _artifact("CATALOGUE", "ingest")],
+    out: OutOption,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+    no_track: NoTrackOption = False,
+) -> None:
+    """Pack catalogued frames into self-contained Parquet shards.
+
+    Images are matched with scans, scans are projected, depth labels are read or made from the scans.
+
+    Example: `simipu pair depth build/frames --out build/depth`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.stages import pair as stage
+
+    with tracked(f"pair_{use}", chosen, no_track) as run:
+        report(stage.pair(catalogue, chosen.pair, "pairs" if use is Use.PRETRAIN else "depth", out, run=run), out)
+
+
+def pretrain(
+    pairs: Annotated[Path, _artifact("PAIRS", "pair pretrain")],
+    out: OutOption,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+    no_track: NoTrackOption = False,
+) -> None:
+    """Pre-train the image encoder on image-scan pairs, without labels.
+
+    A run that was stopped goes on from its last checkpoint.
+
+    Example: `simipu pretrain build/pairs --out build/encoder --set pretrain.epochs=2`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.stages import pretrain as stage
+
+    with tracked("pretrain", chosen, no_track) as run:
+        report(stage.pretrain(pairs, chosen.pretrain, out, run=run, checkpoints=checkpoints()), out)
+
+
+def finetune(
+    depth: Annotated[Path, _artifact("DEPTH", "pair depth")],
+    out: OutOption,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pre-trained encoder, from `simipu pretrain`; random weights without it."),
+    ] = None,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+    no_track: NoTrackOption = False,
+) -> None:
+    """Fine-tune a depth network, from a pre-trained encoder or from scratch.
+
+    A run that was stopped goes on from its last checkpoint.
+
+    Example: `simipu finetune build/depth --encoder build/encoder --out build/net`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.stages import finetune as stage
+
+    step = "finetune" if encoder else "finetune_scratch"
+    with tracked(step, chosen, no_track) as run:
+        made = stage.finetune(depth, chosen.finetune, out, encoder=encoder, run=run, checkpoints=checkpoints())
+        report(made, out)
+
+
+def evaluate(
+    model: Annotated[Path, _artifact("MODEL", "finetune")],
+    depth: Annotated[Path, _artifact("DEPTH", "pair depth")],
+    out: OutOption,
+    control: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Network trained from scratch, scored beside the model.")
+    ] = None,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+    no_track: NoTrackOption = False,
+) -> None:
+    """Score a depth network on the held-out frames, under every named protocol.
+
+    Example: `simipu evaluate build/net build/depth --out build/report`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.stages import evaluate as stage
+
+    with tracked("evaluate", chosen, no_track) as run:
+        report(stage.evaluate(model, depth, chosen.evaluate, out, control=control, run=run), out)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (synthesize, ingest, pair, pretrain, finetune, evaluate):
+        app.command(rich_help_panel="Steps, in order")(command)

@@ -1,0 +1,156 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from simipu_core.artifacts import write_artifact
+from simipu_core.cli import app, main
+from simipu_core.errors import SimipuError
+from simipu_core.project import checkpoints, experiment_file, root
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "synthesize": ["--out", "--workers", "--experiment", "--set"],
+    "ingest": ["--out", "--root", "--experiment", "--set", "--no-track"],
+    "pair": ["--out", "--experiment", "--set", "--no-track"],
+    "pretrain": ["--out", "--experiment", "--set", "--no-track"],
+    "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
+    "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
+    "config": ["--explain", "--experiment", "--set"],
+    "promote": ["--experiment"],
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def simipu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["simipu", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        code = ended.value.code
+        if isinstance(code, str):  # sys.exit prints it at the very end
+            return 1, shown.out, shown.err + code + "\n"
+        return int(code or 0), shown.out, shown.err
+
+    return run
+
+
+def test_help_tells_the_story() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for words in ("LiDAR", "without labels", "make pipeline", "simipu ingest depth", *COMMANDS):
+        assert words in shown.output
+
+
+@pytest.mark.parametrize(("command", "options"), COMMANDS.items())
+def test_each_command_explains_itself(command: str, options: list[str]) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert "Example: " in shown.output
+    for option in options:
+        assert option in shown.output
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    registered = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert registered == set(COMMANDS)
+
+
+def test_config_prints_the_resolved_experiment(simipu: Run) -> None:
+    code, out, _ = simipu("config", "--set", "finetune.epochs=7")
+    values = yaml.safe_load(out)
+    assert code == 0
+    assert values["finetune"]["epochs"] == 7
+    assert values["tracking"]["model_name"] == "simipu-depth"
+
+
+def test_config_explains_units(simipu: Run) -> None:
+    code, out, _ = simipu("config", "--explain")
+    assert code == 0
+    assert "finetune.max_depth  float, default 80.0\n    Largest depth the net can answer, metres.\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "-e", "nonsense"], "ready ones are demo, kitti_sample"),
+        (["config", "--set", "finetune.epoch=1"], "unknown key `finetune.epoch`"),
+        (["config", "--set", "finetune.epochs=two"], "`finetune.epochs`"),
+    ],
+)
+def test_a_users_mistake_is_one_line(simipu: Run, arguments: list[str], message: str) -> None:
+    code, out, err = simipu(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_interrupt_ends_with_130(simipu: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simipu_core.cli.experiment.load", interrupted)
+    code, _, err = simipu("config")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_a_stage_gets_its_section_and_reports(simipu: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def ingest(source: Any, out: Path, *, root: str | None, run: Any) -> Any:
+        seen.update(split=source.split, root=root, run_id=run.run_id)
+        with write_artifact(out, "catalogue", inputs={}, parameters={}, licence="none") as draft:
+            draft.counts["frames"] = 3
+        from simipu_core.artifacts import read_manifest
+
+        return read_manifest(out)
+
+    monkeypatch.setattr("simipu_core.stages.ingest.ingest", ingest)
+    out = tmp_path / "frames"
+    code, shown, _ = simipu("ingest", "depth", "--root", "somewhere", "--out", str(out), "--no-track")
+    assert code == 0
+    assert seen == {"split": "by_sequence", "root": "somewhere", "run_id": None}
+    assert shown == f"{out}: catalogue · frames 3\n"
+
+
+def test_a_stages_problem_is_one_line(simipu: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def ingest(*_: Any, **__: Any) -> None:
+        raise SimipuError("000001.bin: the scan is cut short; download it again.")
+
+    monkeypatch.setattr("simipu_core.stages.ingest.ingest", ingest)
+    code, _, err = simipu("ingest", "depth", "--out", str(tmp_path / "x"), "--no-track")
+    assert (code, err) == (1, "error: 000001.bin: the scan is cut short; download it again.\n")
+
+
+def test_help_loads_no_heavy_module() -> None:
+    heavy = "{'torch', 'mlflow', 'kfp', 'pyarrow', 'cv2', 'numba', 'dvc'}"
+    program = f"import sys, simipu_core.cli; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_project_is_found_from_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert root() == tmp_path
+    assert experiment_file("demo") == tmp_path / "params.yaml"
+    assert experiment_file("mine.yaml") == Path("mine.yaml")
+
+
+def test_checkpoints_can_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SIMIPU_CHECKPOINTS", os.fspath(tmp_path))
+    assert checkpoints() == tmp_path
+    monkeypatch.delenv("SIMIPU_CHECKPOINTS")
+    assert checkpoints() == root() / "build" / "checkpoints"
