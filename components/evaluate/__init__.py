@@ -1,0 +1,1 @@
+"""Depth net → report and a new version in the model registry."""

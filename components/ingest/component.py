@@ -1,0 +1,27 @@
+from typing import Any
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def ingest(step: str, uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset]) -> None:
+    """Check and describe every raw frame.
+
+    Args:
+        step: name of this step.
+        uri: content-addressed raw data.
+        source: `pretrain_data` or `depth_data` section.
+        catalogue: one row a frame.
+    """
+    from pathlib import Path
+
+    from simipu_core.config import SourceConfig
+    from simipu_core.errors import plain_errors
+    from simipu_core.parameters import from_parameter
+    from simipu_core.stages.ingest import ingest
+    from simipu_core.tracking.mlflow_run import step as track
+
+    with plain_errors(), track(step) as run:
+        ingest(from_parameter(SourceConfig, source, step), Path(catalogue.path), root=uri, run=run)

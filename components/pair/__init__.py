@@ -1,0 +1,1 @@
+"""Catalogue → self-contained shards."""

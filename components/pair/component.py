@@ -1,0 +1,36 @@
+from typing import Any
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def pair(
+    step: str,
+    target: str,
+    catalogue: dsl.Input[dsl.Dataset],
+    config: dict[str, Any],
+    shards: dsl.Output[dsl.Dataset],
+) -> None:
+    """Synchronise, project and pack frames.
+
+    Args:
+        step: name of this step.
+        target: `pairs` (image and scan) or `depth` (image and depth map).
+        catalogue: output of ingest.
+        config: `pair` section.
+        shards: Parquet files.
+    """
+    from pathlib import Path
+    from typing import Literal, cast
+
+    from simipu_core.config import PairConfig
+    from simipu_core.errors import plain_errors
+    from simipu_core.parameters import from_parameter
+    from simipu_core.stages.pair import pair
+    from simipu_core.tracking.mlflow_run import step as track
+
+    with plain_errors(), track(step) as run:
+        kind = cast(Literal["pairs", "depth"], target)
+        pair(Path(catalogue.path), from_parameter(PairConfig, config, "pair"), kind, Path(shards.path), run=run)

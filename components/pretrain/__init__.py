@@ -1,0 +1,1 @@
+"""Pairs → image encoder."""

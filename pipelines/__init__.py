@@ -1,0 +1,1 @@
+"""The pipeline and its ways to run."""

@@ -1,0 +1,113 @@
+"""Run the pipeline on this machine, one subprocess a step."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+
+from pipelines.dag import OUTPUTS, build, parameters
+from pipelines.output import step_lines
+from pipelines.raw import raw_uris
+from pipelines.summary import Step, Summary
+from simipu_core import project
+from simipu_core.artifacts import read_manifest, sha256_text
+from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError
+from simipu_core.evaluation.report import Report
+from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
+from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
+from simipu_core.tracking.registry import ModelVersion, aliases
+
+_LOCAL_UI = "http://127.0.0.1:5000"
+
+
+def run(experiment: Experiment) -> Summary:
+    """Run all steps, those from the cache apart whose code, inputs and settings did not change.
+
+    Args:
+        experiment: what to run.
+
+    Returns:
+        The summary, which is also written to build/summary.json.
+
+    Raises:
+        SimipuError: with the cause that the failed step gave.
+    """
+    begun = time.monotonic()
+    pretrain_uri, depth_uri = raw_uris(experiment)
+    steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
+    parent = start_parent(experiment)
+    try:
+        outputs = _execute(experiment, parent, pretrain_uri=pretrain_uri, depth_uri=depth_uri)
+        steps |= _steps(parent, outputs)
+        summary = _summary(experiment, parent, outputs, steps)
+        summary.write(project.root() / "build" / "summary.json")
+    except Exception as error:
+        parent.fail(str(error))
+        raise
+    except KeyboardInterrupt:
+        parent.fail("interrupted", "KILLED")
+        raise
+    parent.finish({f"{protocol}/abs_rel": scores["abs_rel"] for protocol, scores in summary.metrics.items()})
+    return summary
+
+
+def _execute(experiment: Experiment, parent: PipelineRun, **uris: str) -> dict[str, Any]:
+    build_folder = project.root() / "build"
+    os.environ.pop("MLFLOW_RUN_ID", None)  # each step is to make its own run
+    os.environ.update(
+        {
+            PARENT_RUN_ID: parent.run_id,
+            "MLFLOW_TRACKING_URI": tracking_uri(),
+            "SIMIPU_CHECKPOINTS": str(project.checkpoints()),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(build_folder / "pipeline"),
+        enable_caching=True,
+        cache_root=str(build_folder / "kfp-cache" / sha256_text(parent.history)[:16]),
+    )
+    pipeline = build(experiment)
+    with step_lines() as lines:
+        try:
+            outputs: dict[str, Any] = pipeline(**uris, **parameters(experiment)).outputs
+        except RuntimeError as error:
+            where = re.sub(r"\x1b\[\d+m", "", str(error))
+            raise SimipuError(lines.error or f"a step broke off, see the lines above. {where}") from None
+    return outputs
+
+
+def _steps(parent: PipelineRun, outputs: dict[str, Any]) -> dict[str, Step]:
+    seconds = parent.seconds()
+    steps = {}
+    for output, (name, _) in OUTPUTS.items():
+        if output not in outputs:
+            continue
+        steps[name] = Step(seconds=seconds.get(name, 0.0), cached=name not in seconds)
+        if steps[name].cached:
+            parent.record_cached(name, read_manifest(Path(outputs[output].path)).mlflow_run_id)
+    return steps
+
+
+def _summary(experiment: Experiment, parent: PipelineRun, outputs: dict[str, Any], steps: dict[str, Step]) -> Summary:
+    report = Report.model_validate_json((Path(outputs["report"].path) / "report.json").read_text(encoding="utf-8"))
+    registered = ModelVersion.model_validate(json.loads(Path(outputs["metrics"].path).read_text())["model"])
+    uri = tracking_uri()
+    server = uri if uri.startswith("http") else _LOCAL_UI
+    return Summary(
+        experiment=experiment.experiment,
+        protocol=report.headline,
+        abs_rel=report.abs_rel,
+        metrics=report.metrics,
+        baselines=report.baselines,
+        model=registered.model_copy(update={"alias": aliases(registered)}),
+        mlflow_run_id=parent.run_id,
+        mlflow_url=f"{server.rstrip('/')}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
+        steps=steps,
+    )

@@ -1,0 +1,46 @@
+"""Loaded by every step of a test run (it lies on PYTHONPATH): stages that write a line instead of working."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+def _module(name: str, **content: Any) -> None:
+    module = ModuleType(name)
+    module.__dict__.update(content)
+    sys.modules[name] = module
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[Any]:
+    with Path(os.environ["FAKE_LOG"]).open("a") as log:
+        log.write(f"{name}\n")
+    print(f"{name} 1/1 · 0 s", flush=True)
+    if name.startswith(os.environ.get("FAKE_FAILURE", "none")):
+        from simipu_core.errors import SimipuError
+
+        raise SimipuError(f"{name}: nothing fits; mend it.")
+    yield SimpleNamespace(run_id=name)
+
+
+def _stage(out_index: int) -> Any:
+    def stage(*given: Any, **_: Any) -> None:
+        out: Path = given[out_index]
+        out.mkdir()
+        report = {"headline": "a", "num_images": 1, "flip": False, "metrics": {"a": {"abs_rel": 0.5}}}
+        report |= {"baselines": {}, "model_digest": "", "data_digest": ""}
+        (out / "report.json").write_text(str(report).replace("'", '"').replace("False", "false"))
+
+    return stage
+
+
+if "FAKE_LOG" in os.environ:
+    for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2, "evaluate": 3}.items():
+        _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _module("simipu_core.tracking.mlflow_run", step=_step)
+    _version = SimpleNamespace(model_dump=lambda: {"name": "net", "version": 1, "alias": "challenger"})
+    _module("simipu_core.tracking.registry", register=lambda *_: _version)

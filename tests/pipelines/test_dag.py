@@ -1,0 +1,125 @@
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.dag import OUTPUTS, parameters
+from pipelines.package import write
+from simipu_core.config import Experiment, load_experiment
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Experiment:
+    return load_experiment(ROOT / "params.yaml")
+
+
+def spec(experiment: Experiment) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        write(experiment, Path(folder) / "pipeline.yaml")
+        compiled: dict[str, Any] = yaml.safe_load((Path(folder) / "pipeline.yaml").read_text(encoding="utf-8"))
+    return compiled
+
+
+def edges(compiled: dict[str, Any]) -> set[tuple[str, str]]:
+    tasks = compiled["root"]["dag"]["tasks"]
+    name = {key: task["taskInfo"]["name"] for key, task in tasks.items()}
+    return {(name[above], name[key]) for key, task in tasks.items() for above in task.get("dependentTasks", [])}
+
+
+def test_two_branches_meet_at_finetune(demo: Experiment) -> None:
+    assert edges(spec(demo)) == {
+        ("ingest_pretrain", "pair_pretrain"),
+        ("pair_pretrain", "pretrain"),
+        ("pretrain", "finetune"),
+        ("ingest_depth", "pair_depth"),
+        ("pair_depth", "finetune"),
+        ("pair_depth", "finetune_scratch"),
+        ("pair_depth", "evaluate"),
+        ("finetune", "evaluate"),
+        ("finetune_scratch", "evaluate"),
+    }
+
+
+def test_the_control_is_left_out_on_request(demo: Experiment) -> None:
+    without = demo.model_copy(update={"finetune": demo.finetune.model_copy(update={"scratch_control": False})})
+    compiled = spec(without)
+    assert edges(compiled) == {edge for edge in edges(spec(demo)) if "finetune_scratch" not in edge}
+    assert "control" not in compiled["root"]["outputDefinitions"]["artifacts"]
+
+
+def test_every_step_hands_out_its_artifact(demo: Experiment) -> None:
+    compiled = spec(demo)
+    tasks = compiled["root"]["dag"]["tasks"]
+    made_by = {
+        output: tasks[chosen["artifactSelectors"][0]["producerSubtask"]]["taskInfo"]["name"]
+        for output, chosen in compiled["root"]["dag"]["outputs"]["artifacts"].items()
+    }
+    assert made_by == {output: step for output, (step, _) in OUTPUTS.items()} | {"metrics": "evaluate"}
+    assert set(made_by.values()) == {task["taskInfo"]["name"] for task in tasks.values()}
+
+
+def test_a_step_gets_only_what_it_depends_on(demo: Experiment) -> None:
+    tasks = spec(demo)["root"]["dag"]["tasks"].values()
+    taken = {
+        task["taskInfo"]["name"]: {
+            given["componentInputParameter"]
+            for given in task["inputs"]["parameters"].values()
+            if "componentInputParameter" in given
+        }
+        for task in tasks
+    }
+    assert taken == {
+        "ingest_pretrain": {"pretrain_uri", "pretrain_data"},
+        "pair_pretrain": {"pair"},
+        "pretrain": {"pretrain"},
+        "ingest_depth": {"depth_uri", "depth_data"},
+        "pair_depth": {"pair"},
+        "finetune": {"finetune"},
+        "finetune_scratch": {"finetune"},
+        "evaluate": {"evaluate", "experiment", "tracking"},
+    }
+
+
+def test_parameters_carry_the_experiment_as_defaults(demo: Experiment) -> None:
+    inputs = spec(demo)["root"]["inputDefinitions"]["parameters"]
+    defaults = {name: given["defaultValue"] for name, given in inputs.items() if "defaultValue" in given}
+    assert defaults == parameters(demo)
+    assert set(inputs) - set(defaults) == {"pretrain_uri", "depth_uri"}
+
+
+def test_no_name_is_a_yaml_boolean(demo: Experiment) -> None:
+    """Kubeflow's API server reads unquoted keys such as `n` and `y` as booleans."""
+    compiled = spec(demo)
+    definitions = [compiled["root"], *compiled["components"].values()]
+    names = {name for part in definitions for name in part["inputDefinitions"].get("parameters", {})}
+    assert len(names) > 10
+    assert names.isdisjoint({"n", "y", "no", "yes", "on", "off"})
+
+
+def test_steps_run_in_the_given_image_and_install_nothing(demo: Experiment) -> None:
+    for executor in spec(demo)["deploymentSpec"]["executors"].values():
+        assert "python" in executor["container"]["image"]
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_compiling_is_deterministic(tmp_path: Path) -> None:
+    texts = []
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}.yaml"
+        command = [sys.executable, "-m", "pipelines", "compile", "--out", str(file)]
+        environment = {"PYTHONHASHSEED": seed, "SIMIPU_IMAGE": "registry/simipu-python@sha256:00"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{file}\n")
+        texts.append(file.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    (pipeline,) = yaml.safe_load_all(texts[0])
+    images = {executor["container"]["image"] for executor in pipeline["deploymentSpec"]["executors"].values()}
+    assert images == {"registry/simipu-python@sha256:00"}
+    assert str(ROOT) not in texts[0]

@@ -1,0 +1,94 @@
+"""The real pipeline through kfp.local, with stages that do nothing: what runs again, and how it fails."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pipelines import local
+from pipelines.dag import OUTPUTS
+from simipu_core.config import load_experiment
+from simipu_core.errors import SimipuError
+from simipu_core.tracking.pipeline_run import PipelineRun
+
+ROOT = Path(__file__).parents[2]
+ALL = {
+    "ingest_pretrain",
+    "pair_pretrain",
+    "pretrain",
+    "ingest_depth",
+    "pair_depth",
+    "finetune",
+    "finetune_scratch",
+    "evaluate",
+}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+Execute = Callable[..., tuple[set[str], dict[str, Any]]]
+
+
+class Parent:
+    """Stands in for the MLflow run of the pipeline."""
+
+    run_id = "parent"
+
+    def __init__(self, history: str) -> None:
+        self.history = history
+
+
+@pytest.fixture
+def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Execute:
+    """Runs the pipeline; gives the steps that really ran, and the outputs."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("SIMIPU_PARENT_RUN_ID", "SIMIPU_CHECKPOINTS", "PYTHONUNBUFFERED", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that it is restored
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).with_name('fakes')}:{ROOT}")
+    log = tmp_path / "log"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+
+    def run(*overrides: str, history: str = "store", uri: str = "u#0") -> tuple[set[str], dict[str, Any]]:
+        log.write_text("")
+        experiment = load_experiment(tmp_path / "params.yaml", list(overrides))
+        parent = cast(PipelineRun, Parent(history))
+        outputs = local._execute(experiment, parent, pretrain_uri=uri, depth_uri="d#0")
+        return set(log.read_text().split()), outputs
+
+    return run
+
+
+def test_only_what_changed_runs_again(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran, first = execute()
+    assert ran == ALL
+    shown = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in shown} == ALL  # the steps' progress, none of kfp's lines
+    assert set(first) == set(OUTPUTS) | {"metrics"}
+
+    ran, again = execute()
+    assert ran == set()
+    assert {name: artifact.path for name, artifact in again.items()} == {
+        name: artifact.path for name, artifact in first.items()
+    }
+    assert execute("finetune.sig_lambda=0.5")[0] == {"finetune", "finetune_scratch", "evaluate"}
+    assert execute("evaluate.flip=false")[0] == {"evaluate"}
+    assert execute(uri="u#1")[0] == {"ingest_pretrain", "pair_pretrain", "pretrain", "finetune", "evaluate"}
+
+    monkeypatch.setenv("FAKE_FAILURE", "ingest")
+    assert execute()[0] == set()
+    with pytest.raises(SimipuError, match="mend it"):  # a new tracking store knows none of those models
+        execute(history="another store")
+
+
+def test_a_failing_step_gives_the_cause(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_FAILURE", "pair_pretrain")
+    with pytest.raises(SimipuError) as caught:
+        execute()
+    assert str(caught.value) == "pair_pretrain: nothing fits; mend it."
+    assert "Traceback" not in capsys.readouterr().out

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from pipelines import raw
+from simipu_core.config import Experiment, load_experiment
+from simipu_core.errors import SimipuError
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(*overrides: str) -> Experiment:
+    return load_experiment(ROOT / "params.yaml", list(overrides))
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """DVC commands that were run."""
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(raw, "_dvc", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("dvc.api.get_url", lambda path, repo: f"{repo}/remote/files/md5/{path}.dir")
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frames_of_dvc_are_made_and_pushed_once(commands: list[tuple[str, ...]]) -> None:
+    uris = raw.raw_uris(demo())
+    assert uris == (f"{ROOT}/remote/files/md5/data/raw.dir",) * 2
+    assert commands == [("repro", "--quiet", "raw"), ("push", "--quiet", "raw")]
+
+
+def test_other_folders_are_pinned(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.bin").write_bytes(name.encode())
+    one, two = raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/a", f"depth_data.root={tmp_path}/b"))
+    assert one.startswith(f"{tmp_path}/a#")
+    assert two.startswith(f"{tmp_path}/b#")
+    assert commands == []
+
+
+def test_another_world_than_dvcs_is_refused(commands: list[tuple[str, ...]]) -> None:
+    with pytest.raises(SimipuError, match=r"synthetic: differs from params\.yaml"):
+        raw.raw_uris(demo("synthetic.drives=3"))
+    assert commands == []
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SimipuError, match="nowhere"):
+        raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/nowhere"))
+
+
+def test_a_failing_dvc_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("simipu_core.project.root", lambda: tmp_path)  # not a DVC project
+    with pytest.raises(SimipuError, match="dvc repro raw failed"):
+        raw._dvc("repro", "raw")
