@@ -1,0 +1,67 @@
+# `make` lists what can be done. Only Python 3.11 and make are assumed; everything else is installed into .venv.
+PYTHON     ?= python3.11
+EXPERIMENT ?= demo
+UV         := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
+PIP        := $(UV) pip install --quiet --python .venv/bin/python
+COMPILE    := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
+              --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change))
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev pipeline compile mlflow promote data test test-all lint format bench lock clean
+
+help: ## list what can be done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.runtime-stamp ## install what the pipeline needs
+setup-dev: .venv/.dev-stamp ## install what tests and lint need too
+
+pipeline: setup ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"]
+	@.venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)")
+
+compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…]
+	@.venv/bin/python -m pipelines compile $(CHOICE)
+
+mlflow: setup ## show runs and models at http://127.0.0.1:5000
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/python -m simipu_core.tracking.ui
+
+promote: setup ## make a registered model version the champion: VERSION=3
+	@.venv/bin/simipu promote $(VERSION) --experiment $(EXPERIMENT)
+
+data: setup ## make raw data and shards as dvc.yaml says
+	@.venv/bin/dvc repro
+
+test: setup-dev ## fast tests
+	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"
+
+test-all: test ## fast tests, then whole runs and real servers
+	@.venv/bin/pytest -q -m slow
+
+lint: setup-dev ## check format, style and types
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+
+format: setup-dev ## format the code and mend what can be mended
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+bench: setup ## measure speed; results go to benchmarks/results/
+	@for file in benchmarks/bench_*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit; done
+
+lock: $(filter .venv/%,$(UV)) ## pin every dependency again
+	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ and mlruns/
+	@rm -rf build
+
+.venv/bin/python:
+	@$(PYTHON) -m venv .venv
+
+.venv/bin/uv: | .venv/bin/python
+	@.venv/bin/python -m pip install --quiet uv
+
+.venv/.runtime-stamp: requirements.lock pyproject.toml | .venv/bin/python $(filter .venv/%,$(UV))
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --editable . && touch $@
+
+.venv/.dev-stamp: requirements-dev.lock .venv/.runtime-stamp
+	@$(PIP) --require-hashes -r requirements-dev.lock && touch $@
