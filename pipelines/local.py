@@ -44,7 +44,7 @@ def run(experiment: Experiment) -> Summary:
     try:
         outputs = _execute(experiment, parent, pretrain_uri=pretrain_uri, depth_uri=depth_uri)
         steps |= _steps(parent, outputs)
-        summary = _summary(experiment, parent, outputs, steps)
+        summary = _summary(experiment, parent, outputs, steps, begun)
         summary.write(project.root() / "build" / "summary.json")
     except Exception as error:
         parent.fail(str(error))
@@ -95,7 +95,9 @@ def _steps(parent: PipelineRun, outputs: dict[str, Any]) -> dict[str, Step]:
     return steps
 
 
-def _summary(experiment: Experiment, parent: PipelineRun, outputs: dict[str, Any], steps: dict[str, Step]) -> Summary:
+def _summary(
+    experiment: Experiment, parent: PipelineRun, outputs: dict[str, Any], steps: dict[str, Step], begun: float
+) -> Summary:
     report = Report.model_validate_json((Path(outputs["report"].path) / "report.json").read_text(encoding="utf-8"))
     registered = ModelVersion.model_validate(json.loads(Path(outputs["metrics"].path).read_text())["model"])
     uri = tracking_uri()
@@ -109,5 +111,6 @@ def _summary(experiment: Experiment, parent: PipelineRun, outputs: dict[str, Any
         model=registered.model_copy(update={"alias": aliases(registered)}),
         mlflow_run_id=parent.run_id,
         mlflow_url=f"{server.rstrip('/')}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
+        seconds=time.monotonic() - begun,
         steps=steps,
     )

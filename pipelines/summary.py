@@ -33,6 +33,8 @@ class Summary(BaseModel):
     model: ModelVersion
     mlflow_run_id: str
     mlflow_url: str
+    seconds: float
+    """Duration of the whole run, the start of each step included."""
     steps: dict[str, Step]
 
     def write(self, file: Path) -> None:
@@ -55,7 +57,7 @@ class Summary(BaseModel):
             scores.add_row(name, *(f"{value:.4f}" for value in (values["abs_rel"], *others)))
         console.print(scores)
 
-        times = Table(title="Seconds per step", title_justify="left")
+        times = Table(title=f"Seconds per step ({self.seconds:.0f} in all)", title_justify="left")
         times.add_column("step")
         times.add_column("seconds", justify="right")
         for name, step in self.steps.items():

@@ -74,16 +74,20 @@ def check_scan(data: bytes) -> int:
 
 
 def check_broken_share(broken: list[Rejected], total: int, largest: float, setting: str, root: Path) -> None:
-    """Stop where too many frames are broken.
+    """Name the broken frames; stop where they are too many.
 
     Raises:
         SimipuError: naming the first few files and reasons, the setting, and the mend.
     """
-    if len(broken) <= largest * total:
-        return
     shown = [f"{_relative(each.file, root)}: {each.reason}" for each in broken[:3]]
     if len(broken) > len(shown):
         shown.append(f"and {len(broken) - len(shown)} more")
+    if len(broken) <= largest * total:
+        if broken:
+            print(
+                f"skipped {len(broken)} of {total} frames, listed in {REJECTED_FILE} ({'; '.join(shown)})", flush=True
+            )
+        return
     raise SimipuError(
         f"{root}: {len(broken)} of {total} frames are broken, more than the share of {largest:g} that {setting} allows "
         f"({'; '.join(shown)}); mend or remove these files."

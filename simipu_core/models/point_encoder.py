@@ -64,7 +64,7 @@ class SetAbstraction(nn.Module):
             if self.relative:
                 offsets = gather_rows(xyz, rows) - xyz[:, :centres, None]
                 grouped = torch.cat([offsets, grouped], dim=-1)
-            pooled.append(mlp(grouped.flatten(0, 2)).view(batch, centres, num, -1).amax(dim=2))
+            pooled.append(mlp(grouped.flatten(0, 2)).view(batch, centres, num, -1).max(dim=2).values)
         joined = torch.cat(pooled, dim=-1)
         aggregated: Tensor = self.aggregation(joined.flatten(0, 1))
         return aggregated.view(*joined.shape[:2], -1)

@@ -19,6 +19,7 @@ SUMMARY = Summary(
     model=ModelVersion(name="simipu-depth", version=7, alias="challenger"),
     mlflow_run_id="abc",
     mlflow_url="http://127.0.0.1:5000/#/experiments/1/runs/abc",
+    seconds=23.0,
     steps={"pretrain": Step(seconds=0.0, cached=True), "finetune": Step(seconds=12.34, cached=False)},
 )
 

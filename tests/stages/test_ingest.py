@@ -151,11 +151,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_broken_frame_is_skipped_and_listed_or_stops_the_step(tmp_path: Path, damage: str) -> None:
+def test_a_broken_frame_is_skipped_and_listed_or_stops_the_step(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     break_it, file, reason = DAMAGE[damage]
     break_it(files.kitti_object(tmp_path / "raw", 4))
     manifest = ingest(source(tmp_path / "raw", max_broken_share=0.25), tmp_path / "tolerant")
     assert (manifest.counts["frames"], manifest.counts["broken"]) == (3, 1)
+    assert f"skipped 1 of 4 frames, listed in rejected.json (kitti_object/training/{file}: " in capsys.readouterr().out
     (entry,) = json.loads((tmp_path / "tolerant/rejected.json").read_text())
     assert entry["sample_id"] == "kitti_object/000001"
     assert entry["file"] == f"kitti_object/training/{file}"
