@@ -15,7 +15,7 @@ from simipu_core.errors import SimipuError
 Row = Mapping[str, Any]
 BatchT = TypeVar("BatchT")
 
-_WINDOW = 8  # row groups whose rows are shuffled together; bounds what a worker reads for one batch
+_WINDOW = 8  # row groups whose rows are shuffled together; a worker's Shards keeps as many in memory
 
 
 class Rows(Protocol):

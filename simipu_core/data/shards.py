@@ -114,14 +114,14 @@ class Shards:
         path: artifact directory.
         kind: what it must hold.
         split: `train` or `eval` of a `depth` artifact; None for `pairs`.
-        cached_groups: row groups kept decoded, 20-80 MB each at full size.
+        cached_groups: row groups kept in memory, 20-80 MB each at full size; as many as are shuffled together.
 
     Raises:
         SimipuError: not such an artifact, no shards of the split, or another format version.
     """
 
     def __init__(
-        self, path: Path, kind: ShardKind, split: Literal["train", "eval"] | None = None, cached_groups: int = 4
+        self, path: Path, kind: ShardKind, split: Literal["train", "eval"] | None = None, cached_groups: int = 8
     ) -> None:
         self.manifest = read_manifest(path, kind)
         prefix = split or kind

@@ -14,18 +14,20 @@ def pretraining_optimizers(
     """AdamW for the point encoder, SGD for the image side and the point heads (reference section 4)."""
     points, image, heads = config.point_optimizer, config.image_optimizer, config.head_optimizer
     optimizers: list[Optimizer] = [
-        AdamW(model.point_encoder.parameters(), points.lr, points.betas, weight_decay=points.weight_decay),
+        AdamW(model.point_encoder.parameters(), points.lr, points.betas, weight_decay=points.weight_decay, fused=True),
         SGD(
             [*model.image_encoder.parameters(), *model.cross_image_head.parameters()],
             image.lr,
             image.momentum,
             weight_decay=image.weight_decay,
+            fused=True,
         ),
         SGD(
             [*model.intra_head.parameters(), *model.cross_point_head.parameters()],
             heads.lr,
             heads.momentum,
             weight_decay=heads.weight_decay,
+            fused=True,
         ),
     ]
     return optimizers, [StepLR(optimizer, steps_per_epoch, config.lr_decay) for optimizer in optimizers]
@@ -34,7 +36,7 @@ def pretraining_optimizers(
 def finetuning_optimizer(model: DepthNet, config: FinetuneConfig, steps: int) -> tuple[AdamW, OneCycleLR]:
     """AdamW with the one-cycle schedule, betas not cycled (reference section 5.6)."""
     cycle = config.schedule
-    optimizer = AdamW(model.parameters(), cycle.max_lr, config.betas, weight_decay=config.weight_decay)
+    optimizer = AdamW(model.parameters(), cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(
         optimizer,
         cycle.max_lr,
