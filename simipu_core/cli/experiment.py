@@ -1,6 +1,7 @@
 """Commands about settings."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
@@ -54,7 +55,7 @@ def explained(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    return str(kind).replace("typing.", "").replace("simipu_core.config.", "").replace("None", "null")
+    return re.sub(r"typing\.|simipu_core(\.\w+)*\.", "", str(kind)).replace("None", "null")
 
 
 def _default(value: Any) -> str:

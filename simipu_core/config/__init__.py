@@ -1,0 +1,56 @@
+"""The whole configuration of an experiment: frozen, validated, unknown keys refused.
+
+The defaults are the full-size reference settings (reference: SimIPU, arXiv 2112.04680, and its released
+configuration). ``params.yaml`` and every file in ``experiments/`` state only what differs from them.
+"""
+
+from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config.depth import (
+    DepthAugmentConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    OneCycleConfig,
+    Protocol,
+    TrackingConfig,
+)
+from simipu_core.config.experiment import Experiment, load_experiment, validate
+from simipu_core.config.pretrain import (
+    ContrastConfig,
+    HeadConfig,
+    ImageEncoderConfig,
+    ImageViewConfig,
+    PointEncoderConfig,
+    PointViewConfig,
+    PretrainConfig,
+    SetAbstractionConfig,
+)
+from simipu_core.config.section import Section
+from simipu_core.config.training import AdamWConfig, InputConfig, LoopConfig, SGDConfig
+
+__all__ = [
+    "AdamWConfig",
+    "ContrastConfig",
+    "DepthAugmentConfig",
+    "EvaluateConfig",
+    "Experiment",
+    "FinetuneConfig",
+    "HeadConfig",
+    "ImageEncoderConfig",
+    "ImageViewConfig",
+    "InputConfig",
+    "LoopConfig",
+    "OneCycleConfig",
+    "PairConfig",
+    "PointEncoderConfig",
+    "PointViewConfig",
+    "PretrainConfig",
+    "Protocol",
+    "SGDConfig",
+    "Section",
+    "SetAbstractionConfig",
+    "SourceConfig",
+    "SyntheticConfig",
+    "TrackingConfig",
+    "load_experiment",
+    "validate",
+]

@@ -1,0 +1,117 @@
+"""Sections of depth fine-tuning, evaluation and tracking."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from simipu_core.config.section import Range, Section, Size
+from simipu_core.config.training import InputConfig, LoopConfig
+
+
+class DepthAugmentConfig(Section):
+    """Augmentation of fine-tuning frames (reference section 5.4)."""
+
+    fixed_crop: Literal["none", "kb", "nyu"] = "kb"
+    """`kb`: the 352×1216 KITTI benchmark crop; `nyu`: rows 45–472, columns 43–608."""
+    rotation_deg: float = Field(2.5, ge=0, le=45)
+    """Largest rotation, degrees, applied with probability one half."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a left-right mirror."""
+    crop: Size | None = (352, 704)
+    """Random crop, height and width in pixels; null keeps the whole frame."""
+    colour: float = Field(0.5, ge=0, le=1)
+    """Probability of gamma, brightness and per-channel changes."""
+    gamma: Range = (0.9, 1.1)
+    """Exponent on 0–255 values."""
+    brightness: Range = (0.9, 1.1)
+    """Factor on all channels."""
+    channel_gain: Range = (0.9, 1.1)
+    """Factor on each channel."""
+
+
+class OneCycleConfig(Section):
+    """One-cycle learning-rate schedule, cosine both ways, betas not cycled (reference section 5.6)."""
+
+    max_lr: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    start_div: float = Field(25.0, ge=1)
+    """First learning rate is the peak divided by this."""
+    final_div: float = Field(100.0, ge=1)
+    """Last learning rate is the first divided by this."""
+    warm_share: float = Field(0.3, gt=0, lt=1)
+    """Share of the steps that climb."""
+
+
+class FinetuneConfig(LoopConfig):
+    """Monocular depth fine-tuning: ResNet, DenseDepth decoder, SigLoss."""
+
+    epochs: int = Field(24, ge=1)
+    """Passes over the depth frames."""
+    batch_size: int = Field(16, ge=2)
+    """Frames per optimiser step."""
+    max_frames: int | None = Field(None, ge=1)
+    """Use only this many training frames, evenly spread over the set; null uses all."""
+    input: InputConfig = InputConfig()
+    """Input convention of the depth net."""
+    allow_input_mismatch: bool = False
+    """Accept pre-trained weights made under another input convention (as the published runs did)."""
+    encoder_name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    """Architecture; must equal the pre-trained encoder's."""
+    scratch_control: bool = True
+    """Also fine-tune the same net from random weights (Kaiming, zeroed residual branches), as the control."""
+    decoder_channels: tuple[int, int, int, int] = (1024, 512, 256, 128)
+    """Widths of the decoder's up-blocks, stride 16 to stride 2."""
+    max_depth: float = Field(80.0, gt=0)
+    """Largest depth the net can answer, metres."""
+    min_depth: float = Field(1e-3, gt=0)
+    """Smallest depth it answers at inference, metres."""
+    input_scale: float = Field(1.0, gt=0, le=1)
+    """Images are shrunk by this factor before the net; loss and metrics stay at full resolution."""
+    augment: DepthAugmentConfig = DepthAugmentConfig()
+    """Augmentation."""
+    sig_lambda: float = Field(0.15, ge=0, le=1)
+    """Weight of the squared mean in SigLoss."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW weight decay, on all parameters."""
+    betas: tuple[float, float] = (0.95, 0.99)
+    """AdamW betas."""
+    schedule: OneCycleConfig = OneCycleConfig()
+    """Learning-rate schedule."""
+    clip_norm: float = Field(35.0, gt=0)
+    """Largest gradient L2 norm."""
+
+
+Protocol = Literal["garg_kb_crop", "garg_full_frame", "eigen_nyu", "whole_frame"]
+
+
+class EvaluateConfig(Section):
+    """Which numbers are computed and under which protocol."""
+
+    protocols: tuple[Protocol, ...] = ("garg_kb_crop", "garg_full_frame")
+    """Named protocols; the first one is the headline. `garg_kb_crop`: ground truth cropped to 352×1216, then
+    the Garg fractions · `garg_full_frame`: Garg fractions of the full frame · `eigen_nyu`: rows 45–471, columns
+    41–601 · `whole_frame`: every pixel with ground truth."""
+    depth_range: Range = (1e-3, 80.0)
+    """Ground-truth depths that count, metres, exclusive."""
+    flip: bool = True
+    """Average the prediction with that of the mirrored image."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPU where there is one."""
+    panels: int = Field(4, ge=0)
+    """Number of example pictures (image, ground truth or projected LiDAR, prediction) logged to MLflow."""
+
+    @field_validator("protocols")
+    @classmethod
+    def _some_once(cls, value: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name at least one protocol, each once")
+        return value
+
+
+class TrackingConfig(Section):
+    """Where results are recorded."""
+
+    mlflow_experiment: str = Field("simipu", min_length=1)
+    """MLflow experiment that collects the runs."""
+    model_name: str = Field("simipu-depth", min_length=1)
+    """Registered model that gets a new version from every evaluated run."""

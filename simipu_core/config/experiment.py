@@ -1,0 +1,114 @@
+"""A whole experiment, and how it is read and checked."""
+
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config.depth import EvaluateConfig, FinetuneConfig, TrackingConfig
+from simipu_core.config.pretrain import PretrainConfig
+from simipu_core.config.section import Section
+from simipu_core.errors import SimipuError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Experiment(Section):
+    """One experiment: everything that decides its numbers."""
+
+    experiment: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name, shown in tables and in MLflow."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """Synthetic world (used only by sources under data/raw)."""
+    pretrain_data: SourceConfig = SourceConfig()
+    """Source of the unlabelled image-LiDAR pairs."""
+    depth_data: SourceConfig = SourceConfig()
+    """Source of the depth frames for fine-tuning and evaluation."""
+    pair: PairConfig = PairConfig()
+    """Packing."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Pre-training."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """Fine-tuning."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Evaluation."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Tracking."""
+
+    @model_validator(mode="after")
+    def _encoders_agree(self) -> Self:
+        if self.pretrain.image_encoder.name != self.finetune.encoder_name:
+            raise ValueError(
+                f"finetune.encoder_name is {self.finetune.encoder_name} but pretrain.image_encoder.name is "
+                f"{self.pretrain.image_encoder.name}: set both to the same architecture"
+            )
+        return self
+
+
+def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
+    """Read and validate one experiment file.
+
+    Args:
+        path: YAML file, e.g. ``params.yaml`` or ``experiments/kitti_sample.yaml``.
+        overrides: ``a.b=value`` settings applied on top; the value is read as YAML.
+
+    Raises:
+        SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SimipuError(f"{path}: no such experiment file; see experiments/ for the ready ones.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SimipuError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file.") from None
+    if not isinstance(values, dict):
+        raise SimipuError(f"{path}: must hold `key: value` lines; copy params.yaml to begin.")
+    for override in overrides or []:
+        _apply(values, override)
+    return validate(Experiment, values, str(path))
+
+
+def validate(model: type[ModelT], values: Any, where: str) -> ModelT:
+    """Validate plain values into a section, with errors in one sentence.
+
+    Raises:
+        SimipuError: naming `where`, the key, the value and what was expected.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors()[:3])
+        raise SimipuError(f"{where}: {problems}.") from None
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "experiment"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"`{key}`: {message}"
+    return f"`{key}`: {message} (got {problem['input']!r})"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise SimipuError(f"--set {override}: write it as section.key=value, e.g. finetune.epochs=3.")
+    node = values
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise SimipuError(f"--set {override}: `{part}` is a value, not a section.")
+        node = child
+    try:
+        node[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SimipuError(f"--set {override}: the value is not YAML ({_one_line(error)}).") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
