@@ -54,18 +54,3 @@ def in_image(
     u, v = uv[:, 0], uv[:, 1]
     near, far = depth_range
     return (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > near) & (depth < far)
-
-
-def scale_intrinsics(intrinsics: ArrayLike, scale_x: float, scale_y: float) -> NDArray[np.float64]:
-    """Intrinsics of the image resized by pixel centres (as ``cv2.resize`` does).
-
-    Args:
-        intrinsics: (3, 3) of the original image.
-        scale_x: new width divided by old width.
-        scale_y: new height divided by old height.
-
-    Returns:
-        (3, 3) float64 of the resized image: u becomes (u + ½)·scale_x − ½, and v likewise.
-    """
-    resize = np.array([[scale_x, 0.0, (scale_x - 1) / 2], [0.0, scale_y, (scale_y - 1) / 2], [0.0, 0.0, 1.0]])
-    return resize @ np.asarray(intrinsics, np.float64).reshape(3, 3)

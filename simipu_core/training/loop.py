@@ -63,9 +63,10 @@ def fit(
         for step, batch in enumerate(load(range(start, steps)), start):
             values = compute(to_device(batch, device))
             loss = values["loss"]
-            if not math.isfinite(loss.item()):
+            loss_value = loss.item()  # waits for the device: once a step
+            if not math.isfinite(loss_value):
                 raise SimipuError(
-                    f"{name}: the loss is {loss.item()} at step {step} (samples {', '.join(batch.sample_ids)}); "
+                    f"{name}: the loss is {loss_value} at step {step} (samples {', '.join(batch.sample_ids)}); "
                     "look at these samples or lower the learning rate."
                 )
             for optimizer in state.optimizers:
@@ -83,7 +84,7 @@ def fit(
                 scheduler.step()
             if checkpoints and (step + 1) % config.checkpoint_every == 0 and step + 1 < steps:
                 checkpoints.save(step + 1, state)
-            advance(note=f"loss {loss.item():.3f}")
+            advance(note=f"loss {loss_value:.3f}")
     model.eval()
 
 

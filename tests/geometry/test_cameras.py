@@ -1,12 +1,11 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from simipu_core.data.images import image_size
 from simipu_core.data.sources import Frame, kitti_object, kitti_raw
-from simipu_core.geometry.cameras import in_image, project, scale_intrinsics
+from simipu_core.geometry.cameras import in_image, project
 
 
 def test_projects_like_the_homogeneous_product_point_by_point() -> None:
@@ -49,20 +48,6 @@ def test_image_bounds_are_half_open_and_depths_exclusive(u: float, v: float, dep
 def test_points_beside_and_behind_the_camera_are_outside() -> None:
     uv, depth = project(np.array([[0.0, 0, 0], [1, 0, 0], [0, 0, -5], [0, 0, 5]]), np.eye(4), np.eye(3))
     assert in_image(uv, depth, 24, 80).tolist() == [False, False, False, True]
-
-
-def test_scaled_intrinsics_follow_a_resized_image() -> None:
-    intrinsics = np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
-    image = np.zeros((48, 64), np.float32)
-    point = np.array([[0.2, 0.1, 1.0]])
-    (u, v), _ = (values[0] for values in project(point, np.eye(4), intrinsics))
-    columns, rows = np.meshgrid(np.arange(64), np.arange(48))
-    image = np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 18).astype(np.float32)
-    small = cv2.resize(image, (32, 16), interpolation=cv2.INTER_AREA)
-    rows, columns = np.mgrid[:16, :32]
-    centre = [(small * columns).sum() / small.sum(), (small * rows).sum() / small.sum()]
-    scaled, _ = project(point, np.eye(4), scale_intrinsics(intrinsics, 32 / 64, 16 / 48))
-    np.testing.assert_allclose(scaled[0], centre, atol=0.02)
 
 
 @pytest.mark.real_data
