@@ -22,13 +22,15 @@ from simipu_core.config.pretrain import (
     PointEncoderConfig,
     PointViewConfig,
     PretrainConfig,
+    ProbeConfig,
     SetAbstractionConfig,
 )
 from simipu_core.config.section import Section
-from simipu_core.config.training import AdamWConfig, InputConfig, LoopConfig, SGDConfig
+from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
 
 __all__ = [
     "AdamWConfig",
+    "ColourConfig",
     "ContrastConfig",
     "DepthAugmentConfig",
     "EvaluateConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "PointEncoderConfig",
     "PointViewConfig",
     "PretrainConfig",
+    "ProbeConfig",
     "Protocol",
     "SGDConfig",
     "Section",

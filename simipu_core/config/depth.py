@@ -1,14 +1,14 @@
 """Sections of depth fine-tuning, evaluation and tracking."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from simipu_core.config.section import Range, Section, Size
-from simipu_core.config.training import InputConfig, LoopConfig
+from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
 
 
-class DepthAugmentConfig(Section):
+class DepthAugmentConfig(ColourConfig):
     """Augmentation of fine-tuning frames (reference section 5.4)."""
 
     fixed_crop: Literal["none", "kb", "nyu"] = "kb"
@@ -19,14 +19,6 @@ class DepthAugmentConfig(Section):
     """Probability of a left-right mirror."""
     crop: Size | None = (352, 704)
     """Random crop, height and width in pixels; null keeps the whole frame."""
-    colour: float = Field(0.5, ge=0, le=1)
-    """Probability of gamma, brightness and per-channel changes."""
-    gamma: Range = (0.9, 1.1)
-    """Exponent on 0–255 values."""
-    brightness: Range = (0.9, 1.1)
-    """Factor on all channels."""
-    channel_gain: Range = (0.9, 1.1)
-    """Factor on each channel."""
 
 
 class OneCycleConfig(Section):
@@ -57,6 +49,14 @@ class FinetuneConfig(LoopConfig):
     """Accept pre-trained weights made under another input convention (as the published runs did)."""
     encoder_name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """Architecture; must equal the pre-trained encoder's."""
+    init: Literal["pretrained", "kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "pretrained"
+    """Where the encoder's weights come from. `pretrained`: the pre-training step · `kaiming_zero_gamma`: random,
+    Kaiming normal with zeroed residual branches (the published scratch rows) · `torch_default`: random, PyTorch's
+    defaults (what a checkpoint that silently does not load leaves behind) · `imagenet`: timm's torchvision V1
+    weights, from `init_file` where it is set · `checkpoint`: `init_file`. All but the first need no pre-training."""
+    init_file: str | None = None
+    """Weights file for `imagenet` or `checkpoint`: .safetensors, or .pth (read as plain tensors only); key layouts of
+    SimIPU, torchvision, timm and OpenMMLab are recognised."""
     scratch_control: bool = True
     """Also fine-tune the same net from random weights (Kaiming, zeroed residual branches), as the control."""
     decoder_channels: tuple[int, int, int, int] = (1024, 512, 256, 128)
@@ -79,6 +79,17 @@ class FinetuneConfig(LoopConfig):
     """Learning-rate schedule."""
     clip_norm: float = Field(35.0, gt=0)
     """Largest gradient L2 norm."""
+
+    @model_validator(mode="after")
+    def _checkpoint_is_named(self) -> Self:
+        if self.init == "checkpoint" and self.init_file is None:
+            raise ValueError("init is `checkpoint`: name the weights in init_file")
+        return self
+
+    @property
+    def needs_pretraining(self) -> bool:
+        """Whether the encoder comes from the pre-training step."""
+        return self.init == "pretrained"
 
 
 Protocol = Literal["garg_kb_crop", "garg_full_frame", "eigen_nyu", "whole_frame"]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.config.depth import EvaluateConfig, FinetuneConfig, TrackingConfig
+from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.errors import SimipuError
@@ -20,6 +21,8 @@ class Experiment(Section):
 
     experiment: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name, shown in tables and in MLflow."""
+    preset: Preset = "improved"
+    """Set of switches that all other keys start from: `improved`, or `reference`, the published computation."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """Synthetic world (used only by sources under data/raw)."""
     pretrain_data: SourceConfig = SourceConfig()
@@ -36,6 +39,12 @@ class Experiment(Section):
     """Evaluation."""
     tracking: TrackingConfig = TrackingConfig()
     """Tracking."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, values: Any) -> Any:
+        preset = values.get("preset", "improved") if isinstance(values, dict) else None
+        return with_preset(values, preset) if isinstance(preset, str) and preset in PRESETS else values
 
     @model_validator(mode="after")
     def _encoders_agree(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from simipu_core.config.section import Range, Section, Size
-from simipu_core.config.training import AdamWConfig, InputConfig, LoopConfig, SGDConfig
+from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
 
 
 class SetAbstractionConfig(Section):
@@ -65,10 +65,25 @@ class PointEncoderConfig(Section):
     """Ring i gathers between radius i-1 and radius i; otherwise every ball starts at its centre."""
     neighbours: Literal["first", "nearest"] = "nearest"
     """Which neighbours fill a ball that holds too many: first in index order (published) or nearest."""
+    sampling: Literal["distance", "feature_halves"] = "distance"
+    """How levels after the first pick their centres. `distance`: farthest points, the same picks as one pass over the
+    raw cloud · `feature_halves` (published): half by distance of positions and learnt features, half by position."""
+    inherited_split: bool = False
+    """With `feature_halves`, at the last level: the feature half comes from the first rows of its input (which are
+    exactly as many, so all of them), the position half from the others; a left-over setting of the published code."""
     coordinates: Literal["none", "relative"] = "none"
     """Coordinates relative to the centre appended to each neighbour's features (published: none)."""
-    input_features: Literal["reflectance", "reflectance_xyz"] = "reflectance"
-    """Features of a raw point; `reflectance_xyz` adds its absolute position divided by the point range."""
+    input_features: Literal["reflectance", "reflectance_xyz", "reflectance_range"] = "reflectance_range"
+    """Features of a raw point: reflectance alone (published), with its position divided by the point range, or with
+    the logarithm of its distance from the sensor. The last makes pixels tell depth; with the position they can tell
+    points apart by the direction alone, which a pixel knows from its place in the image."""
+    recompute_groups: bool = False
+    """Compute grouped features again in the backward pass instead of keeping them: less memory, more time."""
+
+    @property
+    def num_features(self) -> int:
+        """Channels of a raw point."""
+        return {"reflectance": 1, "reflectance_range": 2, "reflectance_xyz": 4}[self.input_features]
 
 
 class PointViewConfig(Section):
@@ -86,8 +101,11 @@ class PointViewConfig(Section):
     """Probability of mirroring image and points left-right together."""
 
 
-class ImageViewConfig(Section):
-    """Resizing of the pre-training image (reference section 1.2, step 6)."""
+class ImageViewConfig(ColourConfig):
+    """Resizing (reference section 1.2, step 6) and colours of the pre-training image."""
+
+    colour: float = Field(0.0, ge=0, le=1)
+    """Probability of gamma, brightness and per-channel changes (published: none)."""
 
     long_side: Size = (640, 2400)
     """Range from which the bound on the longer side is drawn, pixels, inclusive."""
@@ -102,12 +120,21 @@ class ImageEncoderConfig(Section):
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """Architecture."""
-    init: Literal["kaiming_zero_gamma", "torch_default"] = "torch_default"
-    """Random start: Kaiming normal with zeroed residual branches, or PyTorch's own defaults."""
+    init: Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "kaiming_zero_gamma"
+    """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (published) ·
+    `imagenet`: timm's torchvision V1 weights, from `init_file` where it is set · `checkpoint`: `init_file`."""
+    init_file: str | None = None
+    """Weights file for `imagenet` or `checkpoint`: .safetensors, or .pth (read as plain tensors only)."""
     norm_eps: float = Field(1e-5, gt=0)
-    """BatchNorm epsilon."""
+    """BatchNorm epsilon (published: 1e-3 here, 1e-5 when fine-tuning)."""
     norm_momentum: float = Field(0.1, gt=0, le=1)
     """BatchNorm momentum (share of the new batch)."""
+
+    @model_validator(mode="after")
+    def _checkpoint_is_named(self) -> Self:
+        if self.init == "checkpoint" and self.init_file is None:
+            raise ValueError("init is `checkpoint`: name the weights in init_file")
+        return self
 
 
 class HeadConfig(Section):
@@ -126,25 +153,62 @@ class ContrastConfig(Section):
 
     pairing: Literal["index", "mutual_nearest", "hungarian"] = "index"
     """Point-point positives: exact by index (both views start sampling at the same point), mutual nearest
-    neighbours, or Hungarian matching (published)."""
-    feature_stride: Literal[8, 16, 32] = 32
-    """Stride of the image feature map that is sampled, pixels."""
+    neighbours, or Hungarian matching without a distance cap (published)."""
+    feature_strides: tuple[Literal[4, 8, 16, 32], ...] = (16,)
+    """Strides of the image feature maps that are sampled, pixels; several are joined (published: 32 alone)."""
     feature_sampling: Literal["half_pixel", "align_corners"] = "half_pixel"
     """How a pixel maps to the feature grid: by pixel centres, or stretched corner to corner (published)."""
+    sampling_extent: Literal["batch", "image"] = "batch"
+    """Size that the feature map is taken to cover: that of the padded batch, which it does cover, or the image's own
+    padded size (published), which stretches the pixels of all but the largest image of a batch."""
     group_size: int = Field(4, ge=1)
     """Samples of a batch that are each other's negatives (published: the 4 of one GPU)."""
+    gather_negatives: bool = False
+    """Use the keys of all ranks as negatives too."""
     drop_invisible: bool = True
-    """Leave points outside the image or hidden behind nearer ones out of the inter-modal loss."""
+    """Leave points outside the image or hidden behind nearer ones out of the inter-modal loss (published: kept)."""
     temperature: float = Field(0.07, gt=0)
     """InfoNCE temperature."""
     intra_weight: float = Field(1.0, ge=0)
     """Weight of the point-point loss."""
     inter_weight: float = Field(1.0, ge=0)
     """Weight of the pixel-point loss."""
-    symmetric_inter: bool = False
+    symmetric_intra: bool = False
+    """Average both directions of the point-point loss, both views learning (published: original → augmented only)."""
+    symmetric_inter: bool = True
     """Average the pixel → point and point → pixel directions (published: pixel → point only)."""
-    stop_point_gradient: bool = True
-    """Stop the inter-modal gradient at the point side (published), so only the image learns from it."""
+    stop_point_gradient: bool = False
+    """Stop the inter-modal gradient at the point side (published), so only the image learns from it and the
+    cross-modal point head keeps its random weights."""
+    momentum_keys: float | None = Field(None, ge=0, lt=1)
+    """Keys of the point-point loss come from a slowly moving copy of the point branch with this momentum."""
+    queue_size: int = Field(0, ge=0)
+    """With `momentum_keys`: past keys kept as further negatives of the point-point loss."""
+    chunk_rows: int | None = Field(None, ge=1)
+    """Work through the similarity matrix this many rows at a time, recomputed in the backward pass: less memory."""
+
+    @model_validator(mode="after")
+    def _switches_agree(self) -> Self:
+        if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):
+            raise ValueError("feature_strides must ascend, each once")
+        if self.queue_size and self.momentum_keys is None:
+            raise ValueError("queue_size needs momentum_keys")
+        if self.symmetric_intra and self.momentum_keys is not None:
+            raise ValueError("symmetric_intra does not go with momentum_keys, which carry no gradient")
+        if self.symmetric_inter and self.stop_point_gradient:
+            raise ValueError("symmetric_inter needs stop_point_gradient: false, or point queries would learn nothing")
+        return self
+
+
+class ProbeConfig(Section):
+    """Label-free progress: a linear map from frozen image features to depth, fitted and scored on the scans."""
+
+    every_epochs: int = Field(5, ge=0)
+    """Epochs between probes; 0 never probes. The last epoch is always probed otherwise."""
+    num_samples: int = Field(64, ge=4)
+    """Pairs used, evenly spread over the set; the last quarter is scored, the rest fits."""
+    penalty: float = Field(0.1, gt=0)
+    """Ridge penalty on standardised features."""
 
 
 class PretrainConfig(LoopConfig):
@@ -168,11 +232,23 @@ class PretrainConfig(LoopConfig):
     """Projection heads."""
     contrast: ContrastConfig = ContrastConfig()
     """Positives and losses."""
-    point_optimizer: AdamWConfig = AdamWConfig(lr=1e-3)
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Keep a moving average of the image encoder with this decay, and hand that out (published: none)."""
+    probe: ProbeConfig = ProbeConfig()
+    """Label-free progress."""
+    point_optimizer: AdamWConfig | SGDConfig = AdamWConfig(lr=1e-3)
     """Optimiser of the point encoder."""
-    image_optimizer: SGDConfig = SGDConfig()
+    image_optimizer: SGDConfig | AdamWConfig = SGDConfig()
     """Optimiser of the image encoder and its head."""
-    head_optimizer: SGDConfig = SGDConfig()
+    head_optimizer: SGDConfig | AdamWConfig = SGDConfig()
     """Optimiser of the two point heads."""
     lr_decay: float = Field(0.99, gt=0, le=1)
     """Factor on all learning rates after each epoch."""
+
+    @model_validator(mode="after")
+    def _pairs_are_possible(self) -> Self:
+        if self.point_encoder.sampling == "feature_halves" and self.contrast.pairing == "index":
+            raise ValueError("contrast.pairing `index` needs point_encoder.sampling `distance`; learnt picks differ")
+        if self.point_encoder.inherited_split and self.point_encoder.sampling != "feature_halves":
+            raise ValueError("point_encoder.inherited_split needs point_encoder.sampling `feature_halves`")
+        return self

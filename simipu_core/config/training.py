@@ -1,10 +1,10 @@
 """Sections that both training stages share."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from simipu_core.config.section import Section
+from simipu_core.config.section import Range, Section
 
 
 class InputConfig(Section):
@@ -18,28 +18,63 @@ class InputConfig(Section):
     """Divisor per channel, on the 0–255 scale, in `channels` order."""
 
 
+class ColourConfig(Section):
+    """Random change of an image's colours (reference section 5.4)."""
+
+    colour: float = Field(0.5, ge=0, le=1)
+    """Probability of gamma, brightness and per-channel changes."""
+    gamma: Range = (0.9, 1.1)
+    """Exponent on 0–255 values."""
+    brightness: Range = (0.9, 1.1)
+    """Factor on all channels."""
+    channel_gain: Range = (0.9, 1.1)
+    """Factor on each channel."""
+
+
 class LoopConfig(Section):
     """What both training stages share."""
 
     epochs: int = Field(ge=1)
     """Passes over the training rows."""
     batch_size: int = Field(ge=2)
-    """Samples per optimiser step."""
+    """Samples per optimiser step, over all ranks and accumulated parts."""
+    accumulate: int = Field(1, ge=1)
+    """Parts in which each rank works through its share of a batch; each part has BatchNorm statistics of its own."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, sample order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the networks (bf16: automatic mixed precision); losses, weights and optimisers stay fp32."""
+    channels_last: bool = False
+    """Keep images and feature maps in NHWC memory order, which suits GPUs."""
+    compile: bool = False
+    """Compile the networks with torch.compile; worth its minutes on long GPU runs."""
+    sync_norm: Literal["none", "image_encoder", "all"] = "none"
+    """Which BatchNorm layers share their statistics over all ranks; others use their own rank's."""
     workers: int = Field(2, ge=0)
-    """Loader processes, one thread each."""
+    """Loader processes a rank, one thread each."""
     checkpoint_every: int = Field(200, ge=1)
-    """Steps between checkpoints that a killed run resumes from."""
+    """Steps between checkpoints that a killed run resumes from; one more is written on SIGTERM."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints kept."""
     log_every: int = Field(10, ge=1)
     """Steps between logged training values."""
+    divergence_factor: float = Field(20.0, gt=1)
+    """Training stops when the loss exceeds its running average by this factor."""
+
+    @model_validator(mode="after")
+    def _parts_fill_the_batch(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} parts")
+        return self
 
 
 class AdamWConfig(Section):
     """AdamW."""
 
+    kind: Literal["adamw"] = "adamw"
+    """Tells the optimisers apart."""
     lr: float = Field(gt=0)
     """Learning rate."""
     betas: tuple[float, float] = (0.95, 0.99)
@@ -51,6 +86,8 @@ class AdamWConfig(Section):
 class SGDConfig(Section):
     """SGD with momentum."""
 
+    kind: Literal["sgd"] = "sgd"
+    """Tells the optimisers apart."""
     lr: float = Field(0.03, gt=0)
     """Learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)

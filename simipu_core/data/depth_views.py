@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simipu_core.config import DepthAugmentConfig
+from simipu_core.data.colour import change_colour
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.crops import NYU_CROP, Crop, kb_crop
@@ -80,13 +81,6 @@ def rotate(image: Image, depth: Depth, degrees: float) -> tuple[Image, Depth]:
         np.asarray(cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR), np.uint8),
         np.asarray(cv2.warpAffine(depth, turn, (width, height), flags=cv2.INTER_NEAREST), np.float32),
     )
-
-
-def change_colour(image: Image, config: DepthAugmentConfig, rng: np.random.Generator) -> Image:
-    """Gamma and gains on 0–255 values, as one table per channel."""
-    values = np.arange(256.0) ** rng.uniform(*config.gamma) * rng.uniform(*config.brightness)
-    tables = values[:, None] * rng.uniform(*config.channel_gain, size=3)
-    return np.asarray(cv2.LUT(image, np.clip(tables, 0, 255).round().astype(np.uint8)[None]), np.uint8)
 
 
 def shrink(image: Image, scale: float) -> Image:

@@ -14,33 +14,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simipu_core.config import ImageViewConfig, PointEncoderConfig, PretrainConfig
+from simipu_core.data.colour import change_colour
 from simipu_core.data.images import decode_image
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import in_image, project
-from simipu_core.geometry.matching import hungarian, mutual_nearest
+from simipu_core.geometry.matching import match_points
 from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.rigid import draw_augmentation
 from simipu_core.geometry.sampling import farthest_points
 from simipu_core.geometry.visibility import cell_size, visible
 
 Row = Mapping[str, Any]
+_LevelArrays = tuple[NDArray[np.int64], list[NDArray[np.int32]]]
 
+_LOG_RANGE = np.float32(np.log1p(80))  # brings the logarithm of LiDAR distances to about 0–1
+_NOWHERE = -1e6  # pixel of a point behind the camera
 _OCCLUSION_MARGIN = 0.05  # share of a point's depth by which another must be nearer to hide it
 
 
 @dataclass(frozen=True)
-class PointView:
-    """One view of a point cloud, in farthest point order.
+class Level:
+    """Centres and neighbourhoods of one set-abstraction level; rows are those of the level's input."""
 
-    The first M rows are the centres of a set-abstraction level with M points, so a level's input is a prefix.
-    """
+    centres: Tensor
+    """(B, M) int64."""
+    neighbours: list[Tensor]
+    """Per radius (B, M, K) int32."""
+
+
+@dataclass(frozen=True)
+class PointView:
+    """One view of a point cloud, in random order."""
 
     xyz: Tensor
     """(B, N, 3) float32, metres in the sensor frame (of this view)."""
     features: Tensor
     """(B, N, C) float32, raw point features."""
-    neighbours: list[list[Tensor]]
-    """Per level and radius (B, M, K) int32 rows of the level's input."""
+    levels: list[Level]
+    """The levels that do not depend on learnt features, fine to coarse: all of them, or only the first."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +64,32 @@ class PairBatch:
     """(B, 2) int64, height and width without padding."""
     original: PointView
     augmented: PointView
-    match: Tensor
-    """(B, M) int64: row of the augmented view that is the same place as each original centre, -1 for none."""
-    match_distance: Tensor
-    """(B, M) float32 metres between the matched points, un-augmented."""
+    augmented_location: Tensor
+    """(B, N, 3) float32: the augmented view's points with the augmentation undone, metres in the sensor frame."""
+    match: Tensor | None
+    """(B, M) int64: for each last-level centre of the original view the centre of the augmented view that is its
+    positive, -1 for none; None where the centres depend on learnt features."""
     pixels: Tensor
-    """(B, M, 2) float32: u, v of each original centre in the image view."""
+    """(B, N, 2) float32: u, v of each original point in the image view."""
     is_visible: Tensor
-    """(B, M) bool: inside the image and not hidden behind nearer points."""
+    """(B, N) bool: inside the image and not hidden behind nearer points."""
     sample_ids: list[str]
+
+
+@dataclass(frozen=True)
+class _View:
+    xyz: NDArray[np.float32]
+    features: NDArray[np.float32]
+    levels: list[_LevelArrays]
 
 
 @dataclass(frozen=True)
 class _Sample:
     image: NDArray[np.uint8]
-    xyz: tuple[NDArray[np.float32], NDArray[np.float32]]
-    features: tuple[NDArray[np.float32], NDArray[np.float32]]
-    neighbours: tuple[list[list[NDArray[np.int32]]], list[list[NDArray[np.int32]]]]
-    match: NDArray[np.int64]
-    match_distance: NDArray[np.float32]
+    original: _View
+    augmented: _View
+    augmented_location: NDArray[np.float32]
+    match: NDArray[np.int64] | None
     pixels: NDArray[np.float32]
     is_visible: NDArray[np.bool_]
     sample_id: str
@@ -113,79 +131,91 @@ class PairViews:
         chosen = rng.choice(kept, num, replace=len(kept) < num)
         points = cloud[chosen]
         augmentation = draw_augmentation(config.points, rng)
-
-        order = _farthest_order(points, config.point_encoder, rng)
-        if config.contrast.pairing == "index":
-            order_augmented = order
-        else:
-            order_augmented = _farthest_order(points, config.point_encoder, rng)
-        original = points[order]
-        moved = points[order_augmented].copy()
+        is_index = config.contrast.pairing == "index"
+        moved = points[slice(None) if is_index else rng.permutation(num)].copy()
         moved[:, :3] = augmentation.apply(moved[:, :3])
-
-        centres = config.point_encoder.levels[-1].num_points
-        a = original[:centres, :3]
-        b = augmentation.invert(moved[:centres, :3])
-        if config.contrast.pairing == "index":
-            match = np.arange(centres)
-        else:
-            match = (hungarian if config.contrast.pairing == "hungarian" else mutual_nearest)(a, b)
+        location = augmentation.invert(moved[:, :3])
+        picks = _first_picks(points, config.point_encoder)
+        original = self._view(points, picks)
+        augmented = self._view(moved, picks if is_index else _first_picks(moved, config.point_encoder))
 
         image, scale = _resize(decode_image(row["image"]), config.image, rng)
-        pixels = uv[chosen[order[:centres]]].astype(np.float32)
+        pixels = uv[chosen].astype(np.float32)
         if config.contrast.feature_sampling == "align_corners":
             pixels = pixels * scale
             mirrored = image.shape[1] - pixels[:, 0]
         else:
             pixels = (pixels + 0.5) * scale - 0.5
             mirrored = image.shape[1] - 1 - pixels[:, 0]
+        pixels[depth[chosen] <= 0] = _NOWHERE
         if augmentation.flip:
             image = np.ascontiguousarray(image[:, ::-1])
             pixels[:, 0] = mirrored
+        if rng.random() < config.image.colour:
+            image = change_colour(image, config.image, rng)
 
         return _Sample(
             image=image,
-            xyz=(original[:, :3], moved[:, :3]),
-            features=(self._features(original), self._features(moved)),
-            neighbours=(
-                neighbourhoods(original[:, :3], config.point_encoder),
-                neighbourhoods(moved[:, :3], config.point_encoder),
-            ),
-            match=match,
-            match_distance=np.linalg.norm(a - b[match], axis=1).astype(np.float32),
+            original=original,
+            augmented=augmented,
+            augmented_location=location,
+            match=self._match(original, augmented, location),
             pixels=pixels,
-            is_visible=seen[chosen[order[:centres]]],
+            is_visible=seen[chosen],
             sample_id=row["sample_id"],
         )
 
+    def _view(self, points: NDArray[np.float32], picks: NDArray[np.int64]) -> _View:
+        xyz = np.ascontiguousarray(points[:, :3])
+        return _View(xyz, self._features(points), neighbourhoods(xyz, picks, self.config.point_encoder))
+
+    def _match(
+        self, original: _View, augmented: _View, augmented_location: NDArray[np.float32]
+    ) -> NDArray[np.int64] | None:
+        config = self.config
+        if config.point_encoder.sampling == "feature_halves":
+            return None
+        centres = config.point_encoder.levels[-1].num_points
+        # later levels keep the first picks of the first one
+        a = original.xyz[original.levels[0][0][:centres]]
+        b = augmented_location[augmented.levels[0][0][:centres]]
+        return match_points(a, b, config.contrast.pairing)
+
     def _features(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.config.point_encoder.input_features == "reflectance":
+        kind = self.config.point_encoder.input_features
+        if kind == "reflectance":
             return points[:, 3:]
+        if kind == "reflectance_range":
+            distance = np.linalg.norm(points[:, :3], axis=1, keepdims=True)
+            return np.concatenate([points[:, 3:], np.log1p(distance) / _LOG_RANGE], axis=1)
         low, high = np.split(np.asarray(self.config.points.point_range, np.float32), 2)
         return np.concatenate([points[:, 3:], points[:, :3] / np.abs([low, high]).max(axis=0)], axis=1)
 
 
-def neighbourhoods(xyz: NDArray[np.float32], config: PointEncoderConfig) -> list[list[NDArray[np.int32]]]:
-    """Neighbour rows of every level and radius for points (N, 3) in farthest point order."""
-    result = []
-    for level in config.levels:
-        centres = xyz[: level.num_points]
-        result.append(
-            ball_query(xyz, centres, level.radii, level.num_neighbours, ring=config.ring, order=config.neighbours)
-        )
+def neighbourhoods(
+    xyz: NDArray[np.float32], picks: NDArray[np.int64], config: PointEncoderConfig
+) -> list[_LevelArrays]:
+    """Centres and neighbour rows of every level that does not depend on learnt features.
+
+    Args:
+        xyz: points (N, 3), metres.
+        picks: farthest point picks (M,) of the first level; later levels sampled by distance take their first rows.
+        config: levels, rings and order.
+    """
+    result: list[_LevelArrays] = []
+    levels = config.levels if config.sampling == "distance" else config.levels[:1]
+    for level in levels:
+        rows = np.arange(level.num_points) if result else picks
+        centres = xyz[rows]
+        found = ball_query(xyz, centres, level.radii, level.num_neighbours, ring=config.ring, order=config.neighbours)
+        result.append((rows, found))
         xyz = centres
     return result
 
 
-def _farthest_order(
-    points: NDArray[np.float32], config: PointEncoderConfig, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Order that puts the farthest point picks, from a random start, before all other points."""
-    start = int(rng.integers(len(points)))
-    picked = farthest_points(np.ascontiguousarray(points[:, :3]), config.levels[0].num_points, start)
-    is_rest = np.ones(len(points), bool)
-    is_rest[picked] = False
-    return np.concatenate([picked, rng.permutation(np.flatnonzero(is_rest))])
+def _first_picks(points: NDArray[np.float32], config: PointEncoderConfig) -> NDArray[np.int64]:
+    """Farthest point picks of the first level; the points come in random order, so the first is a random start."""
+    return farthest_points(np.ascontiguousarray(points[:, :3]), config.levels[0].num_points)
 
 
 def _in_range(points: NDArray[np.float32], limits: tuple[float, ...]) -> NDArray[np.bool_]:
@@ -218,26 +248,28 @@ def _collate(samples: Sequence[_Sample], multiple: int) -> PairBatch:
         image = torch.from_numpy(sample.image).permute(2, 0, 1)
         canvas[:, : image.shape[1], : image.shape[2]] = image
 
-    def view(side: int) -> PointView:
-        levels = zip(*(sample.neighbours[side] for sample in samples), strict=True)
-        return PointView(
-            xyz=_stack([sample.xyz[side] for sample in samples]),
-            features=_stack([sample.features[side] for sample in samples]),
-            neighbours=[[_stack(radius) for radius in zip(*level, strict=True)] for level in levels],
-        )
-
     return PairBatch(
         images=images,
         image_sizes=torch.from_numpy(sizes),
-        original=view(0),
-        augmented=view(1),
-        match=_stack([sample.match for sample in samples]),
-        match_distance=_stack([sample.match_distance for sample in samples]),
+        original=_stack_views([sample.original for sample in samples]),
+        augmented=_stack_views([sample.augmented for sample in samples]),
+        augmented_location=_stack([sample.augmented_location for sample in samples]),
+        match=None if samples[0].match is None else _stack([sample.match for sample in samples]),
         pixels=_stack([sample.pixels for sample in samples]),
         is_visible=_stack([sample.is_visible for sample in samples]),
         sample_ids=[sample.sample_id for sample in samples],
     )
 
 
-def _stack(arrays: Sequence[NDArray[Any]]) -> Tensor:
+def _stack_views(views: Sequence[_View]) -> PointView:
+    levels = [
+        Level(
+            _stack([rows for rows, _ in level]), [_stack(radius) for radius in zip(*(n for _, n in level), strict=True)]
+        )
+        for level in zip(*(view.levels for view in views), strict=True)
+    ]
+    return PointView(_stack([view.xyz for view in views]), _stack([view.features for view in views]), levels)
+
+
+def _stack(arrays: Sequence[Any]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))

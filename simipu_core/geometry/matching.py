@@ -1,5 +1,7 @@
 """Point-to-point matching of two views by location."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -7,6 +9,16 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 Points = NDArray[np.float32]
+
+
+def match_points(a: Points, b: Points, pairing: Literal["index", "mutual_nearest", "hungarian"]) -> NDArray[np.int64]:
+    """For each of `a` (M, 3) the index of its partner in `b` (M, 3), or -1; metres in one frame.
+
+    `index` is for points that are known to be the same, row by row.
+    """
+    if pairing == "index":
+        return np.arange(len(a))
+    return hungarian(a, b) if pairing == "hungarian" else mutual_nearest(a, b)
 
 
 def mutual_nearest(a: Points, b: Points) -> NDArray[np.int64]:

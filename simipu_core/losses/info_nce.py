@@ -1,14 +1,14 @@
 """InfoNCE."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's own name)
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
-@dataclass(frozen=True)
-class Contrast:
+class Contrast(NamedTuple):
     """Loss and retrieval accuracy of one contrastive task."""
 
     loss: Tensor
@@ -18,21 +18,47 @@ class Contrast:
     """Share of queries whose own key is among the five most similar."""
 
 
-def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Contrast:
+def info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    temperature: float,
+    *,
+    negatives: Tensor | None = None,
+    chunk_rows: int | None = None,
+) -> Contrast:
     """Cross-entropy of each query against all keys, its own key being the target (reference section 3).
 
-    Rows are L2-normalised first. Chance level is ln(R).
+    Rows are L2-normalised first; arithmetic is float32 at least. Chance level is ln(R + Q).
 
     Args:
         queries: (R, D).
         keys: (R, D); row i is the positive of query i, all others are its negatives.
         temperature: divisor of the cosine similarities.
+        negatives: (Q, D) further negatives of all queries.
+        chunk_rows: queries whose similarities are held at once, recomputed in the backward pass; None holds all.
 
     Returns:
         the mean loss and detached accuracies, scalars.
     """
-    logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature
-    targets = torch.arange(len(logits), device=logits.device)
+    with torch.autocast(queries.device.type, enabled=False):
+        queries = F.normalize(queries.to(torch.promote_types(queries.dtype, torch.float32)), dim=1)
+        keys = keys if negatives is None else torch.cat([keys, negatives.to(keys)])
+        keys = F.normalize(keys.to(queries.dtype), dim=1)
+        targets = torch.arange(len(queries), device=queries.device)
+        if chunk_rows is None or chunk_rows >= len(queries):
+            sums = _sums(queries, keys, targets, temperature)
+        else:
+            chunks = zip(torch.split(queries, chunk_rows), torch.split(targets, chunk_rows), strict=True)
+            parts = [checkpoint(_sums, q, keys, t, temperature, use_reentrant=False) for q, t in chunks]
+            sums = torch.stack(parts).sum(dim=0)
+    loss, top1, top5 = sums / len(queries)
+    return Contrast(loss, top1.detach(), top5.detach())
+
+
+def _sums(queries: Tensor, keys: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Summed loss, and numbers of queries with their key first and among the first five: (3,)."""
+    logits = queries @ keys.T / temperature
     with torch.no_grad():
-        better = (logits > logits.diagonal()[:, None]).sum(dim=1)
-    return Contrast(F.cross_entropy(logits, targets), (better < 1).float().mean(), (better < 5).float().mean())
+        better = (logits > logits.gather(1, targets[:, None])).sum(dim=1)
+    loss = F.cross_entropy(logits, targets, reduction="sum")
+    return torch.stack([loss, (better < 1).sum().to(loss), (better < 5).sum().to(loss)])

@@ -12,15 +12,17 @@ def sig_loss(prediction: Tensor, depth: Tensor, weight: float = 0.15) -> Tensor:
     g = ln(prediction + 1e-3) - ln(depth + 1e-3), Var unbiased; Eigen et al. 2014 in the form of AdaBins.
 
     Args:
-        prediction: metres, positive, any shape.
+        prediction: metres, positive, any shape; computed with in float32 at least.
         depth: metres, same shape; 0 where nothing was measured.
         weight: weight of the squared mean.
 
     Returns:
         scalar; zero (with a gradient of zero) where fewer than two pixels were measured.
     """
-    measured = depth > 0
-    if measured.sum() < 2:
-        return prediction.sum() * 0.0
-    g = torch.log(prediction[measured] + _EPSILON) - torch.log(depth[measured] + _EPSILON)
-    return torch.sqrt(g.var() + weight * g.mean() ** 2)
+    with torch.autocast(prediction.device.type, enabled=False):
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        measured = depth > 0
+        if measured.sum() < 2:
+            return prediction.sum() * 0.0
+        g = torch.log(prediction[measured] + _EPSILON) - torch.log(depth[measured] + _EPSILON)
+        return torch.sqrt(g.var() + weight * g.mean() ** 2)

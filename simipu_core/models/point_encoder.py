@@ -1,73 +1,119 @@
-"""Point encoder: multi-scale set abstraction over neighbourhoods that the loader has computed."""
+"""Point encoder: multi-scale set abstraction over neighbourhoods that, where possible, the loader has computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from simipu_core.config import PointEncoderConfig, SetAbstractionConfig
+from simipu_core.data.views import Level, PointView
+from simipu_core.geometry.learnt_sampling import ball_query_on_device, feature_halves
 
 _NORM_EPS = 1e-3  # of the point-wise layers; the aggregation keeps PyTorch's default (reference section 2.1)
+
+
+class EncodedPoints(NamedTuple):
+    """The last level's centres."""
+
+    features: Tensor
+    """(B, M, C)."""
+    rows: Tensor
+    """(B, M) int64 rows of the view's points."""
 
 
 class PointEncoder(nn.Module):
     """PointNet++-style encoder without feature propagation (reference section 2.1).
 
-    Points are in farthest point order, so that the centres of a level with M points are the first M rows of its
-    input. 1,778,432 parameters at the reference sizes.
+    1,778,432 parameters at the reference sizes.
     """
 
     def __init__(self, config: PointEncoderConfig) -> None:
         super().__init__()
-        channels = 1 if config.input_features == "reflectance" else 4
+        self.config = config
+        channels = config.num_features
         levels = []
         for level in config.levels:
-            levels.append(SetAbstraction(channels, level, relative=config.coordinates == "relative"))
+            levels.append(SetAbstraction(channels, level, config))
             channels = level.out_channels
         self.levels = nn.ModuleList(levels)
         self.out_channels = channels
 
-    def forward(self, xyz: Tensor, features: Tensor, neighbours: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Encode a batch of clouds.
+    def forward(self, view: PointView) -> EncodedPoints:
+        """Encode a batch of clouds."""
+        xyz, features = view.xyz, view.features
+        rows = torch.arange(xyz.shape[1], device=xyz.device).expand(len(xyz), -1)
+        for number, level in enumerate(self.levels):
+            geometry = view.levels[number] if number < len(view.levels) else self._geometry(number, xyz, features)
+            features = level(xyz, features, geometry)
+            xyz = gather_rows(xyz, geometry.centres)
+            rows = rows.gather(1, geometry.centres)
+        return EncodedPoints(features, rows)
 
-        Args:
-            xyz: (B, N, 3) metres, in farthest point order.
-            features: (B, N, C) raw point features.
-            neighbours: per level and radius (B, M, K) integer rows of the level's input.
-
-        Returns:
-            features (B, M, out_channels) of the last level's centres.
-        """
-        for level, groups in zip(self.levels, neighbours, strict=True):
-            features = level(xyz, features, groups)
-            xyz = xyz[:, : features.shape[1]]
-        return features
+    @torch.no_grad()
+    def _geometry(self, number: int, xyz: Tensor, features: Tensor) -> Level:
+        """Centres that depend on learnt features, and their neighbourhoods."""
+        config, level = self.config, self.config.levels[number]
+        is_last = number == len(self.config.levels) - 1
+        with torch.autocast(xyz.device.type, enabled=False):
+            centres = feature_halves(xyz, features, level.num_points, split=config.inherited_split and is_last)
+            neighbours = ball_query_on_device(
+                xyz,
+                gather_rows(xyz, centres),
+                level.radii,
+                level.num_neighbours,
+                ring=config.ring,
+                order=config.neighbours,
+            )
+        return Level(centres, neighbours)
 
 
 class SetAbstraction(nn.Module):
     """One level: point-wise layers and a maximum over each neighbourhood, per radius, then an aggregation."""
 
-    def __init__(self, in_channels: int, config: SetAbstractionConfig, *, relative: bool) -> None:
+    def __init__(self, in_channels: int, level: SetAbstractionConfig, config: PointEncoderConfig) -> None:
         super().__init__()
-        self.relative = relative
-        first = in_channels + (3 if relative else 0)
-        self.scales = nn.ModuleList(_mlp((first, *widths), _NORM_EPS) for widths in config.mlps)
-        self.aggregation = _mlp((sum(widths[-1] for widths in config.mlps), config.out_channels), 1e-5)
+        self.relative = config.coordinates == "relative"
+        self.recompute = config.recompute_groups
+        first = in_channels + (3 if self.relative else 0)
+        self.scales = nn.ModuleList(_mlp((first, *widths), _NORM_EPS) for widths in level.mlps)
+        self.aggregation = _mlp((sum(widths[-1] for widths in level.mlps), level.out_channels), 1e-5)
 
-    def forward(self, xyz: Tensor, features: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
-        """(B, N, 3), (B, N, C) and per radius (B, M, K) rows → (B, M, out_channels)."""
+    def forward(self, xyz: Tensor, features: Tensor, geometry: Level) -> Tensor:
+        """(B, N, 3) and (B, N, C) of the level's input → (B, M, out_channels) of its centres."""
+        centres = gather_rows(xyz, geometry.centres)
+        inputs = torch.cat([xyz, features], dim=-1) if self.relative else features
         pooled = []
-        for mlp, rows in zip(self.scales, neighbours, strict=True):
-            batch, centres, num = rows.shape
-            grouped = gather_rows(features, rows)
-            if self.relative:
-                offsets = gather_rows(xyz, rows) - xyz[:, :centres, None]
-                grouped = torch.cat([offsets, grouped], dim=-1)
-            pooled.append(mlp(grouped.flatten(0, 2)).view(batch, centres, num, -1).max(dim=2).values)
+        for mlp, rows in zip(self.scales, geometry.neighbours, strict=True):
+            if self.recompute and self.training:
+                contexts = lambda mlp=mlp: (nullcontext(), _frozen_statistics(mlp))  # noqa: E731
+                pooled.append(
+                    checkpoint(self._pool, mlp, inputs, centres, rows, use_reentrant=False, context_fn=contexts)
+                )
+            else:
+                pooled.append(self._pool(mlp, inputs, centres, rows))
         joined = torch.cat(pooled, dim=-1)
         aggregated: Tensor = self.aggregation(joined.flatten(0, 1))
         return aggregated.view(*joined.shape[:2], -1)
+
+    def _pool(self, mlp: Any, inputs: Tensor, centres: Tensor, rows: Tensor) -> Tensor:
+        """Layers and maximum over the neighbourhoods of one radius.
+
+        The first layer is linear, so it runs once per point and its results are gathered, instead of once per member
+        of every neighbourhood; offsets to the centre become a difference of two such results.
+        """
+        first, *others = mlp
+        grouped = gather_rows(first(inputs), rows)
+        if self.relative:
+            grouped = grouped - (centres @ first.weight[:, :3].T)[:, :, None]
+        batch, num_centres, num, _ = grouped.shape
+        hidden = grouped.flatten(0, 2)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden.view(batch, num_centres, num, -1).max(dim=2).values
 
 
 def gather_rows(values: Tensor, rows: Tensor) -> Tensor:
@@ -86,3 +132,18 @@ def _mlp(widths: Sequence[int], eps: float) -> nn.Sequential:
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.BatchNorm1d(fan_out, eps=eps), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm see a batch again without counting it twice in its running statistics."""
+    norms: list[Any] = [layer for layer in module.modules() if hasattr(layer, "num_batches_tracked")]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)

@@ -8,7 +8,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate as torchvision_rotate
 
 from simipu_core.config import DepthAugmentConfig
-from simipu_core.data.depth_views import DepthViews, change_colour, rotate
+from simipu_core.data.colour import change_colour
+from simipu_core.data.depth_views import DepthViews, rotate
 from simipu_core.errors import SimipuError
 from tests.samples import depth_row
 

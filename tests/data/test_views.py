@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from simipu_core.config import ContrastConfig, ImageViewConfig, PointEncoderConfig, PointViewConfig
-from simipu_core.data.views import PairBatch, PairViews, resized
+from simipu_core.data.views import PairBatch, PairViews, PointView, resized
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import project
-from simipu_core.geometry.rigid import draw_augmentation
 from tests.samples import HEIGHT, INTRINSICS, LIDAR_TO_CAMERA, WIDTH, pair_row, tiny_pretrain
 
 
@@ -33,36 +32,64 @@ def test_same_generator_same_batch() -> None:
 
 def test_index_pairs_are_the_same_points() -> None:
     batch = views(ContrastConfig())
+    assert batch.match is not None
     assert batch.match[0].tolist() == list(range(64))
-    assert batch.match_distance.max() < 1e-4
-    torch.testing.assert_close(batch.original.features, batch.augmented.features)
+    for level, moved in zip(batch.original.levels, batch.augmented.levels, strict=True):
+        torch.testing.assert_close(level.centres, moved.centres)
+    torch.testing.assert_close(batch.original.xyz, batch.augmented_location, atol=1e-4, rtol=0)
+    torch.testing.assert_close(batch.original.features[..., 0], batch.augmented.features[..., 0])
 
 
 @pytest.mark.parametrize("pairing", ["mutual_nearest", "hungarian"])
-def test_matched_pairs_lie_where_they_say(pairing: str) -> None:
-    """The distances are those between original points and the un-augmented points of the other view."""
-    config = tiny_pretrain(ContrastConfig(pairing=pairing))
-    row, seed = pair_row(1), 11
-    batch = PairViews(config)([row], [np.random.default_rng(seed)])
-    rng = np.random.default_rng(seed)
-    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
-    low, high = np.split(np.array(config.points.point_range), 2)
-    in_range = ((cloud[:, :3] > low) & (cloud[:, :3] < high)).all(axis=1)
-    rng.choice(np.flatnonzero(in_range), 256, replace=in_range.sum() < 256)
-    augmentation = draw_augmentation(config.points, rng)
-    place = augmentation.invert(batch.augmented.xyz[0].numpy())
+def test_matched_pairs_are_near_each_other(pairing: str) -> None:
+    """Both views sample on their own; partners are those that a search over the un-augmented centres finds."""
+    batch = views(ContrastConfig(pairing=pairing))
+    assert batch.match is not None
+    assert not torch.equal(batch.original.xyz, batch.augmented_location)
+    a = last_centres(batch.original, batch.original.xyz)
+    b = last_centres(batch.augmented, batch.augmented_location)
+    distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")[0]
     kept = batch.match[0] >= 0
-    distance = np.linalg.norm(batch.original.xyz[0, :64].numpy() - place[batch.match[0]], axis=1)
-    np.testing.assert_allclose(batch.match_distance[0][kept], distance[kept], atol=1e-3)
     assert 0.2 < kept.float().mean() <= 1
     assert (pairing == "hungarian") == bool(kept.all())
+    if pairing == "hungarian":
+        assert sorted(batch.match[0].tolist()) == list(range(64))
+    else:
+        torch.testing.assert_close(distances.min(dim=1).values[kept], distances[kept, batch.match[0][kept]])
 
 
-def test_points_are_in_farthest_point_order() -> None:
-    xyz = views(ContrastConfig()).original.xyz[0].numpy().astype(np.float64)
-    for row in (1, 10, 60, 127):
-        distances = np.linalg.norm(xyz[:, None] - xyz[:row], axis=2).min(axis=1)
-        assert distances[row] == pytest.approx(distances.max(), rel=1e-5)
+def last_centres(view: PointView, xyz: torch.Tensor) -> torch.Tensor:
+    for level in view.levels:
+        xyz = xyz.gather(1, level.centres[..., None].expand(-1, -1, 3))
+    return xyz
+
+
+def test_augmented_location_undoes_the_augmentation() -> None:
+    batch = views(ContrastConfig(pairing="hungarian"))
+    ours = {tuple(point) for point in batch.original.xyz[0].round(decimals=2).tolist()}
+    undone = {tuple(point) for point in batch.augmented_location[0].round(decimals=2).tolist()}
+    assert len(ours & undone) > 0.9 * len(ours)  # the rest fell on the other side of a rounding border
+    assert not torch.equal(batch.augmented.xyz, batch.augmented_location)
+
+
+def test_every_level_keeps_farthest_point_picks() -> None:
+    batch = views(ContrastConfig())
+    xyz = batch.original.xyz[0].numpy().astype(np.float64)
+    for level in batch.original.levels:
+        xyz = xyz[level.centres[0]]
+        for row in (1, 10, 60):
+            distances = np.linalg.norm(xyz[:, None] - xyz[:row], axis=2).min(axis=1)
+            assert distances[row] == pytest.approx(distances.max(), rel=1e-5)
+
+
+def test_only_the_first_level_is_known_where_features_decide() -> None:
+    config = tiny_pretrain().point_encoder
+    encoder = PointEncoderConfig(levels=config.levels, sampling="feature_halves", neighbours="first")
+    batch = views(ContrastConfig(pairing="hungarian"), point_encoder=encoder)
+    assert len(batch.original.levels) == 1
+    assert batch.match is None
+    everywhere = views(ContrastConfig(pairing="hungarian"), point_encoder=PointEncoderConfig(levels=config.levels))
+    torch.testing.assert_close(batch.original.levels[0].centres, everywhere.original.levels[0].centres)
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
@@ -89,6 +116,29 @@ def test_pixels_follow_the_image_through_resize_and_flip(flip: float, sampling: 
     np.testing.assert_allclose(batch.pixels[0, 0], found / shown.sum(), atol=4.1)  # one source pixel is four here
 
 
+def test_points_behind_the_camera_have_no_pixel() -> None:
+    row = pair_row(4)
+    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4).copy()
+    cloud[::2, :3] *= -1
+    row["points"] = cloud.astype("<f4").tobytes()
+    points = PointViewConfig(num_points=256, point_range=(-80, -80, -80, 80, 80, 80))
+    batch = PairViews(tiny_pretrain(points=points))([row], [np.random.default_rng(0)])
+    behind = batch.original.xyz[0, :, 0] < 0.2
+    assert 0.2 < behind.float().mean() < 0.8
+    assert batch.pixels[0, behind].abs().min() > 1e5
+    assert not batch.is_visible[0, behind].any()
+
+
+def test_colours_change_only_where_asked() -> None:
+    plain = views(ContrastConfig(), image=ImageViewConfig(long_side=(96, 96), short_side=(48, 48)))
+    bright = views(
+        ContrastConfig(),
+        image=ImageViewConfig(long_side=(96, 96), short_side=(48, 48), colour=1, brightness=(1.2, 1.2), gamma=(1, 1)),
+    )
+    torch.testing.assert_close(plain.pixels, bright.pixels)
+    assert bright.images.float().mean() > 1.05 * plain.images.float().mean()
+
+
 def test_hidden_points_are_marked() -> None:
     row = pair_row(7)
     cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
@@ -98,7 +148,7 @@ def test_hidden_points_are_marked() -> None:
     row["points"] = np.concatenate([cloud, shadow]).astype("<f4").tobytes()
     batch = PairViews(tiny_pretrain())([row], [np.random.default_rng(0)])
     near = {tuple(point) for point in cloud[:, :3].tolist()}
-    is_near = np.array([tuple(point) in near for point in batch.original.xyz[0, :64].tolist()])
+    is_near = np.array([tuple(point) in near for point in batch.original.xyz[0].tolist()])
     assert not batch.is_visible[0, ~is_near].any()
     assert batch.is_visible[0, is_near].float().mean() > 0.5
 
@@ -112,8 +162,16 @@ def test_few_points_are_repeated_and_none_is_refused() -> None:
         PairViews(narrow)([row], [np.random.default_rng(0)])
 
 
+def test_log_range_among_the_features() -> None:
+    batch = views(ContrastConfig())
+    assert batch.original.features.shape == (1, 256, 2)
+    for view in (batch.original, batch.augmented):
+        torch.testing.assert_close(81 ** view.features[..., 1] - 1, view.xyz.norm(dim=-1), rtol=1e-4, atol=1e-4)
+
+
 def test_absolute_coordinates_among_the_features() -> None:
-    encoder = tiny_pretrain().point_encoder.model_dump() | {"input_features": "reflectance_xyz"}
-    batch = views(ContrastConfig(), point_encoder=PointEncoderConfig(**encoder))
+    levels = tiny_pretrain().point_encoder.levels
+    encoder = PointEncoderConfig(levels=levels, input_features="reflectance_xyz")
+    batch = views(ContrastConfig(), point_encoder=encoder)
     assert batch.original.features.shape == (1, 256, 4)
     torch.testing.assert_close(batch.augmented.features[..., 1:] * torch.tensor([70.4, 40.0, 3.0]), batch.augmented.xyz)

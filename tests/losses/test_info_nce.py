@@ -26,6 +26,32 @@ def test_equals_the_definition(temperature: float, dim: int) -> None:
     assert float(result.loss) == pytest.approx(slow_info_nce(queries, keys, temperature), rel=1e-9)
 
 
+@pytest.mark.parametrize("num_negatives", [0, 7])
+def test_chunks_and_further_negatives_equal_one_matrix(num_negatives: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    queries = torch.randn(23, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    keys = torch.randn(23, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    negatives = torch.randn(num_negatives, 6, generator=generator, dtype=torch.float64)
+    similarities = torch.cosine_similarity(queries[:, None], torch.cat([keys, negatives])[None], dim=2) / 0.2
+    expected = -similarities.log_softmax(dim=1).diagonal().mean()
+    results = [info_nce(queries, keys, 0.2, negatives=negatives, chunk_rows=rows) for rows in (None, 5, 23)]
+    for result in results:
+        torch.testing.assert_close(result.loss, expected)
+        assert float(result.top5) == float(results[0].top5)
+        torch.testing.assert_close(
+            torch.autograd.grad(result.loss, [queries, keys], retain_graph=True),
+            torch.autograd.grad(expected, [queries, keys], retain_graph=True),
+        )
+
+
+def test_low_precision_inputs_are_computed_in_float32() -> None:
+    queries = torch.randn(30, 8, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = info_nce(queries, queries.roll(1, 0), 0.07)
+    assert result.loss.dtype is torch.float32
+    torch.testing.assert_close(result.loss, info_nce(queries.float(), queries.roll(1, 0).float(), 0.07).loss)
+
+
 def test_chance_levels() -> None:
     """Reference section 12.2: ln 4096 for equal similarities, 9.11 for independent unit vectors."""
     same = info_nce(torch.ones(4096, 8), torch.ones(4096, 8), 0.07)

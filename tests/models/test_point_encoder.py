@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from simipu_core.config import PointEncoderConfig, SetAbstractionConfig
-from simipu_core.data.views import neighbourhoods
+from simipu_core.data.views import Level, PointView, neighbourhoods
+from simipu_core.geometry.learnt_sampling import feature_halves
+from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.sampling import farthest_points
 from simipu_core.models.point_encoder import PointEncoder, SetAbstraction
 
@@ -16,43 +18,84 @@ LEVELS: Any = tuple(
 )
 
 
-def slow_level(level: SetAbstraction, xyz: Tensor, features: Tensor, neighbours: list[Tensor]) -> Tensor:
+def slow_level(level: SetAbstraction, xyz: Tensor, features: Tensor, geometry: Level) -> Tensor:
     """Centre by centre, in evaluation mode (BatchNorm as a fixed scaling)."""
     result = []
     for sample in range(len(xyz)):
-        for centre in range(neighbours[0].shape[1]):
+        for number, centre in enumerate(geometry.centres[sample]):
             pooled = []
-            for mlp, rows in zip(level.scales, neighbours, strict=True):
-                group = [features[sample, row] for row in rows[sample, centre]]
+            for mlp, rows in zip(level.scales, geometry.neighbours, strict=True):
+                group = [features[sample, row] for row in rows[sample, number]]
                 if level.relative:
                     group = [
                         torch.cat([xyz[sample, row] - xyz[sample, centre], feature])
-                        for row, feature in zip(rows[sample, centre], group, strict=True)
+                        for row, feature in zip(rows[sample, number], group, strict=True)
                     ]
                 pooled.append(torch.stack([mlp(feature[None])[0] for feature in group]).max(dim=0).values)
             result.append(level.aggregation(torch.cat(pooled)[None])[0])
     return torch.stack(result).view(len(xyz), -1, result[0].shape[-1])
 
 
+def make_view(config: PointEncoderConfig) -> PointView:
+    rng = np.random.default_rng(0)
+    clouds = [rng.uniform(-10, 10, (50, 3)).astype(np.float32) for _ in range(2)]
+    per_cloud = [neighbourhoods(cloud, farthest_points(cloud, 20), config) for cloud in clouds]
+    levels = [
+        Level(
+            torch.from_numpy(np.stack([rows for rows, _ in level])),
+            [torch.from_numpy(np.stack([found[radius] for _, found in level])) for radius in range(2)],
+        )
+        for level in zip(*per_cloud, strict=True)
+    ]
+    features = torch.from_numpy(rng.uniform(0, 1, (2, 50, config.num_features)).astype(np.float32))
+    return PointView(torch.from_numpy(np.stack(clouds)), features, levels)
+
+
+def make_encoder(**changes: Any) -> tuple[PointEncoder, PointView]:
+    config = PointEncoderConfig(**({"levels": LEVELS, "input_features": "reflectance"} | changes))
+    torch.manual_seed(0)
+    return PointEncoder(config), make_view(config)
+
+
 @pytest.mark.parametrize("coordinates", ["none", "relative"])
 def test_equals_a_loop_over_centres(coordinates: str) -> None:
-    config = PointEncoderConfig(levels=LEVELS, coordinates=coordinates)
-    torch.manual_seed(0)
-    encoder = PointEncoder(config).eval()
-    rng = np.random.default_rng(0)
-    clouds = []
-    for _ in range(2):
-        cloud = rng.uniform(-10, 10, (50, 3)).astype(np.float32)
-        picked = farthest_points(cloud, 20)
-        clouds.append(cloud[np.concatenate([picked, np.setdiff1d(np.arange(50), picked)])])
-    xyz = torch.from_numpy(np.stack(clouds))
-    features = torch.from_numpy(rng.uniform(0, 1, (2, 50, 1)).astype(np.float32))
-    per_cloud = [neighbourhoods(cloud, config) for cloud in clouds]
-    neighbours = [
-        [torch.from_numpy(np.stack([cloud[level][r] for cloud in per_cloud])) for r in range(2)] for level in range(2)
-    ]
+    encoder, view = make_encoder(coordinates=coordinates)
+    encoder.eval()
     with torch.no_grad():
-        first = slow_level(encoder.levels[0], xyz, features, neighbours[0])  # type: ignore[arg-type]
-        second = slow_level(encoder.levels[1], xyz[:, :20], first, neighbours[1])  # type: ignore[arg-type]
-        torch.testing.assert_close(encoder(xyz, features, neighbours), second)
+        first = slow_level(encoder.levels[0], view.xyz, view.features, view.levels[0])  # type: ignore[arg-type]
+        xyz = torch.stack([cloud[rows] for cloud, rows in zip(view.xyz, view.levels[0].centres, strict=True)])
+        second = slow_level(encoder.levels[1], xyz, first, view.levels[1])  # type: ignore[arg-type]
+        encoded = encoder(view)
+    torch.testing.assert_close(encoded.features, second)
     assert second.shape == (2, 8, 12)
+    torch.testing.assert_close(encoded.rows, view.levels[0].centres[:, :8])
+
+
+def test_learnt_picks_and_their_neighbourhoods_go_through_the_same_layers() -> None:
+    encoder, view = make_encoder(sampling="feature_halves", inherited_split=True, neighbours="first")
+    encoder.eval()
+    with torch.no_grad():
+        encoded = encoder(view)
+        first = slow_level(encoder.levels[0], view.xyz, view.features, view.levels[0])  # type: ignore[arg-type]
+        xyz = torch.stack([cloud[rows] for cloud, rows in zip(view.xyz, view.levels[0].centres, strict=True)])
+        centres = feature_halves(xyz, first, 8, split=True)
+        rows = [
+            ball_query(c.numpy(), c[r].numpy(), (4.0, 9.0), (3, 5), ring=True, order="first")
+            for c, r in zip(xyz, centres, strict=True)
+        ]
+        geometry = Level(centres, [torch.from_numpy(np.stack(found)) for found in zip(*rows, strict=True)])
+        second = slow_level(encoder.levels[1], xyz, first, geometry)  # type: ignore[arg-type]
+    torch.testing.assert_close(encoded.features, second)
+    torch.testing.assert_close(encoded.rows, view.levels[0].centres.gather(1, centres))
+
+
+@pytest.mark.parametrize("coordinates", ["none", "relative"])
+def test_recomputing_groups_changes_nothing_but_memory(coordinates: str) -> None:
+    plain, view = make_encoder(coordinates=coordinates)
+    sparing, _ = make_encoder(coordinates=coordinates, recompute_groups=True)
+    for encoder in (plain, sparing):
+        encoder(view).features.square().sum().backward()
+    for (name, ours), (_, theirs) in zip(plain.named_parameters(), sparing.named_parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+    for (name, kept), (_, recomputed) in zip(plain.named_buffers(), sparing.named_buffers(), strict=True):
+        torch.testing.assert_close(kept, recomputed, msg=name)

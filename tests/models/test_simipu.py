@@ -1,12 +1,16 @@
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from simipu_core.config import ContrastConfig, HeadConfig, PretrainConfig
+from simipu_core.config import ContrastConfig, Experiment, HeadConfig, PretrainConfig
+from simipu_core.config.presets import with_preset
 from simipu_core.data.views import PairBatch, PairViews
 from simipu_core.models.point_encoder import PointEncoder
-from simipu_core.models.projection import projection_head
 from simipu_core.models.simipu import SimIPU, sample_features
 from tests.samples import pair_row, tiny_pretrain
 
@@ -21,19 +25,22 @@ def make_batch(config: PretrainConfig, size: int = 2) -> PairBatch:
 
 def test_parameter_counts_at_reference_size() -> None:
     """Reference section 12.1."""
-    assert num_parameters(PointEncoder(PretrainConfig().point_encoder)) == 1_778_432
-    assert num_parameters(projection_head(1024, 1024, 128)) == 2_234_752
-    assert num_parameters(projection_head(2048, 2048, 128)) == 8_663_424
+    model = SimIPU(Experiment(experiment="reference", preset="reference").pretrain)
+    assert num_parameters(model.point_encoder) == 1_778_432
+    assert num_parameters(model.intra_head) == num_parameters(model.cross_point_head) == 2_234_752
+    assert num_parameters(model.cross_image_head) == 8_663_424
+    assert num_parameters(model.image_encoder) == 23_508_032
 
 
 def test_published_projection_sample() -> None:
     """Reference section 12.3: (u, v) = (600, 180) of 375×1242, resized to 302×1000, padded to 320×1024, flipped."""
     u, v = 600 * 1000 / 1242, 180 * 302 / 375
     pixels = torch.tensor([[[1000 - u, v]]], dtype=torch.float64)
+    size = torch.tensor([320, 1024])
     columns = torch.arange(32.0, dtype=torch.float64).expand(10, 32)
     rows = torch.arange(10.0, dtype=torch.float64)[:, None].expand(10, 32)
     maps = torch.stack([columns, rows])[None]
-    sampled = sample_features(maps, pixels, (320, 1024), ContrastConfig(feature_sampling="align_corners"))
+    sampled = sample_features(maps, pixels, size, align_corners=True)
     # the sheet's row comes from its grid value, rounded to -0.094
     np.testing.assert_allclose(sampled[0, 0], [15.64859, 4.077], atol=1e-4)
 
@@ -41,16 +48,19 @@ def test_published_projection_sample() -> None:
 def test_half_pixel_sampling_puts_features_where_strides_do() -> None:
     maps = torch.arange(8.0).expand(1, 1, 4, 8)
     pixels = torch.tensor([[[15.5, 20.0], [47.5, 20.0], [240.0, 20.0], [400.0, 20.0]]])
-    sampled = sample_features(maps, pixels, (128, 256), ContrastConfig())
+    sampled = sample_features(maps, pixels, torch.tensor([128, 256]), align_corners=False)
     np.testing.assert_allclose(sampled[0, :2, 0], [0, 1], atol=1e-5)  # centres of the first two cells
     assert sampled[0, 3, 0] == 0  # outside
+
+
+def published(pairing: str = "hungarian", **changes: Any) -> ContrastConfig:
+    return ContrastConfig(pairing=pairing, stop_point_gradient=True, symmetric_inter=False, **changes)
 
 
 @pytest.mark.parametrize("pairing", ["index", "mutual_nearest", "hungarian"])
 def test_gradient_routing_as_published(pairing: str) -> None:
     """Reference section 12.2: the cross-point head gets nothing; each encoder learns from its own loss alone."""
-    contrast = ContrastConfig(pairing=pairing)
-    config = tiny_pretrain(contrast)
+    config = tiny_pretrain(published(pairing, feature_strides=(32,)))
     torch.manual_seed(0)
     model = SimIPU(config)
     batch = make_batch(config)
@@ -62,21 +72,138 @@ def test_gradient_routing_as_published(pairing: str) -> None:
         return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
     both, only_intra, only_inter = gradients(1, 1), gradients(1, 0), gradients(0, 1)
-    assert all(both[name] is None for name in both if name.startswith("cross_point_head"))
-    for name in both:
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (not name.startswith("cross_point_head"))
+        assert (both[name] is None) == name.startswith("cross_point_head")
         alone = only_intra if name.startswith(("point_encoder", "intra_head")) else only_inter
-        if both[name] is not None:
+        if parameter.requires_grad:
             torch.testing.assert_close(both[name], alone[name])
-    assert both["point_encoder.levels.0.scales.0.0.weight"] is not None
-    assert both["image_encoder.conv1.weight"] is not None
 
 
-def test_gradient_reaches_the_point_side_when_not_stopped() -> None:
-    config = tiny_pretrain(ContrastConfig(stop_point_gradient=False, symmetric_inter=True))
+def test_intra_gradient_comes_from_the_original_view_alone() -> None:
+    config = tiny_pretrain(published("index"))
     model = SimIPU(config)
+    batch = make_batch(config)
+    batch.original.features.requires_grad_()
+    batch.augmented.features.requires_grad_()
+    model(batch).intra.loss.backward()
+    assert batch.original.features.grad is not None
+    assert batch.augmented.features.grad is None
+
+
+@pytest.mark.parametrize("strides", [(16,), (8, 16, 32)])
+def test_improved_routing_reaches_every_trainable_parameter(strides: Any) -> None:
+    config = tiny_pretrain(ContrastConfig(feature_strides=strides, symmetric_intra=True))
+    model = SimIPU(config)
+    batch = make_batch(config)
+    batch.augmented.features.requires_grad_()
+    model(batch).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (not parameter.requires_grad), name
+        assert parameter.requires_grad == (strides[-1] == 32 or not name.startswith("image_encoder.layer4")), name
+    assert batch.augmented.features.grad is not None
+    model.zero_grad()
     model(make_batch(config)).inter.loss.backward()
-    assert model.cross_point_head[0].weight.grad is not None
     assert model.point_encoder.levels[0].scales[0][0].weight.grad is not None  # type: ignore[union-attr, index]
+
+
+def test_level_sizes_and_published_picks_at_reference_size() -> None:
+    """Reference section 12.4: 16384 → 4096 → 2048 → 1024; level 3 begins with level-2 rows 0 … 511."""
+    config = Experiment(experiment="reference", preset="reference").pretrain
+    batch = PairViews(config)([pair_row(0, 20000)], [np.random.default_rng(0)])
+    assert batch.original.xyz.shape == (1, 16384, 3)
+    encoder = PointEncoder(config.point_encoder).eval()
+    centres: list[torch.Tensor] = []
+    for level in encoder.levels:
+        level.register_forward_pre_hook(lambda _, inputs: centres.append(inputs[2].centres[0]))
+    with torch.no_grad():
+        encoded = encoder(batch.original)
+    assert [len(rows) for rows in centres] == [4096, 2048, 1024]
+    assert encoded.features.shape == (1, 1024, 1024)
+    assert sorted(centres[2][:512].tolist()) == list(range(512))
+    assert centres[2][512:].min() >= 512
+    assert centres[1][1024:].tolist() == list(range(1024))  # positions: the first picks of level 1 again
+
+
+def test_reference_preset_trains_as_published() -> None:
+    values = tiny_pretrain().model_dump(exclude={"contrast", "input"})
+    values["point_encoder"] = {"levels": values["point_encoder"]["levels"]}
+    values["image_encoder"] = {"name": "resnet18"}
+    pretrain = with_preset({"pretrain": values}, "reference")["pretrain"]
+    config = PretrainConfig.model_validate(pretrain)
+    torch.manual_seed(0)
+    model = SimIPU(config)
+    output = model(make_batch(config, 4))
+    output.loss.backward()
+    assert output.match_distance.isnan().sum() == 0  # Hungarian: everyone has a partner
+    assert model.cross_point_head[0].weight.grad is None
+    assert model.image_encoder.get_submodule("bn1").eps == 1e-3
+    blue, red = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    blue[:, 2], red[:, 0] = 255, 255
+    torch.testing.assert_close(model.normalize(blue)[0, :, 0, 0], torch.tensor([255 - 103.53, -116.28, -123.675]))
+    torch.testing.assert_close(model.normalize(red)[0, :, 0, 0], torch.tensor([-103.53, -116.28, 255 - 123.675]))
+
+
+def test_own_extent_stretches_the_smaller_images_of_a_batch() -> None:
+    """Reference section 1.4: the published code divides by the image's own padded size."""
+    extents = []
+    for extent in ("batch", "image"):
+        config = tiny_pretrain(published(sampling_extent=extent, feature_sampling="align_corners"))
+        model = SimIPU(config)
+        ramp = torch.linspace(0, 1, 12).expand(2, 1, 8, 12)
+        batch = make_batch(config)
+        batch = replace(
+            batch,
+            images=torch.zeros(2, 3, 64, 96, dtype=torch.uint8),
+            image_sizes=torch.tensor([[64, 96], [30, 48]]),
+            pixels=torch.tensor([[24.0, 10.0]]).expand(2, 1, 2),
+        )
+        with patch("simipu_core.models.simipu.feature_maps", return_value=[ramp] * 5):
+            features = model.pixel_features(model.image_encoder, batch.images, batch.pixels, batch.image_sizes)
+            extents.append(features[:, 0, 0])
+    torch.testing.assert_close(extents[0], torch.tensor([0.25, 0.25]))
+    torch.testing.assert_close(extents[1], torch.tensor([0.25, 24 / 64]))
+
+
+def test_slow_keys_and_queue() -> None:
+    contrast = ContrastConfig(momentum_keys=0.9, queue_size=200)
+    config = tiny_pretrain(contrast)
+    torch.manual_seed(0)
+    model = SimIPU(config)
+    batch = make_batch(config)
+    assert model.queue is not None
+    assert model.slow_points is not None
+    before = model.queue.keys.clone()
+    output = model(batch)
+    plain = SimIPU(tiny_pretrain(ContrastConfig(momentum_keys=0.9)))
+    plain.load_state_dict({name: t for name, t in model.state_dict().items() if not name.startswith("queue")})
+    assert output.intra.loss > plain(batch).intra.loss  # 200 more negatives
+    assert int(model.queue.position) == 128
+    assert not torch.equal(model.queue.keys[:128], before[:128])
+    torch.testing.assert_close(model.queue.keys[128:], before[128:])
+    torch.testing.assert_close(model.queue.keys.norm(dim=1), torch.ones(200))
+    model(batch)
+    assert int(model.queue.position) == 56
+    output.intra.loss.backward()
+    assert all(parameter.grad is None for parameter in model.slow_points.parameters())
+
+    model.update_averages()  # the first update copies
+    fast, slow = model.intra_head.get_parameter("0.weight"), model.slow_points.get_parameter("module.1.0.weight")
+    with torch.no_grad():
+        fast.add_(1)
+    model.update_averages()
+    torch.testing.assert_close(slow, fast - 0.9)
+
+
+def test_averaged_encoder_is_handed_out() -> None:
+    model = SimIPU(tiny_pretrain(ema=0.75))
+    model.update_averages()
+    with torch.no_grad():
+        first = model.image_encoder.get_parameter("conv1.weight")
+        first.add_(1)
+    model.update_averages()
+    torch.testing.assert_close(model.final_encoder.get_parameter("conv1.weight"), first - 0.75)
+    assert list(model.final_encoder.state_dict()) == list(model.image_encoder.state_dict())
 
 
 def test_inter_loss_starts_near_chance() -> None:
@@ -84,8 +211,9 @@ def test_inter_loss_starts_near_chance() -> None:
     config = tiny_pretrain(batch_size=4, heads=HeadConfig(point_hidden=128, image_hidden=128))
     torch.manual_seed(1)
     batch = make_batch(config, 4)
-    chance = np.log(batch.is_visible.sum().item())
-    assert chance - 0.2 < SimIPU(config)(batch).inter.loss.item() < chance + 2.5
+    output = SimIPU(config)(batch)
+    chance = np.log(output.is_visible.sum().item())
+    assert chance - 0.2 < output.inter.loss.item() < chance + 2.5
 
 
 def test_groups_keep_their_negatives_to_themselves() -> None:
@@ -101,8 +229,10 @@ def test_groups_keep_their_negatives_to_themselves() -> None:
 def test_padding_does_not_reach_the_network_as_colour() -> None:
     config = tiny_pretrain()
     batch = make_batch(config)
-    images = SimIPU(config)._images(batch)
-    for image, (height, width) in zip(images, batch.image_sizes.tolist(), strict=True):
+    model = SimIPU(config)
+    with patch("simipu_core.models.simipu.feature_maps", side_effect=lambda _, images, num: [images] * num) as seen:
+        model.pixel_features(model.image_encoder, batch.images, batch.pixels, batch.image_sizes)
+    for image, (height, width) in zip(seen.call_args.args[1], batch.image_sizes.tolist(), strict=True):
         assert not image[:, height:].any()
         assert not image[:, :, width:].any()
         assert image[:, :height, :width].any()

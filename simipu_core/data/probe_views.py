@@ -1,0 +1,62 @@
+"""Images with LiDAR depths at pixels, without augmentation: the data of the linear probe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from simipu_core.config import ImageViewConfig
+from simipu_core.data.images import decode_image
+from simipu_core.data.views import resized
+from simipu_core.geometry.cameras import in_image, project
+from simipu_core.geometry.visibility import cell_size, visible
+
+_POINTS = 256  # of each scan
+_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class ProbeSample:
+    """One image with depths at pixels."""
+
+    image: Tensor
+    """(1, 3, H, W) uint8 RGB."""
+    pixels: Tensor
+    """(1, P, 2) float32 u, v."""
+    depth: Tensor
+    """(P,) float32 metres along the optical axis."""
+
+
+def probe_samples(rows: Sequence[Mapping[str, Any]], config: ImageViewConfig) -> list[ProbeSample]:
+    """Read rows of :data:`~simipu_core.data.schema.PAIRS`; the same points each time, seen ones only.
+
+    Images are resized to the middle of the pre-training range, and cropped at the bottom and right to multiples of
+    the padding unit.
+    """
+    return [_sample(row, config, np.random.default_rng(number)) for number, row in enumerate(rows)]
+
+
+def _sample(row: Mapping[str, Any], config: ImageViewConfig, rng: np.random.Generator) -> ProbeSample:
+    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
+    intrinsics = np.reshape(row["intrinsics"], (3, 3))
+    uv, depth = project(cloud[:, :3], np.reshape(row["lidar_to_camera"], (4, 4)), intrinsics)
+    height, width = row["height"], row["width"]
+    kept = np.flatnonzero(in_image(uv, depth, height, width))
+    kept = kept[visible(uv[kept], depth[kept], height, width, _MARGIN, cell_size(intrinsics))]
+
+    to_height, to_width = resized(height, width, sum(config.long_side) // 2, sum(config.short_side) // 2)
+    image = cv2.resize(decode_image(row["image"]), (to_width, to_height), interpolation=cv2.INTER_LINEAR)
+    unit = config.pad_multiple
+    image = image[: max(to_height // unit, 1) * unit, : max(to_width // unit, 1) * unit]
+    pixels = (uv[kept] + 0.5) * [to_width / width, to_height / height] - 0.5
+    inside = (pixels[:, 0] <= image.shape[1] - 1) & (pixels[:, 1] <= image.shape[0] - 1)
+    chosen = rng.permutation(np.flatnonzero(inside))[:_POINTS]
+    return ProbeSample(
+        image=torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None],
+        pixels=torch.from_numpy(pixels[chosen].astype(np.float32))[None],
+        depth=torch.from_numpy(depth[kept][chosen].astype(np.float32)),
+    )
