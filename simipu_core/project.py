@@ -17,6 +17,9 @@ def root() -> Path:
 def experiment_file(name: str) -> Path:
     """Find an experiment by file or by name: ``demo`` is ``params.yaml``, others are ``experiments/NAME.yaml``.
 
+    Args:
+        name: file, or name with its folders, e.g. ``reference/kitti_kitti``.
+
     Raises:
         SimipuError: there is no such experiment; the message lists the ready ones.
     """
@@ -25,11 +28,19 @@ def experiment_file(name: str) -> Path:
     folder = root() / "experiments"
     found = root() / PARAMS if name == "demo" else folder / f"{name}.yaml"
     if not found.is_file():
-        ready = ", ".join(["demo", *sorted(path.stem for path in folder.glob("*.yaml"))])
+        names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+        ready = ", ".join(["demo", *names])
         raise SimipuError(f"experiment {name}: there is no {found}; ready ones are {ready}.")
     return found
 
 
-def checkpoints() -> Path:
-    """Folder of checkpoints, which must outlive the step: ``SIMIPU_CHECKPOINTS``, or build/checkpoints."""
-    return Path(os.environ.get("SIMIPU_CHECKPOINTS") or root() / "build" / "checkpoints")
+def checkpoints() -> str | Path:
+    """Where checkpoints lie, which must outlive the step: ``SIMIPU_CHECKPOINTS``, or build/checkpoints.
+
+    Returns:
+        a folder, or an address ``s3://bucket/prefix`` as it is.
+    """
+    place = os.environ.get("SIMIPU_CHECKPOINTS")
+    if place and place.startswith("s3://"):
+        return place
+    return Path(place or root() / "build" / "checkpoints")

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,8 @@ def load(experiment: str, overrides: list[str] | None) -> Experiment:
 
 @contextmanager
 def tracked(step: str, experiment: Experiment, no_track: bool) -> Iterator[Run]:
-    """A run of its own in MLflow, or a silent one."""
-    if no_track:
+    """A run of its own in MLflow, or a silent one; under torchrun the first process records."""
+    if no_track or not _is_first():
         yield SilentRun()
         return
     from simipu_core.tracking.mlflow_run import step as track
@@ -47,6 +48,12 @@ def tracked(step: str, experiment: Experiment, no_track: bool) -> Iterator[Run]:
 
 
 def report(manifest: Manifest, out: Path) -> None:
-    """Say what was made."""
+    """Say what was made; under torchrun the first process does."""
+    if not _is_first():
+        return
     counts = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in manifest.counts.items())
     print(f"{out}: {manifest.kind}{' · ' + counts if counts else ''}")
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,7 +1,13 @@
 """Sample order and batch loading: pure functions of (seed, epoch, row), whatever the number of workers."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
@@ -16,6 +22,7 @@ Row = Mapping[str, Any]
 BatchT = TypeVar("BatchT")
 
 _WINDOW = 8  # row groups whose rows are shuffled together; a worker's Shards keeps as many in memory
+_PULSE = 1.0  # seconds between a worker's looks at whether the trainer lives
 
 
 class Rows(Protocol):
@@ -32,7 +39,7 @@ class SampleOrder:
 
     Args:
         group_sizes: rows of each row group, in file order.
-        batch_size: rows of a batch; an incomplete last batch is dropped.
+        batch_size: rows of a batch, over all ranks and parts; an incomplete last batch is dropped.
         seed: seed of the order.
         max_rows: use only this many rows, evenly spread.
 
@@ -76,17 +83,28 @@ def _epoch_order(order: SampleOrder, epoch: int) -> NDArray[np.int64]:
     return np.concatenate([rng.permutation(window) for window in windows])
 
 
-class _Batches(Dataset[Any], Generic[BatchT]):
+class _Parts(Dataset[Any], Generic[BatchT]):
+    """Parts of all steps, numbered through: step · parts a step + part."""
+
     def __init__(
         self,
         rows: Rows,
         order: SampleOrder,
         make: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+        rank: int,
+        world_size: int,
+        accumulate: int,
     ) -> None:
         self.rows, self.order, self.make = rows, order, make
+        self.accumulate = accumulate
+        self.size = order.batch_size // (world_size * accumulate)
+        self.first = rank * accumulate * self.size
 
-    def __getitem__(self, step: int) -> BatchT | SimipuError:
+    def __getitem__(self, number: int) -> BatchT | SimipuError:
+        step, part = divmod(number, self.accumulate)
         epoch, indices = self.order.rows(step)
+        begin = self.first + part * self.size
+        indices = indices[begin : begin + self.size]
         rngs = [np.random.default_rng([self.order.seed, epoch, index]) for index in indices]
         try:
             return self.make([self.rows.row(index) for index in indices], rngs)
@@ -101,35 +119,79 @@ def batches(
     *,
     steps: range,
     workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulate: int = 1,
 ) -> Iterator[BatchT]:
-    """Load the batches of `steps`, in order.
+    """Load the batches of `steps`, in order; a step's batch is cut into equal, contiguous parts.
+
+    Part p of rank r holds the rows from (r · accumulate + p) · size, where size is batch_size / (world_size ·
+    accumulate), so that all parts of all ranks are together what one rank with one part sees.
 
     Args:
         rows: where rows come from.
-        order: which rows a step holds.
+        order: which rows a step holds, over all ranks.
         make: turns rows and their random generators into a batch; must be picklable with `workers` > 0.
         steps: steps to load; starting in the middle gives what an undisturbed run would have seen.
         workers: loader processes, one thread each; 0 loads in this process.
+        rank: which of the processes that train together this is.
+        world_size: number of these processes.
+        accumulate: parts a step on each rank, loaded one after the other.
 
     Raises:
-        SimipuError: a row cannot be used.
+        SimipuError: the batch cannot be cut into so many parts, or a row cannot be used.
     """
+    if order.batch_size % (world_size * accumulate):
+        raise SimipuError(
+            f"batch_size {order.batch_size} cannot be cut into {world_size} ranks times accumulate={accumulate} equal "
+            "parts; set it to a multiple."
+        )
     loader: DataLoader[Any] = DataLoader(
-        _Batches(rows, order, make),
+        _Parts(rows, order, make, rank, world_size, accumulate),
         batch_size=None,
-        sampler=steps,
+        sampler=range(steps.start * accumulate, steps.stop * accumulate),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=single_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    for batch in loader:
-        if isinstance(batch, SimipuError):
-            raise batch
-        yield batch
+    with _sigterm_held():
+        parts = iter(loader)
+    for part in parts:
+        if isinstance(part, SimipuError):
+            raise part
+        yield part
 
 
-def single_thread(_worker: int = 0) -> None:
-    """Keep a loader process to one thread."""
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """Processes started here do not die of SIGTERM, which may go to a whole group: the trainer goes on to save first.
+
+    A signal that comes meanwhile is delivered to this process afterwards.
+    """
+    resource_tracker.ensure_running()  # which would undo the mask if it started meanwhile
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(_worker: int) -> None:
+    """Keep a loader process to one thread, and let it end with the trainer."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    if trainer := parent_process():
+        Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(trainer: BaseProcess) -> None:
+    """End this process when the trainer sends SIGTERM or is no more, as after SIGKILL.
+
+    PyTorch itself would watch the fork server only, which lives as long as its workers do.
+    """
+    while trainer.is_alive():
+        heard = signal.sigtimedwait([signal.SIGTERM], _PULSE)
+        if heard and heard.si_pid == trainer.pid:
+            break
+    os._exit(0)

@@ -19,7 +19,7 @@ from simipu_core.inference import predict_depth
 from simipu_core.models.depth_net import load_depth_net
 from simipu_core.progress import progress
 from simipu_core.tracking.run import Run, SilentRun
-from simipu_core.training.loop import pick_device
+from simipu_core.training.devices import pick_device
 
 MODEL, CONSTANT, CONTROL = "model", "constant_depth", "scratch_control"
 

@@ -1,5 +1,6 @@
 """Stage: contrastive pre-training of the image encoder on pair shards."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -10,12 +11,16 @@ from simipu_core.config import PretrainConfig
 from simipu_core.data.loader import SampleOrder, batches
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairBatch, PairViews
-from simipu_core.models.simipu import SimIPU
+from simipu_core.evaluation.pretraining import collapse, pair_quality
+from simipu_core.models.simipu import SimIPU, SimIPUOutput
 from simipu_core.models.weights import EncoderSpec, save_weights
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState, checkpoints_for
-from simipu_core.training.loop import fit, pick_device
+from simipu_core.training.distributed import join
+from simipu_core.training.loop import Values, fit
+from simipu_core.training.networks import prepare
 from simipu_core.training.optimizers import pretraining_optimizers
+from simipu_core.training.probe import DepthProbe, is_probed
 
 
 def pretrain(
@@ -24,72 +29,100 @@ def pretrain(
     out: Path,
     *,
     run: Run = SilentRun(),
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Manifest:
     """Pre-train and keep the image encoder (``encoder.safetensors``).
+
+    Under torchrun every process calls this; the first one writes and records. BatchNorm takes its statistics over the
+    samples of one part of one rank, or over all ranks where `sync_norm` says so; what is kept for inference are the
+    first rank's.
 
     Args:
         pairs: artifact of kind `pairs`.
         config: the experiment's `pretrain` section.
         out: artifact directory to write, kind `encoder`.
         run: where the run is recorded.
-        checkpoints: folder for checkpoints; a killed run with the same inputs goes on from there.
+        checkpoints: folder or ``s3://bucket/prefix`` for checkpoints; a killed run with the same inputs goes on from
+            there.
 
     Raises:
-        SimipuError: the input does not fit, or training diverged.
+        SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
     source = read_manifest(pairs, "pairs")
-    run.log_params(config.model_dump())
-    run.log_input("pairs", source.digest, "training")
-    device = pick_device(config.device)
-    shards = Shards(pairs, "pairs")
-    order = SampleOrder(shards.group_sizes, config.batch_size, config.seed)
-    steps = order.steps_per_epoch * config.epochs
+    with join(config.device) as ranks:
+        if not ranks.is_first:
+            run = SilentRun()
+        run.log_params(config.model_dump())
+        run.log_input("pairs", source.digest, "training")
+        shards = Shards(pairs, "pairs")
+        order = SampleOrder(shards.group_sizes, config.batch_size, config.seed)
+        steps = order.steps_per_epoch * config.epochs
 
-    torch.manual_seed(config.seed)
-    model = SimIPU(config).to(device)
-    state = TrainingState(model, *pretraining_optimizers(model, config, order.steps_per_epoch))
-    store = checkpoints_for(checkpoints, "pretrain", config, {"pairs": source.digest})
+        torch.manual_seed(config.seed)
+        model = SimIPU(config)
+        prepare(model, config, ranks)
+        network = ranks.share_gradients(model)
+        state = TrainingState(network, *pretraining_optimizers(model, config, order.steps_per_epoch))
+        store = checkpoints_for(checkpoints, "pretrain", config, {"pairs": source.digest})
 
-    def compute(batch: PairBatch) -> dict[str, Tensor]:
-        output = model(batch)
-        is_matched = batch.match >= 0
-        return {
-            "loss": output.loss,
-            "intra_loss": output.intra.loss,
-            "intra_top1": output.intra.top1,
-            "intra_top5": output.intra.top5,
-            "inter_loss": output.inter.loss,
-            "inter_top1": output.inter.top1,
-            "inter_top5": output.inter.top5,
-            "visible_share": batch.is_visible.float().mean(),
-            "matched_share": is_matched.float().mean(),
-            "match_distance_m": batch.match_distance[is_matched].mean(),
-        }
+        def load(steps: range) -> Iterator[PairBatch]:
+            return batches(
+                shards,
+                order,
+                PairViews(config),
+                steps=steps,
+                workers=config.workers,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                accumulate=config.accumulate,
+            )
 
-    fit(
-        "pretrain",
-        state,
-        lambda steps: batches(shards, order, PairViews(config), steps=steps, workers=config.workers),
-        compute,
-        config,
-        steps=steps,
-        device=device,
-        run=run,
-        checkpoints=store,
-    )
-    with write_artifact(
-        out,
-        "encoder",
-        inputs={"pairs": source.digest},
-        parameters=config.model_dump(mode="json"),
-        licence=source.licence,
-        mlflow_run_id=run.run_id,
-    ) as draft:
-        encoder = config.image_encoder
-        spec = EncoderSpec(name=encoder.name, norm_eps=encoder.norm_eps, input=config.input)
-        save_weights(model.image_encoder, draft.path / "encoder.safetensors", spec)
-        draft.counts.update(steps=steps, samples=order.num_rows)
-    if store:
-        store.clear()
-    return read_manifest(out, "encoder")
+        def compute(batch: PairBatch) -> tuple[Tensor, Callable[[], Values]]:
+            output: SimIPUOutput = network(batch)
+            return output.loss, lambda: {
+                "intra_loss": output.intra.loss,
+                "intra_top1": output.intra.top1,
+                "intra_top5": output.intra.top5,
+                "inter_loss": output.inter.loss,
+                "inter_top1": output.inter.top1,
+                "inter_top5": output.inter.top5,
+                **pair_quality(output.centres, output.match_distance, output.is_visible),
+                **collapse(output.embeddings),
+            }
+
+        probe = DepthProbe(config, shards, len(shards)) if ranks.is_first and config.probe.every_epochs else None
+
+        def after_step(done: int) -> Mapping[str, float]:
+            model.update_averages()
+            return probe(model) if probe and is_probed(config, done, order.steps_per_epoch) else {}
+
+        def write() -> Manifest:
+            with write_artifact(
+                out,
+                "encoder",
+                inputs={"pairs": source.digest},
+                parameters=config.model_dump(mode="json"),
+                licence=source.licence,
+                mlflow_run_id=run.run_id,
+            ) as draft:
+                encoder = config.image_encoder
+                spec = EncoderSpec(name=encoder.name, norm_eps=encoder.norm_eps, input=config.input)
+                save_weights(model.final_encoder, draft.path / "encoder.safetensors", spec)
+                draft.counts.update(steps=steps, samples=order.num_rows)
+            if store:
+                store.clear()
+            return read_manifest(out, "encoder")
+
+        fit(
+            "pretrain",
+            state,
+            load,
+            compute,
+            config,
+            steps=steps,
+            run=run,
+            ranks=ranks,
+            checkpoints=store,
+            after_step=after_step,
+        )
+        return ranks.from_first(write)

@@ -1,22 +1,28 @@
-"""Checkpoints that a killed run goes on from, bit-exactly: safetensors and JSON, written atomically."""
+"""Checkpoints that a killed run goes on from, bit-exactly: safetensors and JSON, in a folder or in S3."""
 
+import hashlib
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from simipu_core.artifacts import sha256_file, sha256_text
-from simipu_core.config import Section
+from simipu_core.artifacts import sha256_text
+from simipu_core.config import LoopConfig
+from simipu_core.errors import SimipuError
+from simipu_core.training.distributed import without_wrapper
+from simipu_core.training.stores import Store, open_store
 
-_KEEP = 2
+_VALUES = re.compile(r"step-(\d{8})\.json")
+_NO_PART_OF_RESULT = {"device", "workers", "checkpoint_every", "keep_checkpoints", "log_every", "divergence_factor"}
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,23 @@ class TrainingState:
     """Everything that training changes. Sample order and augmentation are functions of the step alone."""
 
     model: nn.Module
+    """What computes: the model, or its wrapper that averages gradients over ranks."""
     optimizers: list[Optimizer]
     schedulers: list[LRScheduler]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors under flat names."""
-        result = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        """All tensors under flat names, on the CPU."""
+        result = {"random/cpu": torch.get_rng_state()}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            result["random/cuda"] = torch.cuda.get_rng_state()
+        result |= {f"model/{name}": tensor for name, tensor in without_wrapper(self.model).state_dict().items()}
         for number, optimizer in enumerate(self.optimizers):
             for index, slots in optimizer.state_dict()["state"].items():
-                result |= {f"optimizer/{number}/{index}/{slot}": tensor for slot, tensor in slots.items()}
+                result |= {
+                    f"optimizer/{number}/{index}/{slot}": tensor
+                    for slot, tensor in slots.items()
+                    if isinstance(tensor, Tensor)
+                }
         return {name: tensor.detach().cpu().contiguous() for name, tensor in result.items()}
 
     def values(self) -> dict[str, Any]:
@@ -44,65 +58,114 @@ class TrainingState:
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Put back what :meth:`tensors` and :meth:`values` gave."""
-        weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
-        self.model.load_state_dict(weights)
+        without_wrapper(self.model).load_state_dict(_below("model", tensors))
         for number, optimizer in enumerate(self.optimizers):
             slots: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in tensors.items():
-                if name.startswith(f"optimizer/{number}/"):
-                    _, _, index, slot = name.split("/")
-                    slots.setdefault(int(index), {})[slot] = tensor
+            for name, tensor in _below(f"optimizer/{number}", tensors).items():
+                index, slot = name.split("/")
+                slots.setdefault(int(index), {})[slot] = tensor
             optimizer.load_state_dict({"state": slots, "param_groups": values["param_groups"][number]})
+            _lay_out_as_parameters(optimizer)
         for scheduler, saved in zip(self.schedulers, values["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.set_rng_state(tensors["random/cuda"])
 
 
 class Checkpoints:
-    """A rolling set of checkpoints in one folder."""
+    """A rolling set of checkpoints in one store.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    A checkpoint is ``step-N.safetensors`` and then ``step-N.json``, which holds the other's sha256: without the
+    second, or where they do not fit, it does not count.
+    """
+
+    def __init__(self, place: str | Path, keep: int = 2) -> None:
+        self.place = str(place)
+        self._store: Store = open_store(place)
+        self._keep = keep
 
     def save(self, step: int, state: TrainingState) -> None:
-        """Write the state after `step` steps; older checkpoints beyond the last two are removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        save_file(state.tensors(), partial / "state.safetensors")
-        values = state.values() | {"sha256": sha256_file(partial / "state.safetensors")}
-        (partial / "state.json").write_text(json.dumps(values), encoding="utf-8")
-        final = self.folder / f"step-{step:08d}"
-        shutil.rmtree(final, ignore_errors=True)
-        partial.replace(final)
-        for old in self._saved()[_KEEP:]:
-            shutil.rmtree(old)
+        """Write the state after `step` steps; older checkpoints beyond the newest `keep` are removed.
+
+        Raises:
+            SimipuError: the store cannot be written.
+        """
+        data = save(state.tensors())
+        values = state.values() | {"sha256": hashlib.sha256(data).hexdigest()}
+        self._store.write(_tensors_name(step), data)
+        self._store.write(_values_name(step), json.dumps(values).encode())
+        kept = [saved for saved in self.steps() if saved <= step][: self._keep]
+        self._store.keep({name(saved) for saved in kept for name in (_tensors_name, _values_name)})
 
     def resume(self, state: TrainingState) -> int:
-        """Restore the newest whole checkpoint; returns its step, 0 where there is none."""
-        for saved in self._saved():
+        """Restore the newest whole checkpoint; returns its step, 0 where there is none.
+
+        Raises:
+            SimipuError: the store cannot be read, or the checkpoint is not of this code's model.
+        """
+        for step in self.steps():
+            data, text = self._store.read(_tensors_name(step)), self._store.read(_values_name(step))
             try:
-                values = json.loads((saved / "state.json").read_text(encoding="utf-8"))
-                if values["sha256"] != sha256_file(saved / "state.safetensors"):
+                values = json.loads(text or b"")
+                if data is None or values["sha256"] != hashlib.sha256(data).hexdigest():
                     continue
-                tensors = load_file(saved / "state.safetensors")
-            except (OSError, ValueError, KeyError, SafetensorError):
+                tensors = load(data)
+            except (ValueError, KeyError, TypeError, SafetensorError):
                 continue
-            state.restore(tensors, values)
-            return int(saved.name.removeprefix("step-"))
+            try:
+                state.restore(tensors, values)
+            except (RuntimeError, KeyError, ValueError, IndexError):
+                raise SimipuError(
+                    f"{self.place}: step {step} was written by another version of this code; remove it to begin anew."
+                ) from None
+            return step
         return 0
 
     def clear(self) -> None:
         """Remove all checkpoints."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._store.keep(set())
 
-    def _saved(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True)
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, the newest first."""
+        found = [match for name in self._store.names() if (match := _VALUES.fullmatch(name))]
+        return sorted((int(match[1]) for match in found), reverse=True)
 
 
-def checkpoints_for(root: Path | None, stage: str, config: Section, inputs: Mapping[str, str]) -> Checkpoints | None:
-    """The checkpoint folder of a stage under `root`, named by everything that decides its result."""
+def checkpoints_for(
+    root: str | Path | None, stage: str, config: LoopConfig, inputs: Mapping[str, str]
+) -> Checkpoints | None:
+    """The checkpoints of a stage under `root`, named by everything that decides its result.
+
+    Args:
+        root: a folder or ``s3://bucket/prefix``; None keeps no checkpoints.
+        stage: name of the stage.
+        config: its section; settings that leave the result as it is, such as `workers`, may differ on restart.
+        inputs: digests of its input artifacts, by role.
+    """
     if root is None:
         return None
-    key = sha256_text(json.dumps([config.model_dump(mode="json"), dict(inputs)], sort_keys=True))
-    return Checkpoints(root / f"{stage}-{key[:16]}")
+    decisive = config.model_dump(mode="json", exclude=_NO_PART_OF_RESULT)
+    key = sha256_text(json.dumps([decisive, dict(inputs)], sort_keys=True))
+    name = f"{stage}-{key[:16]}"
+    return Checkpoints(f"{root}/{name}", config.keep_checkpoints)
+
+
+def _tensors_name(step: int) -> str:
+    return f"step-{step:08d}.safetensors"
+
+
+def _values_name(step: int) -> str:
+    return f"step-{step:08d}.json"
+
+
+def _below(owner: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{owner}/"): t for name, t in tensors.items() if name.startswith(f"{owner}/")}
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Give the optimiser's slots their parameters' memory order, which fused steps take for granted."""
+    for parameter, slots in optimizer.state.items():
+        for slot, tensor in slots.items():
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                slots[slot] = torch.empty_like(parameter).copy_(tensor)

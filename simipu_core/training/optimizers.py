@@ -1,9 +1,12 @@
 """The optimisers and schedules of both stages."""
 
+from collections.abc import Sequence
+
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
-from simipu_core.config import FinetuneConfig, PretrainConfig
+from simipu_core.config import AdamWConfig, FinetuneConfig, PretrainConfig, SGDConfig
 from simipu_core.models.depth_net import DepthNet
 from simipu_core.models.simipu import SimIPU
 
@@ -11,26 +14,20 @@ from simipu_core.models.simipu import SimIPU
 def pretraining_optimizers(
     model: SimIPU, config: PretrainConfig, steps_per_epoch: int
 ) -> tuple[list[Optimizer], list[LRScheduler]]:
-    """AdamW for the point encoder, SGD for the image side and the point heads (reference section 4)."""
-    points, image, heads = config.point_optimizer, config.image_optimizer, config.head_optimizer
-    optimizers: list[Optimizer] = [
-        AdamW(model.point_encoder.parameters(), points.lr, points.betas, weight_decay=points.weight_decay, fused=True),
-        SGD(
-            [*model.image_encoder.parameters(), *model.cross_image_head.parameters()],
-            image.lr,
-            image.momentum,
-            weight_decay=image.weight_decay,
-            fused=True,
-        ),
-        SGD(
-            [*model.intra_head.parameters(), *model.cross_point_head.parameters()],
-            heads.lr,
-            heads.momentum,
-            weight_decay=heads.weight_decay,
-            fused=True,
-        ),
+    """One optimiser each for the point encoder, the image side and the point heads (reference section 4)."""
+    optimizers = [
+        _optimizer([model.point_encoder], config.point_optimizer),
+        _optimizer([model.image_encoder, model.cross_image_head], config.image_optimizer),
+        _optimizer([model.intra_head, model.cross_point_head], config.head_optimizer),
     ]
     return optimizers, [StepLR(optimizer, steps_per_epoch, config.lr_decay) for optimizer in optimizers]
+
+
+def _optimizer(modules: Sequence[nn.Module], config: AdamWConfig | SGDConfig) -> Optimizer:
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if config.kind == "adamw":
+        return AdamW(parameters, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)
+    return SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay, fused=True)
 
 
 def finetuning_optimizer(model: DepthNet, config: FinetuneConfig, steps: int) -> tuple[AdamW, OneCycleLR]:

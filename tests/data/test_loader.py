@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +62,68 @@ def test_batches_do_not_depend_on_workers_or_on_where_they_start() -> None:
     assert list(batches(rows, order, make, steps=range(6, 10), workers=0)) == whole[6:]
     assert list(batches(rows, order, make, steps=range(10), workers=1)) == whole
     assert len({value for batch in whole for _, value in batch}) == 40
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 3), (2, 1), (2, 3), (6, 2)])
+def test_the_parts_of_all_ranks_are_together_what_one_process_sees(world_size: int, accumulate: int) -> None:
+    rows = CountingRows([7, 9, 14])
+    order = SampleOrder(rows.group_sizes, 12, 0)
+    whole = list(batches(rows, order, make, steps=range(4), workers=0))
+    shares = [
+        list(
+            batches(rows, order, make, steps=range(4), workers=0, rank=r, world_size=world_size, accumulate=accumulate)
+        )
+        for r in range(world_size)
+    ]
+    for step, batch in enumerate(whole):
+        parts = [part for share in shares for part in share[step * accumulate : (step + 1) * accumulate]]
+        assert {len(part) for part in parts} == {12 // (world_size * accumulate)}
+        assert [row for part in parts for row in part] == batch
+    again = batches(
+        rows, order, make, steps=range(2, 4), workers=1, rank=0, world_size=world_size, accumulate=accumulate
+    )
+    assert list(again) == shares[0][2 * accumulate :]
+
+
+def test_a_batch_that_cannot_be_cut_is_refused() -> None:
+    rows = CountingRows([100])
+    parts = batches(
+        rows, SampleOrder([100], 12, 0), make, steps=range(1), workers=0, rank=1, world_size=4, accumulate=2
+    )
+    with pytest.raises(SimipuError, match=r"^batch_size 12 cannot be cut into 4 ranks times accumulate=2 equal parts;"):
+        next(parts)
+
+
+@pytest.mark.parametrize("end", ["SIGTERM to the group", "SIGKILL", "an error"])
+def test_workers_end_with_the_trainer_and_not_before(end: str) -> None:
+    """torchrun sends SIGTERM to whole groups: the trainer finishes its step and saves, so workers must live on."""
+    script = (
+        "import signal, sys\n"
+        "from simipu_core.data.loader import SampleOrder, batches\n"
+        "from tests.data.test_loader import CountingRows, make\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n"
+        "    rows = CountingRows([60])\n"
+        "    parts = batches(rows, SampleOrder([60], 4, 0), make, steps=range(60), workers=1)\n"
+        "    print(len(next(parts)), flush=True)\n"
+        "    if input() == 'an error':\n"
+        "        raise KeyError(parts)\n"
+        "    print(1 + sum(1 for _ in parts), flush=True)\n"
+    )
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as trainer:
+        assert trainer.stdout
+        assert trainer.stdout.readline() == "4\n"
+        if end == "SIGTERM to the group":
+            os.killpg(trainer.pid, signal.SIGTERM)
+            assert trainer.stdout.readline() == "told\n"
+        elif end == "SIGKILL":
+            trainer.kill()
+        # returns only once the workers, which hold the same pipes, have ended
+        rest, errors = trainer.communicate("an error\n" if end == "an error" else "go on\n", timeout=60)
+    expected = {"SIGTERM to the group": (0, "60\n"), "SIGKILL": (-signal.SIGKILL, ""), "an error": (1, "")}
+    assert (trainer.returncode, rest) == expected[end], errors
 
 
 def test_a_broken_row_and_too_few_rows_are_told_in_one_sentence() -> None:

@@ -69,7 +69,8 @@ def test_same_seed_same_weights(folder: Path, encoder: Path) -> None:
 
 
 def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, depth: Path, model: Path) -> None:
-    finetune(depth, FINETUNE.model_copy(update={"epochs": 1}), folder / "control", encoder=None)
+    scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "kaiming_zero_gamma"})
+    finetune(depth, scratch, folder / "control", encoder=None)
     evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
     report = Report.model_validate_json((folder / "report" / "report.json").read_text())
     assert report.num_images == 5
@@ -130,11 +131,11 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
         [sys.executable, "-c", script, *arguments, config.model_dump_json()], stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(store.glob("*/step-*")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(store.glob("*/step-*.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert list(store.glob("*/step-*"))
+    assert list(store.glob("*/step-*.json"))
     assert not (folder / "killed").exists()
     finetune(depth, config, folder / "killed", encoder=encoder, checkpoints=store)
     killed, undisturbed = (load_file(folder / name / "model.safetensors") for name in ("killed", "model"))

@@ -1,0 +1,47 @@
+"""Where and in which number format the networks run."""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from simipu_core.errors import SimipuError
+
+ValueT = TypeVar("ValueT")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` → the GPU where there is one.
+
+    Raises:
+        SimipuError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SimipuError("device is `cuda`, but no GPU is visible here; set device to `auto` or `cpu`.")
+    return torch.device(name)
+
+
+def to_device(batch: ValueT, device: torch.device) -> ValueT:
+    """The same batch (a dataclass of tensors, lists and dataclasses) on a device."""
+    if device.type == "cpu":
+        return batch
+    moved: ValueT = _move(batch, device)
+    return moved
+
+
+def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """Automatic mixed precision around the networks; losses leave it by themselves and compute in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [_move(item, device) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _move(getattr(value, field.name), device) for field in fields(value)})
+    return value

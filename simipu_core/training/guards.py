@@ -1,0 +1,95 @@
+"""What stops a training, in one sentence: numbers that ran away, unused parameters, a signal."""
+
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from simipu_core.errors import SimipuError
+
+_MEMORY = 0.98  # share of the running average that a step keeps
+_MIN_STEPS = 10  # steps that make an average
+
+
+class Watch:
+    """Stops on a loss or gradient that is not finite, and on divergence."""
+
+    def __init__(self, name: str, divergence_factor: float) -> None:
+        self.name = name
+        self.factor = divergence_factor
+        self._total = self._weight = 0.0
+        self._steps = 0
+
+    def check(self, step: int, own_loss: float, mean_loss: float, gradient_norm: float, samples: Sequence[str]) -> None:
+        """Look at one step before its gradients are applied.
+
+        Args:
+            step: number of the step, from 0.
+            own_loss: of this rank.
+            mean_loss: over all ranks; as all see the same one, all stop together.
+            gradient_norm: L2, of the gradients averaged over all ranks.
+            samples: ids of this rank's samples of the step.
+
+        Raises:
+            SimipuError: it ran away; the message names step and samples.
+        """
+        where = f"at step {step} (samples {', '.join(samples)})"
+        mend = "look at these samples or lower the learning rate."
+        if not math.isfinite(own_loss):
+            raise SimipuError(f"{self.name}: the loss is {own_loss} {where}; {mend}")
+        if not math.isfinite(mean_loss):
+            raise SimipuError(f"{self.name}: another rank's loss is not finite at step {step}; it names the samples.")
+        if not math.isfinite(gradient_norm):
+            raise SimipuError(f"{self.name}: the gradient norm is {gradient_norm} {where}; {mend}")
+        average = self._total / self._weight if self._steps >= _MIN_STEPS else math.inf
+        if 0 < average * self.factor < mean_loss:
+            raise SimipuError(
+                f"{self.name}: the loss {mean_loss:.3g} is more than divergence_factor {self.factor:g} times its "
+                f"running average {average:.3g} {where}; {mend}"
+            )
+        self._total = _MEMORY * self._total + (1 - _MEMORY) * mean_loss
+        self._weight = _MEMORY * self._weight + (1 - _MEMORY)
+        self._steps += 1
+
+
+def check_all_trained(name: str, model: nn.Module) -> None:
+    """Require a gradient of every parameter that is said to learn.
+
+    Raises:
+        SimipuError: naming the parameters without one.
+    """
+    unused = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if unused:
+        raise SimipuError(
+            f"{name}: the loss does not reach {', '.join(unused)}; these would keep their random values: freeze them "
+            "(requires_grad) where that is meant, or give their loss a weight."
+        )
+
+
+class Termination:
+    """Whether the process was asked to end."""
+
+    is_asked = False
+
+
+@contextmanager
+def termination() -> Iterator[Termination]:
+    """Note SIGTERM instead of dying of it, for as long as the block runs; only in a process's main thread."""
+    state = Termination()
+
+    def note(_signal: int, _frame: FrameType | None) -> Any:
+        state.is_asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield state
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield state
+    finally:
+        signal.signal(signal.SIGTERM, before)
