@@ -11,7 +11,7 @@ from kfp import local
 
 from pipelines.dag import OUTPUTS, build, parameters
 from pipelines.output import step_lines
-from pipelines.raw import raw_uris
+from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.summary import Step, Summary
 from simipu_core import project
 from simipu_core.artifacts import read_manifest, sha256_text
@@ -38,11 +38,12 @@ def run(experiment: Experiment) -> Summary:
         SimipuError: with the cause that the failed step gave.
     """
     begun = time.monotonic()
-    pretrain_uri, depth_uri = raw_uris(experiment)
+    experiment = with_pinned_weights(experiment)
+    uris = raw_uris(experiment)
     steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
     parent = start_parent(experiment)
     try:
-        outputs = _execute(experiment, parent, pretrain_uri=pretrain_uri, depth_uri=depth_uri)
+        outputs = _execute(experiment, parent, **uris)
         steps |= _steps(parent, outputs)
         summary = _summary(experiment, parent, outputs, steps, begun)
         summary.write(project.root() / "build" / "summary.json")

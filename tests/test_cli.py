@@ -1,7 +1,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from simipu_core.artifacts import write_artifact
+from simipu_core.artifacts import read_manifest, sha256_file, write_artifact
 from simipu_core.cli import app, main
 from simipu_core.errors import SimipuError
 from simipu_core.project import checkpoints, experiment_file, root
@@ -23,7 +23,11 @@ COMMANDS = {
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
     "config": ["--explain", "--experiment", "--set"],
+    "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "promote": ["--experiment"],
+    "weights show": [],
+    "weights import": ["--out", "--input"],
+    "weights export": ["--out", "--layout", "openmmlab", "prefix="],
 }
 
 Run = Callable[..., tuple[int, str, str]]
@@ -44,16 +48,20 @@ def simipu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
+def first_words(commands: Iterable[str]) -> set[str]:
+    return {command.split()[0] for command in commands}
+
+
 def test_help_tells_the_story() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
-    for words in ("LiDAR", "without labels", "make pipeline", "simipu ingest depth", *COMMANDS):
+    for words in ("LiDAR", "without labels", "make pipeline", "simipu ingest depth", *first_words(COMMANDS)):
         assert words in shown.output
 
 
 @pytest.mark.parametrize(("command", "options"), COMMANDS.items())
 def test_each_command_explains_itself(command: str, options: list[str]) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert "Example: " in shown.output
     for option in options:
@@ -61,8 +69,13 @@ def test_each_command_explains_itself(command: str, options: list[str]) -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    registered = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert registered == set(COMMANDS)
+    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    for group in app.registered_groups:
+        assert group.typer_instance
+        for command in group.typer_instance.registered_commands:
+            assert command.callback
+            names.add(f"{group.name} {command.callback.__name__.rstrip('_')}")
+    assert names == set(COMMANDS)
 
 
 def test_config_prints_the_resolved_experiment(simipu: Run) -> None:
@@ -82,7 +95,7 @@ def test_config_explains_units(simipu: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "-e", "nonsense"], "ready ones are demo, kitti_sample"),
+        (["config", "-e", "nonsense"], "ready ones are demo, "),
         (["config", "--set", "finetune.epoch=1"], "unknown key `finetune.epoch`"),
         (["config", "--set", "finetune.epochs=two"], "`finetune.epochs`"),
     ],
@@ -131,6 +144,73 @@ def test_a_stages_problem_is_one_line(simipu: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("simipu_core.stages.ingest.ingest", ingest)
     code, _, err = simipu("ingest", "depth", "--out", str(tmp_path / "x"), "--no-track")
     assert (code, err) == (1, "error: 000001.bin: the scan is cut short; download it again.\n")
+
+
+# -- weights ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """An encoder as the published SimIPU pre-training stores it."""
+    import torch
+
+    from simipu_core.models.image_encoder import image_encoder
+
+    tensors = {f"img_backbone.{name}": tensor for name, tensor in image_encoder("resnet18").state_dict().items()}
+    torch.save({"state_dict": tensors | {"queue": torch.zeros(3)}}, tmp_path / "SimIPU.pth")
+    return tmp_path / "SimIPU.pth"
+
+
+def test_foreign_weights_are_shown_imported_and_exported(simipu: Run, released: Path, tmp_path: Path) -> None:
+    code, out, _ = simipu("weights", "show", str(released))
+    assert code == 0
+    assert out.splitlines() == [
+        "layout        simipu",
+        "architecture  resnet18, BatchNorm epsilon 0.001 (usual for its layout)",
+        "tensors       120 of the encoder, 1 others",
+        "input         bgr, mean (103.53, 116.28, 123.675), std (1.0, 1.0, 1.0) (usual for its layout)",
+    ]
+
+    folder = tmp_path / "encoder"
+    assert simipu("weights", "import", str(released), "--out", str(folder))[:2] == (
+        0,
+        f"{folder}: encoder · tensors 120\n",
+    )
+    manifest = read_manifest(folder, "encoder")
+    assert manifest.inputs == {"weights": sha256_file(released)}
+    assert manifest.parameters["layout"] == "simipu"
+    assert "(stated by the file)" in simipu("weights", "show", str(folder))[1]
+
+    made = tmp_path / "mm.pth"
+    code, out, _ = simipu("weights", "export", str(folder), "--layout", "openmmlab", "--out", str(made))
+    assert (code, out) == (0, f"{made}: openmmlab layout, 120 tensors\n")
+    shown = simipu("weights", "show", str(made))[1]
+    assert "layout        openmmlab" in shown
+    assert "input         bgr" in shown
+
+
+def test_an_imported_encoder_can_be_fine_tuned(simipu: Run, released: Path, tmp_path: Path) -> None:
+    from simipu_core.config import FinetuneConfig, InputConfig
+    from simipu_core.models.depth_net import build_depth_net
+
+    small = FinetuneConfig(encoder_name="resnet18", decoder_channels=(8, 8, 8, 8))
+    simipu("weights", "import", str(released), "--out", str(tmp_path / "bgr"))
+    with pytest.raises(SimipuError, match="was made on bgr input"):
+        build_depth_net(small, tmp_path / "bgr" / "encoder.safetensors")
+    bgr = InputConfig(channels="bgr", mean=(103.53, 116.28, 123.675), std=(1, 1, 1))
+    build_depth_net(small.model_copy(update={"input": bgr}), tmp_path / "bgr" / "encoder.safetensors")
+    simipu("weights", "import", str(released), "--input", "imagenet", "--out", str(tmp_path / "rgb"))
+    build_depth_net(small, tmp_path / "rgb" / "encoder.safetensors")
+
+
+def test_an_unknown_input_convention_must_be_stated(simipu: Run, released: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.pth"
+    simipu("weights", "export", str(released), "--layout", "timm", "--out", str(bare))
+    assert "input         unknown" in simipu("weights", "show", str(bare))[1]
+    code, _, err = simipu("weights", "import", str(bare), "--out", str(tmp_path / "x"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "state it with --input" in err
+    assert not (tmp_path / "x").exists()
 
 
 def test_help_loads_no_heavy_module() -> None:

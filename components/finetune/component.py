@@ -12,6 +12,7 @@ def finetune(
     config: dict[str, Any],
     model: dsl.Output[dsl.Model],
     encoder: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 (kfp reads no `|`)
+    init: str = "",
 ) -> None:
     """Fine-tune for monocular depth.
 
@@ -20,7 +21,8 @@ def finetune(
         depth: image-depth shards.
         config: `finetune` section.
         model: depth net.
-        encoder: pre-trained weights; without them this is the scratch control.
+        encoder: pre-trained weights, where `init` is `pretrained`.
+        init: `finetune.init`, instead of the section's own: the control is the same net from another start.
     """
     from pathlib import Path
 
@@ -32,9 +34,10 @@ def finetune(
     from simipu_core.tracking.mlflow_run import step as track
 
     with plain_errors(), track(step) as run:
+        section = from_parameter(FinetuneConfig, config, "finetune")
         finetune(
             Path(depth.path),
-            from_parameter(FinetuneConfig, config, "finetune"),
+            section.model_copy(update={"init": init, "init_file": None}) if init else section,
             Path(model.path),
             encoder=Path(encoder.path) if encoder else None,
             run=run,

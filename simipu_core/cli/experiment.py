@@ -2,18 +2,25 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.config import Experiment
+
+if TYPE_CHECKING:
+    from simipu_core.planning import Plan, StagePlan
 
 
 def config(
@@ -35,6 +42,94 @@ def config(
         return
     values = load(experiment, overrides).model_dump(mode="json")
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+
+
+def plan(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="`demo`, a NAME in experiments/, or a YAML file.")
+    ] = "demo",
+    overrides: SetOption = None,
+    tflops: Annotated[
+        float, typer.Option(min=1e-6, help="Throughput of one device, TFLOP/s; an H100 sustains about 400 in bf16.")
+    ] = 400.0,
+    efficiency: Annotated[
+        float, typer.Option(min=1e-6, max=1, help="Share of it that training reaches, where it is a peak value.")
+    ] = 1.0,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that share every batch.")] = 1,
+    pairs: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Pre-training shards or catalogue, to count what is there.")
+    ] = None,
+    depth: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The same for the depth frames.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print numbers in plain units as JSON.")] = False,
+) -> None:
+    """Say what an experiment will take before it runs: steps, FLOPs, memory, time, disk.
+
+    Needs no data: without --pairs and --depth it takes the data sets' official numbers of frames.
+
+    Example: `simipu plan reference/kitti_kitti --devices 8`
+    """
+    chosen = load(experiment, overrides)
+    from simipu_core.planning import Device
+    from simipu_core.planning import plan as make
+
+    made = make(chosen, Device(tflops, efficiency, devices), pairs=pairs, depth=depth)
+    if as_json:
+        print(json.dumps(asdict(made), indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(_table(made))
+    for note in made.notes:
+        console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+_ROWS: dict[str, "Callable[[StagePlan], str]"] = {
+    "samples": lambda stage: f"{stage.samples:,}",
+    "batch": lambda stage: f"{stage.batch_size}",
+    "steps per epoch": lambda stage: f"{stage.steps_per_epoch:,}",
+    "steps": lambda stage: f"{stage.steps:,}",
+    "image": lambda stage: "×".join(map(str, stage.image_size)),
+    "largest image": lambda stage: "×".join(map(str, stage.largest_image_size)),
+    "parameters": lambda stage: f"{stage.parameters:,}",
+    "FLOPs per step": lambda stage: _amount(stage.flops_per_step, "FLOP"),
+    "precision": lambda stage: stage.precision,
+    "activations per step": lambda stage: _amount(stage.activation_bytes, "B"),
+    "weights and optimiser": lambda stage: _amount(stage.state_bytes, "B"),
+    "checkpoints": lambda stage: _amount(stage.checkpoint_bytes, "B"),
+    "weights handed on": lambda stage: _amount(stage.result_bytes, "B"),
+    "FLOPs": lambda stage: _amount(stage.flops, "FLOP"),
+    "time": lambda stage: _duration(stage.seconds),
+}
+
+
+def _table(made: "Plan") -> Table:
+    table = Table(made.experiment, box=SIMPLE_HEAD, pad_edge=False)
+    for stage in [*(stage.stage for stage in made.stages), "in all"]:
+        table.add_column(stage, justify="right")
+    totals = {
+        "steps": f"{made.steps:,}",
+        "FLOPs": _amount(made.flops, "FLOP"),
+        "time": _duration(made.seconds),
+        "disk": _amount(made.disk_bytes, "B"),
+    }
+    for name, value in _ROWS.items():
+        table.add_row(name, *(value(stage) for stage in made.stages), totals.get(name, ""))
+    for use, size in made.shard_bytes.items():
+        table.add_row(f"{use} shards", *("" for _ in made.stages), _amount(size, "B"))
+    table.add_row("disk, checkpoints included", *("" for _ in made.stages), totals["disk"])
+    return table
+
+
+def _amount(value: float, unit: str) -> str:
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value, prefixes = value / 1000, prefixes[1:]
+    return f"{value:.3g} {prefixes[0]}{unit}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def explained(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
@@ -63,9 +158,12 @@ def _default(value: Any) -> str:
         return ", required"
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
         return f", default {len(value)} entries"
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     return f", default {json.dumps(value)}"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command(rich_help_panel="Settings and models")(config)
+    app.command(rich_help_panel="Settings and models")(plan)

@@ -32,7 +32,7 @@ def synthesize(
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Render a synthetic world to genuine KITTI and NYU files.
+    """Render a synthetic world to genuine KITTI, NYU and Waymo files.
 
     Example: `simipu synthesize --out data/raw --set synthetic.drives=2`
     """
@@ -112,7 +112,9 @@ def finetune(
     out: OutOption,
     encoder: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Pre-trained encoder, from `simipu pretrain`; random weights without it."),
+        typer.Option(
+            metavar="FOLDER", help="Pre-trained encoder, from `simipu pretrain`, for finetune.init=pretrained."
+        ),
     ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
@@ -127,7 +129,7 @@ def finetune(
     chosen = load(experiment, overrides)
     from simipu_core.stages import finetune as stage
 
-    step = "finetune" if encoder else "finetune_scratch"
+    step = "finetune"
     with tracked(step, chosen, no_track) as run:
         made = stage.finetune(depth, chosen.finetune, out, encoder=encoder, run=run, checkpoints=checkpoints())
         report(made, out)

@@ -10,7 +10,8 @@ from simipu_core.config import FinetuneConfig, InputConfig, Section
 from simipu_core.errors import SimipuError
 from simipu_core.models.depth_decoder import DepthDecoder
 from simipu_core.models.image_encoder import Normalize, feature_channels, image_encoder
-from simipu_core.models.weights import EncoderSpec, load_weights, read_spec, save_weights
+from simipu_core.models.initialise import initialise
+from simipu_core.models.weights import load_weights, read_spec, save_weights
 
 
 class DepthNetSpec(Section):
@@ -19,6 +20,8 @@ class DepthNetSpec(Section):
     kind: Literal["depth_net"] = "depth_net"
     encoder_name: str
     norm_eps: float = 1e-5
+    """BatchNorm epsilon of the encoder, whatever it was pre-trained with: the published fine-tuning uses 1e-5 on
+    weights made under 1e-3 (reference sections 2.2 and 5.1). By our own defaults both stages use 1e-5."""
     decoder_channels: tuple[int, int, int, int]
     input: InputConfig
     fixed_crop: Literal["none", "kb"]
@@ -43,20 +46,22 @@ class DepthNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (B, 3, H, W), 0–255 → depth (B, 1, ~H/2, ~W/2), metres in (0, max_depth)."""
         logits: Tensor = self.decoder(self.encoder(self.normalize(images)))
-        return torch.sigmoid(logits) * self.spec.max_depth
+        return torch.sigmoid(logits.float()) * self.spec.max_depth
 
 
 def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> DepthNet:
-    """A depth net ready for fine-tuning.
+    """A depth net ready for fine-tuning, its encoder initialised as `config.init` says.
+
+    The decoder's random weights do not depend on where the encoder's come from.
 
     Args:
-        config: sizes and conventions.
-        encoder_weights: pre-trained ``encoder.safetensors``, loaded strictly; None starts from random weights
-            (Kaiming normal, zeroed residual branches).
+        config: sizes, conventions and the encoder's start.
+        encoder_weights: ``encoder.safetensors`` of the pre-training, if and only if `config.init` is `pretrained`;
+            loaded strictly.
 
     Raises:
-        SimipuError: the weights are of another architecture, or of another input convention without
-            ``finetune.allow_input_mismatch``, or a tensor is missing or unexpected.
+        SimipuError: encoder weights are missing or out of place; or they are of another architecture, or of another
+            input convention without ``finetune.allow_input_mismatch``, or a tensor is missing or unexpected.
     """
     spec = DepthNetSpec(
         encoder_name=config.encoder_name,
@@ -67,20 +72,20 @@ def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> Dep
         min_depth=config.min_depth,
         max_depth=config.max_depth,
     )
+    if config.init != "pretrained" and encoder_weights:
+        raise SimipuError(
+            f"{encoder_weights}: is given, but finetune.init is `{config.init}`, which takes no pre-trained encoder; "
+            "leave --encoder out or set finetune.init to `pretrained`."
+        )
+    if config.init == "pretrained" and not encoder_weights:
+        raise SimipuError(
+            "finetune.init is `pretrained`, but there is no pre-trained encoder; give one with --encoder, or set "
+            "finetune.init to another start, such as kaiming_zero_gamma."
+        )
     net = DepthNet(spec)
-    if encoder_weights is not None:
-        made = read_spec(encoder_weights, EncoderSpec)
-        if made.name != spec.encoder_name:
-            raise SimipuError(
-                f"{encoder_weights}: holds a {made.name}, but finetune.encoder_name is {spec.encoder_name}."
-            )
-        if made.input != spec.input and not config.allow_input_mismatch:
-            raise SimipuError(
-                f"{encoder_weights}: was trained on {made.input.channels} input with mean {made.input.mean} and std "
-                f"{made.input.std}, which differs from finetune.input; set finetune.input to the same, or "
-                "finetune.allow_input_mismatch to accept it."
-            )
-        load_weights(net.encoder, encoder_weights)
+    file = str(encoder_weights) if encoder_weights else config.init_file
+    allow = config.allow_input_mismatch
+    initialise(net.encoder, config.encoder_name, config.init, file, config.input, allow_input_mismatch=allow)
     return net
 
 

@@ -1,7 +1,6 @@
 """ResNet image encoder through timm, and the input convention of its first convolution."""
 
 from functools import partial
-from typing import Literal
 
 import timm
 import torch
@@ -12,20 +11,15 @@ from simipu_core.config import InputConfig
 STRIDES = (2, 4, 8, 16, 32)
 """Strides of the five feature levels; the first is the stem before max-pooling."""
 
-Init = Literal["kaiming_zero_gamma", "torch_default"]
 
-
-def image_encoder(
-    name: str, init: Init = "kaiming_zero_gamma", *, norm_eps: float = 1e-5, norm_momentum: float = 0.1
-) -> nn.Module:
+def image_encoder(name: str, *, norm_eps: float = 1e-5, norm_momentum: float = 0.1) -> nn.Module:
     """A ResNet that returns its five feature levels, stride 2 to 32 (reference sections 2.2 and 5.1).
 
-    Tensor names are torchvision's, without ``fc``; ResNet-50 has 318 tensors and 23,508,032 parameters.
+    Tensor names are torchvision's, without ``fc``; ResNet-50 has 318 tensors and 23,508,032 parameters. The weights
+    are random: Kaiming normal over fan-out, with the last BatchNorm gain of each block at zero.
 
     Args:
         name: timm architecture, e.g. ``resnet50``.
-        init: Kaiming normal fan-out with the last BatchNorm gain of each block at zero, or PyTorch's own defaults
-            (Kaiming uniform, all gains one).
         norm_eps: BatchNorm epsilon.
         norm_momentum: BatchNorm momentum.
     """
@@ -33,11 +27,14 @@ def image_encoder(
     encoder: nn.Module = timm.create_model(
         name, pretrained=False, features_only=True, out_indices=range(5), norm_layer=norm
     )
-    if init == "torch_default":
-        for module in encoder.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                module.reset_parameters()
     return encoder
+
+
+def reset_to_torch_default(encoder: nn.Module) -> None:
+    """Draw PyTorch's default weights: Kaiming uniform convolutions, all BatchNorm gains at one."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
 
 
 def feature_channels(encoder: nn.Module) -> list[int]:

@@ -1,17 +1,19 @@
 """Weights as safetensors that carry their own specification; always loaded strictly."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from simipu_core.config import InputConfig, Section
 from simipu_core.errors import SimipuError
 
-_KEY = "simipu"
+SPEC_KEY = "simipu"
+"""Key of the specification in a file's metadata."""
 SpecT = TypeVar("SpecT", bound=Section)
 
 
@@ -22,13 +24,30 @@ class EncoderSpec(Section):
     name: str
     """timm architecture; tensor names are torchvision's."""
     norm_eps: float
+    """BatchNorm epsilon it was trained with."""
     input: InputConfig
+    """What it was trained to see; a stage that goes on from it must show the same."""
 
 
 def save_weights(module: nn.Module, file: Path, spec: Section) -> None:
     """Write a module's tensors with their specification in the file's metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(tensors, file, metadata={_KEY: spec.model_dump_json()})
+    save_tensors(module.state_dict(), file, spec)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, spec: Section | None) -> None:
+    """Write tensors as safetensors, with their specification, where there is one, in the file's metadata."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, file, metadata={SPEC_KEY: spec.model_dump_json()} if spec else None)
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata.
+
+    Raises:
+        SimipuError: the file is not there or not safetensors.
+    """
+    metadata = _metadata(file)
+    return load_file(file), metadata
 
 
 def read_spec(file: Path, spec: type[SpecT]) -> SpecT:
@@ -38,13 +57,7 @@ def read_spec(file: Path, spec: type[SpecT]) -> SpecT:
         SimipuError: the file is not there, not safetensors, or holds something else.
     """
     try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-        return spec.model_validate_json(metadata[_KEY])
-    except FileNotFoundError:
-        raise SimipuError(f"{file}: no such weights file.") from None
-    except (SafetensorError, OSError) as error:
-        raise SimipuError(f"{file}: not a readable safetensors file ({error}); copy or make it again.") from None
+        return spec.model_validate_json(_metadata(file)[SPEC_KEY])
     except (KeyError, ValidationError):
         raise SimipuError(
             f"{file}: carries no {spec.__name__}; give the file that a `simipu` step wrote, of the right kind."
@@ -55,14 +68,34 @@ def load_weights(module: nn.Module, file: Path) -> None:
     """Load every tensor of a file into a module, strictly.
 
     Raises:
+        SimipuError: the file is not there or not safetensors; or a tensor is missing, unexpected or of another shape.
+    """
+    tensors, _ = read_safetensors(file)
+    check_tensors(tensors, module.state_dict(), str(file))
+    module.load_state_dict(tensors)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes with those expected.
+
+    Raises:
         SimipuError: a tensor is missing, unexpected or of another shape; the first ones are named.
     """
-    tensors = load_file(file)
-    expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     reshaped = sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
     for problem, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
         if names:
-            raise SimipuError(f"{file}: {len(names)} of {len(expected)} tensors are {problem}: {', '.join(names[:3])}.")
-    module.load_state_dict(tensors)
+            raise SimipuError(
+                f"{where}: {len(names)} of {len(expected)} tensors are {problem}: {', '.join(names[:3])}."
+            )
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except FileNotFoundError:
+        raise SimipuError(f"{file}: no such weights file.") from None
+    except (SafetensorError, OSError) as error:
+        raise SimipuError(f"{file}: not a readable safetensors file ({error}); copy or make it again.") from None

@@ -114,6 +114,20 @@ def test_finetune(calls: Calls, tracked: list[str], tmp_path: Path, pretrained: 
     assert tracked == ["finetune"]
 
 
+def test_the_control_starts_from_random_weights(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
+    config = FinetuneConfig(init="imagenet", init_file="weights.pth")
+    component("finetune")(
+        step="finetune_scratch",
+        depth=artifact(dsl.Dataset, tmp_path / "in"),
+        config=to_parameter(config),
+        model=artifact(dsl.Model, tmp_path / "out"),
+        init="kaiming_zero_gamma",
+    )
+    ((given, named),) = calls
+    assert given[1] == FinetuneConfig(init="kaiming_zero_gamma")
+    assert named["encoder"] is None
+
+
 def test_evaluate_scores_and_registers(
     calls: Calls, tracked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -13,8 +13,9 @@ from simipu_core.models.depth_net import build_depth_net, load_depth_net, save_d
 from simipu_core.models.image_encoder import image_encoder
 from simipu_core.models.weights import EncoderSpec, save_weights
 
-KITTI = FinetuneConfig(encoder_name="resnet18", decoder_channels=(32, 16, 16, 8))
+KITTI = FinetuneConfig(encoder_name="resnet18", decoder_channels=(32, 16, 16, 8), init="kaiming_zero_gamma")
 SMALL = KITTI.model_copy(update={"augment": DepthAugmentConfig(fixed_crop="none")})
+PRETRAINED = SMALL.model_copy(update={"init": "pretrained"})
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
 
@@ -27,7 +28,7 @@ def save_encoder(file: Path, **changes: object) -> dict[str, torch.Tensor]:
 
 def test_parameter_count_at_reference_size() -> None:
     """Reference section 12.1."""
-    net = build_depth_net(FinetuneConfig(), None)
+    net = build_depth_net(FinetuneConfig(init="torch_default"), None)
     assert sum(parameter.numel() for parameter in net.parameters()) == 77_770_689
     assert sum(parameter.numel() for parameter in net.decoder.parameters()) == 54_262_657
 
@@ -40,9 +41,43 @@ def test_output_is_bounded_and_at_stride_two() -> None:
 
 def test_pretrained_encoder_arrives_whole(tmp_path: Path) -> None:
     tensors = save_encoder(tmp_path / "encoder.safetensors")
-    net = build_depth_net(SMALL, tmp_path / "encoder.safetensors")
+    net = build_depth_net(PRETRAINED, tmp_path / "encoder.safetensors")
+    assert net.encoder.state_dict().keys() == tensors.keys()
     for name, tensor in net.encoder.state_dict().items():
         torch.testing.assert_close(tensor, tensors[name], rtol=0, atol=0)
+
+
+def test_an_encoder_is_given_if_and_only_if_it_is_the_start(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "encoder.safetensors")
+    with pytest.raises(SimipuError, match=r"give one with --encoder, or set finetune\.init"):
+        build_depth_net(PRETRAINED, None)
+    with pytest.raises(SimipuError, match=r"finetune\.init is `kaiming_zero_gamma`.*leave --encoder out"):
+        build_depth_net(SMALL, tmp_path / "encoder.safetensors")
+
+
+def test_starts_differ_in_the_encoder_alone(tmp_path: Path) -> None:
+    """A control and what it is compared with have the same decoder."""
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(file)
+    starts = {
+        "pretrained": (PRETRAINED, file),
+        "checkpoint": (SMALL.model_copy(update={"init": "checkpoint", "init_file": str(file)}), None),
+        "torch_default": (SMALL.model_copy(update={"init": "torch_default"}), None),
+        "kaiming_zero_gamma": (SMALL, None),
+    }
+    nets = {}
+    for name, (config, weights) in starts.items():
+        torch.manual_seed(3)
+        nets[name] = build_depth_net(config, weights)
+    decoders = [torch.cat([p.flatten() for p in net.decoder.parameters()]) for net in nets.values()]
+    for decoder in decoders[1:]:
+        torch.testing.assert_close(decoder, decoders[0], rtol=0, atol=0)
+    gains = {name: net.encoder.get_parameter("layer1.0.bn2.weight") for name, net in nets.items()}
+    assert (gains["torch_default"] == 1).all()
+    assert not gains["kaiming_zero_gamma"].any()
+    first = {name: net.encoder.get_parameter("conv1.weight") for name, net in nets.items()}
+    assert torch.equal(first["pretrained"], first["checkpoint"])
+    assert not torch.equal(first["pretrained"], first["kaiming_zero_gamma"])
 
 
 @pytest.mark.parametrize("damage", ["missing", "unexpected", "of another shape"])
@@ -59,18 +94,25 @@ def test_loading_is_strict(tmp_path: Path, damage: str) -> None:
     spec = EncoderSpec(name="resnet18", norm_eps=1e-5, input=InputConfig())
     save_file(tensors, file, metadata={"simipu": spec.model_dump_json()})
     with pytest.raises(SimipuError, match=f"1 of 120 tensors are {damage}"):
-        build_depth_net(SMALL, file)
+        build_depth_net(PRETRAINED, file)
 
 
 def test_another_architecture_or_convention_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "encoder.safetensors"
     save_encoder(file, name="resnet34")
     with pytest.raises(SimipuError, match="holds a resnet34"):
-        build_depth_net(SMALL, file)
+        build_depth_net(PRETRAINED, file)
     save_encoder(file, input=InputConfig(channels="bgr"))
     with pytest.raises(SimipuError, match="allow_input_mismatch"):
-        build_depth_net(SMALL, file)
-    build_depth_net(SMALL.model_copy(update={"allow_input_mismatch": True}), file)
+        build_depth_net(PRETRAINED, file)
+    build_depth_net(PRETRAINED.model_copy(update={"allow_input_mismatch": True}), file)
+
+
+def test_batch_norm_is_the_same_whatever_the_encoder_was_made_with(tmp_path: Path) -> None:
+    """Reference sections 2.2 and 5.1: pre-trained under 1e-3, fine-tuned under 1e-5."""
+    save_encoder(tmp_path / "encoder.safetensors", norm_eps=1e-3)
+    net = build_depth_net(PRETRAINED, tmp_path / "encoder.safetensors")
+    assert {m.eps for m in net.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-5}
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import torch
+from torch import nn
 
 from simipu_core.config import InputConfig
 from simipu_core.models.image_encoder import STRIDES, Normalize, feature_channels, image_encoder
@@ -20,17 +21,16 @@ def test_level_sizes() -> None:
     assert [tuple(m.shape[-2:]) for m in maps] == [(96 // s, 128 // s) for s in STRIDES]
 
 
-def test_both_random_starts() -> None:
+def test_built_from_kaiming_with_zeroed_branches() -> None:
     torch.manual_seed(0)
-    kaiming = image_encoder("resnet50", "kaiming_zero_gamma").state_dict()
-    default = image_encoder("resnet50", "torch_default", norm_eps=1e-3)
-    assert not kaiming["layer1.0.bn3.weight"].any()
-    assert (default.state_dict()["layer1.0.bn3.weight"] == 1).all()
-    # Kaiming normal over fan-out: std sqrt(2 / (64·49)); PyTorch's own: uniform within 1 / sqrt(3·49)
-    torch.testing.assert_close(kaiming["conv1.weight"].std().item(), (2 / (64 * 49)) ** 0.5, rtol=0.05, atol=0)
-    bound = (3 * 49) ** -0.5
-    assert 0.95 * bound < default.state_dict()["conv1.weight"].abs().max() <= bound
-    assert default.bn1.eps == 1e-3  # type: ignore[union-attr]
+    encoder = image_encoder("resnet50", norm_eps=1e-3, norm_momentum=0.01)
+    assert not encoder.get_parameter("layer1.0.bn3.weight").any()
+    # Kaiming normal over fan-out: std sqrt(2 / (64·49))
+    std = encoder.get_parameter("conv1.weight").std().item()
+    torch.testing.assert_close(std, (2 / (64 * 49)) ** 0.5, rtol=0.05, atol=0)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 
 def test_input_conventions() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.dag import OUTPUTS, parameters
+from pipelines.dag import OUTPUTS, outputs, parameters
 from pipelines.package import write
 from simipu_core.config import Experiment, load_experiment
 
@@ -45,6 +45,35 @@ def test_two_branches_meet_at_finetune(demo: Experiment) -> None:
         ("finetune", "evaluate"),
         ("finetune_scratch", "evaluate"),
     }
+
+
+def test_without_pretraining_there_is_no_upper_branch() -> None:
+    chosen = load_experiment(ROOT / "params.yaml", ["finetune.init=torch_default"])
+    compiled = spec(chosen)
+    assert edges(compiled) == {
+        ("ingest_depth", "pair_depth"),
+        ("pair_depth", "finetune"),
+        ("pair_depth", "finetune_scratch"),
+        ("pair_depth", "evaluate"),
+        ("finetune", "evaluate"),
+        ("finetune_scratch", "evaluate"),
+    }
+    inputs = set(compiled["root"]["inputDefinitions"]["parameters"])
+    assert inputs == {"depth_uri", "experiment", "depth_data", "pair", "finetune", "evaluate", "tracking"}
+    assert set(compiled["root"]["outputDefinitions"]["artifacts"]) == {*outputs(chosen), "metrics"}
+
+
+def test_a_scratch_run_is_its_own_control() -> None:
+    compiled = spec(load_experiment(ROOT / "params.yaml", ["finetune.init=kaiming_zero_gamma"]))
+    assert "finetune_scratch" not in {step for edge in edges(compiled) for step in edge}
+    assert "control" not in compiled["root"]["outputDefinitions"]["artifacts"]
+
+
+def test_only_the_control_starts_otherwise_than_its_section_says(demo: Experiment) -> None:
+    tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
+    start = tasks["finetune_scratch"]["inputs"]["parameters"]["init"]
+    assert start == {"runtimeValue": {"constant": "kaiming_zero_gamma"}}
+    assert "init" not in tasks["finetune"]["inputs"]["parameters"]
 
 
 def test_the_control_is_left_out_on_request(demo: Experiment) -> None:

@@ -54,7 +54,8 @@ def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Execute:
         log.write_text("")
         experiment = load_experiment(tmp_path / "params.yaml", list(overrides))
         parent = cast(PipelineRun, Parent(history))
-        outputs = local._execute(experiment, parent, pretrain_uri=uri, depth_uri="d#0")
+        uris = {"depth_uri": "d#0"} | ({"pretrain_uri": uri} if experiment.finetune.needs_pretraining else {})
+        outputs = local._execute(experiment, parent, **uris)
         return set(log.read_text().split()), outputs
 
     return run
@@ -82,6 +83,12 @@ def test_only_what_changed_runs_again(
     assert execute()[0] == set()
     with pytest.raises(SimipuError, match="mend it"):  # a new tracking store knows none of those models
         execute(history="another store")
+
+
+def test_a_run_without_pretraining(execute: Execute) -> None:
+    ran, made = execute("finetune.init=kaiming_zero_gamma")
+    assert ran == {"ingest_depth", "pair_depth", "finetune", "evaluate"}
+    assert set(made) == {"depth_catalogue", "depth", "model", "report", "metrics"}
 
 
 def test_a_failing_step_gives_the_cause(

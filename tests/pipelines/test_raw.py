@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_frames_of_dvc_are_made_and_pushed_once(commands: list[tuple[str, ...]]) -> None:
     uris = raw.raw_uris(demo())
-    assert uris == (f"{ROOT}/remote/files/md5/data/raw.dir",) * 2
+    address = f"{ROOT}/remote/files/md5/data/raw.dir"
+    assert uris == {"pretrain_uri": address, "depth_uri": address}
     assert commands == [("repro", "--quiet", "raw"), ("push", "--quiet", "raw")]
 
 
@@ -33,10 +35,35 @@ def test_other_folders_are_pinned(commands: list[tuple[str, ...]], tmp_path: Pat
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "scan.bin").write_bytes(name.encode())
-    one, two = raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/a", f"depth_data.root={tmp_path}/b"))
-    assert one.startswith(f"{tmp_path}/a#")
-    assert two.startswith(f"{tmp_path}/b#")
+    uris = raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/a", f"depth_data.root={tmp_path}/b"))
+    assert uris["pretrain_uri"].startswith(f"{tmp_path}/a#")
+    assert uris["depth_uri"].startswith(f"{tmp_path}/b#")
     assert commands == []
+
+
+def test_without_pretraining_its_frames_are_not_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "scan.bin").write_bytes(b"scan")
+    roots = (f"pretrain_data.root={tmp_path}/nowhere", f"depth_data.root={tmp_path}")
+    uris = raw.raw_uris(demo("finetune.init=torch_default", *roots))
+    assert set(uris) == {"depth_uri"}
+
+
+def test_weights_files_are_addressed_by_content(tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    file.write_bytes(b"one")
+    finetuned = demo("finetune.init=imagenet", f"finetune.init_file={file}")
+    pretrained = demo("pretrain.image_encoder.init=checkpoint", f"pretrain.image_encoder.init_file={file}")
+    before = raw.with_pinned_weights(finetuned).finetune.init_file
+    assert before == raw.with_pinned_weights(pretrained).pretrain.image_encoder.init_file
+    assert before == f"{file}#{hashlib.sha256(b'one').hexdigest()}"
+    file.write_bytes(b"two")
+    assert raw.with_pinned_weights(finetuned).finetune.init_file != before
+    assert raw.with_pinned_weights(demo()) == demo()
+
+
+def test_a_missing_weights_file_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SimipuError, match=r"gone\.pth: no such weights file"):
+        raw.with_pinned_weights(demo("finetune.init=checkpoint", f"finetune.init_file={tmp_path}/gone.pth"))
 
 
 def test_another_world_than_dvcs_is_refused(commands: list[tuple[str, ...]]) -> None:

@@ -34,7 +34,10 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A depth net with random weights, as an artifact."""
     torch.manual_seed(0)
     config = FinetuneConfig(
-        encoder_name="resnet18", decoder_channels=(8, 8, 8, 8), augment=DepthAugmentConfig(fixed_crop="none")
+        encoder_name="resnet18",
+        init="kaiming_zero_gamma",
+        decoder_channels=(8, 8, 8, 8),
+        augment=DepthAugmentConfig(fixed_crop="none"),
     )
     out = tmp_path_factory.mktemp("net") / "net"
     with write_artifact(out, "depth_net", inputs={}, parameters={}, licence="none") as draft:

@@ -1,0 +1,111 @@
+"""Where an image encoder's weights come from before training."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from torch import nn
+
+from simipu_core.artifacts import sha256_file
+from simipu_core.config import InputConfig
+from simipu_core.errors import SimipuError
+from simipu_core.models.foreign import CONVENTIONS, read_encoder
+from simipu_core.models.image_encoder import reset_to_torch_default
+
+Init = Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint", "pretrained"]
+_PINNED = re.compile(r"(?P<file>.+)#(?P<sha256>[0-9a-f]{64})")
+_TIMEOUT_S = 10
+
+
+def initialise(
+    encoder: nn.Module,
+    name: str,
+    init: Init,
+    init_file: str | None,
+    expected: InputConfig,
+    *,
+    allow_input_mismatch: bool = False,
+) -> None:
+    """Give a new encoder, as `image_encoder` built it, its first weights.
+
+    Args:
+        encoder: changed in place.
+        name: its timm architecture.
+        init: `kaiming_zero_gamma` is how it was built, and leaves it · `torch_default` draws PyTorch's default
+            weights · `imagenet` loads `init_file`, or else torchvision's V1 weights from timm's model hub ·
+            `checkpoint` and `pretrained` load `init_file`.
+        init_file: weights in any layout that `read_encoder` knows, or the answer of :func:`pin`; loaded strictly.
+        expected: input convention of the stage.
+        allow_input_mismatch: load weights of another or of an unknown convention too.
+
+    Raises:
+        SimipuError: the file is missing, cannot be read, is not whole, or is of another architecture or input
+            convention; or ImageNet weights cannot be downloaded.
+    """
+    if init == "torch_default":
+        reset_to_torch_default(encoder)
+    if init in ("torch_default", "kaiming_zero_gamma"):
+        return
+    if init_file is None and init != "imagenet":
+        raise SimipuError(f"init is `{init}`, but no weights are named; name them in init_file.")
+    file = _checked(init_file) if init_file else _imagenet_file(name)
+    weights = read_encoder(file)
+    if weights.name != name:
+        raise SimipuError(f"{file}: holds a {weights.name}, but the configured encoder is a {name}; set the same.")
+    given = weights.input
+    if init == "imagenet":
+        given = given or CONVENTIONS["imagenet"]  # the experiment says so where the file does not
+        if given != CONVENTIONS["imagenet"]:
+            raise SimipuError(
+                f"{file}: was made on {_described(given)}, which is not ImageNet's convention; set init to "
+                "`checkpoint` to start from it."
+            )
+    if given != expected and not allow_input_mismatch:
+        made = f"was made on {_described(given)}" if given else "does not tell its input convention"
+        mend = "set the stage's `input` to the same" if given else "state it with `simipu weights import --input`"
+        raise SimipuError(
+            f"{file}: {made}, but the stage shows {_described(expected)}; {mend}, or, for fine-tuning alone, "
+            "finetune.allow_input_mismatch to accept that."
+        )
+    encoder.load_state_dict(weights.tensors)
+
+
+def pin(init_file: str) -> str:
+    """The absolute path of a weights file and its sha256: an `init_file` that stands for this content alone.
+
+    Raises:
+        SimipuError: no such file.
+    """
+    file = _checked(init_file)
+    return f"{file.absolute()}#{sha256_file(file)}"
+
+
+def _checked(init_file: str) -> Path:
+    pinned = _PINNED.fullmatch(init_file)
+    file = Path(pinned["file"] if pinned else init_file)
+    if not file.is_file():
+        raise SimipuError(f"{file}: no such weights file; set init_file to one.")
+    if pinned and sha256_file(file) != pinned["sha256"]:
+        raise SimipuError(f"{file}: changed since the run was submitted; submit the run again.")
+    return file
+
+
+def _imagenet_file(name: str) -> Path:
+    """ImageNet V1 weights of torchvision, as timm keeps them; from the cache, or downloaded once."""
+    repository, file = f"timm/{name}.tv_in1k", "model.safetensors"
+    if isinstance(cached := try_to_load_from_cache(repository, file), str):
+        return Path(cached)
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file), timeout=_TIMEOUT_S)  # fails at once, unlike the download
+        return Path(hf_hub_download(repository, file))
+    except Exception as error:  # whatever the network library raises
+        reason = str(error).strip().split("\n")[0]
+        raise SimipuError(
+            f"ImageNet weights of {name} cannot be downloaded ({reason}); set init_file to a file of them, such as "
+            f"torchvision's {name}-*.pth."
+        ) from error
+
+
+def _described(convention: InputConfig) -> str:
+    return f"{convention.channels} input with mean {convention.mean} and std {convention.std}"
