@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,11 +13,12 @@ from simipu_core.data.images import check_depth, check_image
 from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import check_format
 from simipu_core.data.sources import Frame, Rejected
+from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.errors import SimipuError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
-POINT_BYTES = 16
 
 Row = dict[str, Any]
 
@@ -48,29 +48,17 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         data = _read(file, row, "image", root)
         row["height"], row["width"] = check_image(data)
         if frame.points:
-            file = frame.points
-            row["num_points"] = check_scan(_read(file, row, "points", root))
+            scan = read_scan(frame.points, frame.source)
+            row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
+            row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
             check_depth(_read(file, row, "depth", root), (row["height"], row["width"]))
+    except BrokenFrameError as error:
+        return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
     return row
-
-
-def check_scan(data: bytes) -> int:
-    """Check the bytes of a float32 N×4 scan; return N.
-
-    Raises:
-        SimipuError: what is wrong with it.
-    """
-    if not data:
-        raise SimipuError("empty (0 bytes)")
-    if len(data) % POINT_BYTES:
-        raise SimipuError(f"truncated ({len(data)} bytes are no whole number of {POINT_BYTES}-byte points)")
-    if bad := int((~np.isfinite(np.frombuffer(data, "<f4").reshape(-1, 4))).any(axis=1).sum()):
-        raise SimipuError(f"has {bad} points that are not finite numbers")
-    return len(data) // POINT_BYTES
 
 
 def check_broken_share(broken: list[Rejected], total: int, largest: float, setting: str, root: Path) -> None:
@@ -122,10 +110,7 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
 
 
 def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise SimipuError(f"cannot be read ({error.strerror})") from None
+    data = read_bytes(file)
     row[kind] = _relative(file, root)
     row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
     return data

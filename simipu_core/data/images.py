@@ -3,6 +3,7 @@
 Every function that reads bytes raises SimipuError with a reason to be put after the file's name.
 """
 
+import io
 import struct
 import zlib
 from typing import Any
@@ -16,6 +17,7 @@ from simipu_core.errors import SimipuError
 JPEG_QUALITY = 95
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_NPY = b"\x93NUMPY"
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -42,15 +44,39 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG file to (H, W, 3) uint8 RGB, as stored (an orientation tag is not applied).
+    """Decode a PNG or JPEG file, or :func:`encode_raw`'s bytes, to (H, W, 3) uint8 RGB.
+
+    Pixels are as stored: an orientation tag is not applied.
 
     Raises:
         SimipuError: not decodable.
     """
+    if data.startswith(_NPY):
+        return _decode_raw(data, np.uint8, 3)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR) if data else None
     if image is None:
         raise SimipuError("cannot be decoded as an image")
     return np.asarray(image, np.uint8)
+
+
+def encode_raw(pixels: NDArray[Any]) -> bytes:
+    """Pixels as NumPy's own file format, which says their shape and type."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _decode_raw(data: bytes, dtype: type[np.generic], num_axes: int) -> NDArray[Any]:
+    try:
+        header = io.BytesIO(data)
+        np.lib.format.read_magic(header)
+        shape, is_fortran, stored = np.lib.format.read_array_header_1_0(header)
+        pixels = np.frombuffer(data, stored, offset=header.tell()).reshape(shape).copy()
+    except (ValueError, TypeError) as error:
+        raise SimipuError(f"damaged raw pixels ({' '.join(str(error).split())})") from None
+    if stored != dtype or pixels.ndim != num_axes or is_fortran:
+        raise SimipuError(f"raw pixels of {stored} with {pixels.ndim} axes, not {np.dtype(dtype)} with {num_axes}")
+    return pixels
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
@@ -72,11 +98,13 @@ def decode_depth(data: bytes, scale: float) -> NDArray[np.float32]:
 
 
 def depth_values(data: bytes) -> NDArray[np.uint16]:
-    """Decode a 16-bit depth PNG to its (H, W) uint16 values.
+    """Decode a 16-bit depth PNG, or :func:`encode_raw`'s bytes, to its (H, W) uint16 values.
 
     Raises:
         SimipuError: not decodable, or not one channel of 16 bits.
     """
+    if data.startswith(_NPY):
+        return _decode_raw(data, np.uint16, 2)
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if values is None:
         raise SimipuError("cannot be decoded as a depth PNG")

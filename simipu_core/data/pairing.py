@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row
-from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg
+from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_raw
 from simipu_core.data.sources import Rejected
+from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
 
@@ -29,12 +31,6 @@ class Packed:
     """LiDAR points in the image, or pixels with depth."""
     histogram: NDArray[np.int64] | None = None
     """Number of pixels by 16-bit depth value, (65536,); only of depth rows that train."""
-
-
-class _UnusableError(Exception):
-    def __init__(self, file: str, reason: str) -> None:
-        super().__init__(reason)
-        self.file = file
 
 
 def pack_pair(root: Path, config: PairConfig, frame: Row) -> Packed | Rejected:
@@ -59,8 +55,8 @@ def pack_pair(root: Path, config: PairConfig, frame: Row) -> Packed | Rejected:
             "share_occluded": 1 - float(seen.mean()),
         }
         return Packed(row, frame["split"], len(points))
-    except _UnusableError as error:
-        return Rejected(frame["sample_id"], frame["sequence"], root / error.file, str(error))
+    except BrokenFrameError as error:
+        return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
 
 def pack_depth(root: Path, config: PairConfig, official: str, frame: Row) -> Packed | Rejected:
@@ -83,14 +79,14 @@ def pack_depth(root: Path, config: PairConfig, official: str, frame: Row) -> Pac
         values = depth_values(data)
         row = {
             **_image_columns(root, config, frame),
-            "depth": data,
+            "depth": encode_raw(values) if config.image_encoding == "raw" else data,
             "depth_scale": scale,
             "depth_origin": origin,
         }
         histogram = np.bincount(values.ravel(), minlength=1 << 16) if frame["split"] == "train" else None
         return Packed(row, frame["split"], int(np.count_nonzero(values)), histogram)
-    except _UnusableError as error:
-        return Rejected(frame["sample_id"], frame["sequence"], root / error.file, str(error))
+    except BrokenFrameError as error:
+        return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
 
 def depth_map(uv: NDArray[np.floating], depth: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
@@ -123,25 +119,27 @@ def _points_in_image(
     root: Path, config: PairConfig, frame: Row
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], int]:
     """Points (N, 4) inside the frustum, their pixels (N, 2) and depths (N,), and the size of the whole scan."""
-    _check_sync(config, frame)
-    points = np.frombuffer(_read(root, frame, "points"), "<f4").reshape(-1, 4)
+    _check_sync(root, config, frame)
+    scan = read_scan(root / frame["points"], frame["source"])
+    _check_unchanged(root, frame, "points", scan.sha256)
+    points = scan.points
     uv, depth = project(points[:, :3], frame["lidar_to_camera"], frame["intrinsics"])
     inside = in_image(uv, depth, frame["height"], frame["width"], config.depth_range)
     if (found := int(inside.sum())) < config.min_points:
-        raise _UnusableError(
-            frame["points"],
+        raise BrokenFrameError(
+            root / frame["points"],
             f"has {found} of its {len(points)} points in the image, fewer than pair.min_points={config.min_points}",
         )
     return points[inside], uv[inside], depth[inside], len(points)
 
 
-def _check_sync(config: PairConfig, frame: Row) -> None:
+def _check_sync(root: Path, config: PairConfig, frame: Row) -> None:
     if frame["timestamp_us"] is None or frame["points_timestamp_us"] is None:
         return
     apart = abs(frame["timestamp_us"] - frame["points_timestamp_us"]) / 1000
     if apart > config.max_sync_ms:
         reason = f"was taken {apart:.0f} ms from its image, more than pair.max_sync_ms={config.max_sync_ms:g}"
-        raise _UnusableError(frame["points"], reason)
+        raise BrokenFrameError(root / frame["points"], reason)
 
 
 def _visible(uv: NDArray[np.float64], depth: NDArray[np.float64], config: PairConfig, frame: Row) -> NDArray[np.bool_]:
@@ -153,16 +151,19 @@ def _image_columns(root: Path, config: PairConfig, frame: Row) -> dict[str, Any]
     image = _read(root, frame, "image")
     if config.image_encoding == "jpeg":
         image = encode_jpeg(decode_image(image))
+    elif config.image_encoding == "raw":
+        image = encode_raw(decode_image(image))
     names = ("sample_id", "source", "sequence", "timestamp_us", "height", "width", "intrinsics")
     return {**{name: frame[name] for name in names}, "image": image}
 
 
 def _read(root: Path, frame: Row, kind: str) -> bytes:
     """Bytes of a catalogued file, which must be those that ingest checked."""
-    try:
-        data = root.joinpath(frame[kind]).read_bytes()
-    except OSError as error:
-        raise _UnusableError(frame[kind], f"cannot be read ({error.strerror})") from None
-    if hashlib.sha256(data).hexdigest() != frame[f"{kind}_sha256"]:
-        raise _UnusableError(frame[kind], "changed since it was ingested")
+    data = read_bytes(root / frame[kind])
+    _check_unchanged(root, frame, kind, hashlib.sha256(data).hexdigest())
     return data
+
+
+def _check_unchanged(root: Path, frame: Row, kind: str, sha256: str) -> None:
+    if sha256 != frame[f"{kind}_sha256"]:
+        raise BrokenFrameError(root / frame[kind], "changed since it was ingested")

@@ -26,11 +26,11 @@ CATALOGUE = _schema(
         pa.field("split", _DICTIONARY, nullable=False),  # train or eval
         pa.field("timestamp_us", pa.int64()),  # of the image; null where the source has none
         pa.field("points_timestamp_us", pa.int64()),
-        pa.field("image", pa.string(), nullable=False),  # paths are relative to the catalogue's root
+        pa.field("image", pa.string(), nullable=False),  # path below the root, or file.parquet#record
         pa.field("image_sha256", pa.string(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
-        pa.field("points", pa.string()),  # float32 N×4 file; null where the source has no scan
+        pa.field("points", pa.string()),  # in the source's own format; null where it has no scan
         pa.field("points_sha256", pa.string()),
         pa.field("num_points", pa.int32()),
         pa.field("depth", pa.string()),  # 16-bit PNG; null where the source has no ground truth

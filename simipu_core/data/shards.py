@@ -46,9 +46,20 @@ class ShardWriter:
         schema: one of `simipu_core.data.schema`.
         rows_per_group: rows of one row group.
         shard_mb: a new file is begun once this much was written, megabytes.
+        compress: compress pages with LZ4, which is worth it where images are stored as raw pixels.
     """
 
-    def __init__(self, folder: Path, prefix: str, schema: pa.Schema, *, rows_per_group: int, shard_mb: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        schema: pa.Schema,
+        *,
+        rows_per_group: int,
+        shard_mb: int,
+        compress: bool = False,
+    ) -> None:
+        self._compression = "lz4" if compress else "none"
         self._folder, self._prefix, self._schema = folder, prefix, schema
         self._rows_per_group, self._shard_bytes = rows_per_group, shard_mb * 1_000_000
         self._rows: list[Mapping[str, Any]] = []
@@ -81,7 +92,7 @@ class ShardWriter:
         return pq.ParquetWriter(
             path,
             self._schema,
-            compression="none",
+            compression=self._compression,
             use_dictionary=[field.name for field in self._schema if pa.types.is_dictionary(field.type)],
             write_statistics=["sample_id"],
         )

@@ -18,6 +18,9 @@ from simipu_core.tracking.run import Run, SilentRun
 SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
+_WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
+_LICENCES = {"nyu": "NYU Depth v2 (no licence stated)", "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+
 
 def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
     """Validate the frames of a source and write the catalogue (``frames.parquet``, ``rejected.json``).
@@ -91,4 +94,4 @@ def _licence(source: SourceConfig, folder: Path) -> str:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
         except (ValueError, KeyError, TypeError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
-    return "NYU Depth v2 (no licence stated)" if source.kind == "nyu" else "CC BY-NC-SA 3.0 (KITTI)"
+    return _LICENCES.get(source.kind, "CC BY-NC-SA 3.0 (KITTI)")

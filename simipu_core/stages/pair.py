@@ -135,7 +135,14 @@ def _write(
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(
-                ShardWriter(folder, prefix, schema, rows_per_group=config.rows_per_group, shard_mb=config.shard_mb)
+                ShardWriter(
+                    folder,
+                    prefix,
+                    schema,
+                    rows_per_group=config.rows_per_group,
+                    shard_mb=config.shard_mb,
+                    compress=config.image_encoding == "raw",
+                )
             )
             for split, prefix in _SPLITS[target].items()
         }

@@ -16,8 +16,8 @@ _SHIFTS = (
 _CAMERA_AXES = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
 
 
-def _rotation(x: float, y: float, z: float) -> Floats:
-    """Rotate about x, then y, then z."""
+def rotation(x: float, y: float, z: float) -> Floats:
+    """(3, 3) rotation about x, then y, then z, radians."""
     cx, sx, cy, sy, cz, sz = np.cos(x), np.sin(x), np.cos(y), np.sin(y), np.cos(z), np.sin(z)
     return np.asarray(
         np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
@@ -26,10 +26,10 @@ def _rotation(x: float, y: float, z: float) -> Floats:
     )
 
 
-_RECTIFY = _rotation(0.004, -0.0075, -0.0098)
-_VELO_ROTATION = _rotation(-0.0146, -0.0006, -0.0075) @ _CAMERA_AXES
+_RECTIFY = rotation(0.004, -0.0075, -0.0098)
+_VELO_ROTATION = rotation(-0.0146, -0.0006, -0.0075) @ _CAMERA_AXES
 _VELO_SHIFT = np.array([-0.004, -0.076, -0.272])
-_IMU_ROTATION = _rotation(0.0148, 0.002, -0.0008)
+_IMU_ROTATION = rotation(0.0148, 0.002, -0.0008)
 _IMU_SHIFT = np.array([-0.81, 0.32, -0.8])
 
 

@@ -56,8 +56,8 @@ class Street:
         solids = join([self.still, *moved]).near(float(pose[0, 3]), float(pose[1, 3]), _FAR)
         return Scene(solids, self.light, self.road.texture), pose
 
-    def pose(self, frame: int) -> Floats:
-        """(4, 4) float64 sensor_to_world at a frame."""
+    def pose(self, frame: float) -> Floats:
+        """(4, 4) float64 sensor_to_world at a frame, or between frames."""
         time = frame * FRAME_SECONDS
         x, y, heading = self.road.place(self.ego_speed * time, self.ego_offset)
         yaw, pitch, roll = (

@@ -12,7 +12,7 @@ import numpy as np
 from simipu_core.config import SyntheticConfig
 from simipu_core.files import new_folder
 from simipu_core.parallel import map_frames
-from simipu_core.synthetic import writers
+from simipu_core.synthetic import waymo, writers
 from simipu_core.synthetic.calibration import object_calibration, object_camera, raw_calibration, raw_camera
 from simipu_core.synthetic.lidar import scan
 from simipu_core.synthetic.render import Lens, render_depth, render_image
@@ -32,11 +32,12 @@ class Part(IntEnum):
     DRIVE = 1
     ROOM = 2
     CLOCK = 3
+    WAYMO = 4
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame of a street, or one room."""
+    """One frame of a street, one room, or one Waymo segment."""
 
     part: Part
     index: int
@@ -44,7 +45,7 @@ class Job:
 
 
 def synthesize(config: SyntheticConfig, out: Path, workers: int | None = None) -> None:
-    """Render a world of streets and rooms to KITTI and NYU files.
+    """Render a world of streets and rooms to KITTI, NYU and Waymo files.
 
     The files depend on the configuration alone, not on the number of workers. The folder `out` appears, whole, at
     the end.
@@ -75,6 +76,12 @@ def drive_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of a drive, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.DRIVE, index])
     return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
+
+
+def segment_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
+    """The street of a Waymo segment, and its camera's lens."""
+    rng = np.random.default_rng([config.seed, Part.WAYMO, index])
+    return make_street(rng, config.waymo_frames), _lens(rng, config.image_size)
 
 
 def _lens(rng: np.random.Generator, size: tuple[int, int]) -> Lens:
@@ -117,7 +124,10 @@ def _lay_out(config: SyntheticConfig, root: Path) -> list[Job]:
     for room in range(config.rooms):
         _room_folder(root, room).mkdir(parents=True)
         jobs.append(Job(Part.ROOM, room))
-    return jobs
+    if config.waymo_segments:
+        for name in waymo.SCHEMAS:
+            (_waymo_folder(root) / name).mkdir(parents=True)
+    return jobs + [Job(Part.WAYMO, index) for index in range(config.waymo_segments)]
 
 
 def _drive_folders(root: Path, drive: int) -> tuple[Path, Path]:
@@ -133,8 +143,18 @@ def _room_folder(root: Path, room: int) -> Path:
     return root / "nyu" / "official_splits" / "test" / name if room % 3 == 2 else root / "nyu" / name
 
 
+def _waymo_folder(root: Path) -> Path:
+    return root / "waymo" / "training"
+
+
 def _render(config: SyntheticConfig, root: Path, job: Job) -> None:
-    {Part.OBJECT: _render_object, Part.DRIVE: _render_drive, Part.ROOM: _render_room}[job.part](config, root, job)
+    parts = {
+        Part.OBJECT: _render_object,
+        Part.DRIVE: _render_drive,
+        Part.ROOM: _render_room,
+        Part.WAYMO: _render_segment,
+    }
+    parts[job.part](config, root, job)
 
 
 def _render_object(config: SyntheticConfig, root: Path, job: Job) -> None:
@@ -169,3 +189,17 @@ def _render_room(config: SyntheticConfig, root: Path, job: Job) -> None:
         lens = _lens(rng, camera.size)
         writers.write_image(folder / f"rgb_{view:05d}.jpg", render_image(scene, camera, pose, lens, rng))
         writers.write_depth(folder / f"sync_depth_{view:05d}.png", render_depth(scene, camera, pose), 1000)
+
+
+def _render_segment(config: SyntheticConfig, root: Path, job: Job) -> None:
+    street, lens = segment_scene(config, job.index)
+    waymo.write_segment(
+        _waymo_folder(root),
+        job.index,
+        street,
+        lens,
+        _frame_rng(config, job),
+        frames=config.waymo_frames,
+        image_size=config.image_size,
+        num_rays=config.lidar_points,
+    )

@@ -9,8 +9,10 @@ from simipu_core.data.images import (
     check_image,
     decode_depth,
     decode_image,
+    depth_values,
     encode_depth,
     encode_jpeg,
+    encode_raw,
     image_size,
 )
 from simipu_core.errors import SimipuError
@@ -33,6 +35,35 @@ def test_decodes_to_rgb() -> None:
 def test_jpeg_keeps_colours_and_size() -> None:
     image = np.full((16, 24, 3), (200, 100, 30), np.uint8)
     assert np.abs(decode_image(encode_jpeg(image)).astype(int) - image).max() <= 3
+
+
+def test_raw_pixels_come_back_as_they_were() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (7, 9, 3), np.uint8)[:, ::-1]
+    np.testing.assert_array_equal(decode_image(encode_raw(image)), image)
+    depth = rng.integers(0, 1 << 16, (7, 9), np.uint16)
+    np.testing.assert_array_equal(depth_values(encode_raw(depth)), depth)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encode_raw(np.zeros((4, 5), np.uint16)), "raw pixels of uint16 with 2 axes, not uint8 with 3"),
+        (encode_raw(np.zeros((4, 5, 3), np.uint8))[:-1], "damaged raw pixels"),
+        (encode_raw(np.zeros((4, 5, 3), np.uint8))[:20], "damaged raw pixels"),
+        (b"\x93NUMPY\x01\x00", "damaged raw pixels"),
+        (encode_raw(np.asfortranarray(np.zeros((4, 5, 3), np.uint8))).replace(b"False", b"True "), "raw pixels of"),
+    ],
+)
+def test_damaged_or_other_raw_pixels_are_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(SimipuError, match=reason):
+        decode_image(data)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_after_the_raw_mark_do_harm(data: bytes) -> None:
+    with pytest.raises(SimipuError):
+        decode_image(b"\x93NUMPY" + data)
 
 
 def test_an_orientation_tag_does_not_turn_the_camera() -> None:

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simipu_core.data.catalogue import check_scan
 from simipu_core.data.pairing import depth_map
+from simipu_core.data.sources.scans import parse_points
 from simipu_core.errors import SimipuError
 from simipu_core.stages.pair import median_depth
 
@@ -40,8 +40,8 @@ def test_median_depth_equals_that_of_all_pixels(near: list[int], far: list[int])
 )
 def test_a_damaged_scan_is_found_with_its_reason(data: bytes, reason: str) -> None:
     with pytest.raises(SimipuError, match=reason):
-        check_scan(data)
+        parse_points(data)
 
 
 def test_a_sound_scan_is_counted() -> None:
-    assert check_scan(bytes(48)) == 3
+    assert parse_points(bytes(48)).shape == (3, 4)

@@ -38,11 +38,12 @@ def depth_row(index: int) -> dict[str, Any]:
 
 def write_pairs(out: Path, count: int, rows_per_group: int = 4, shard_mb: int = 1) -> Path:
     kind: Kind = "pairs"
-    with write_artifact(out, kind, inputs={}, parameters={}, licence="none") as draft:
-        settings = {"rows_per_group": rows_per_group, "shard_mb": shard_mb}
-        with ShardWriter(draft.path, "pairs", PAIRS, **settings) as writer:
-            for index in range(count):
-                writer.write(pairs_row(index))
+    with (
+        write_artifact(out, kind, inputs={}, parameters={}, licence="none") as draft,
+        ShardWriter(draft.path, "pairs", PAIRS, rows_per_group=rows_per_group, shard_mb=shard_mb) as writer,
+    ):
+        for index in range(count):
+            writer.write(pairs_row(index))
     return out
 
 

@@ -1,25 +1,27 @@
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
 
 from simipu_core.config import SourceConfig
 from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
 from simipu_core.data.sources.nyu import INTRINSICS
+from simipu_core.data.sources.reading import read_scan
 from simipu_core.errors import SimipuError
 from tests.data import files
 
-Kind = Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu"]
+Kind = Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"]
 OTHER_DRIVE = "2011_09_28_drive_0002_sync"
 
 
-def listing(root: Path, kind: Kind, **settings: bool) -> list[Frame | Rejected]:
+def listing(root: Path, kind: Kind, **settings: object) -> list[Frame | Rejected]:
     return list_frames(SourceConfig.model_validate({"kind": kind, **settings}), root)
 
 
-def sound(root: Path, kind: Kind, **settings: bool) -> list[Frame]:
+def sound(root: Path, kind: Kind, **settings: object) -> list[Frame]:
     found = listing(root, kind, **settings)
     assert not [each for each in found if isinstance(each, Rejected)]
     return [each for each in found if isinstance(each, Frame)]
@@ -76,6 +78,85 @@ def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str |
     calib.unlink() if text is None else files.write(calib, text)
     file = "kitti_object/training/calib/000001.txt"
     assert broken(tmp_path, "kitti_object") == [("kitti_object/000001", file, reason)]
+
+
+def kitti_halves(root: Path) -> Path:
+    """Six training frames of which three are listed, one of them lost, and two of testing/."""
+    layout = files.kitti_object(root, 6).parent
+    files.kitti_object(root / "more", 2).rename(layout / "testing")
+    files.write(layout / "ImageSets/train.txt", "000000\n000003\n000009\n")
+    return layout
+
+
+def test_kitti_object_frame_sets(tmp_path: Path) -> None:
+    kitti_halves(tmp_path)
+    assert len(sound(tmp_path, "kitti_object")) == 6
+    half = ["kitti_object/000000", "kitti_object/000003", "kitti_object/000009"]
+    listed = listing(tmp_path, "kitti_object", frames="train_half")
+    assert [frame.sample_id for frame in listed] == half
+    assert [frame.reason for frame in listed if isinstance(frame, Rejected)] == ["the image is missing"]
+    union = listing(tmp_path, "kitti_object", frames="train_half_and_testing")
+    testing = ["kitti_object/testing/000000", "kitti_object/testing/000001"]
+    assert [frame.sample_id for frame in union] == [*half, *testing]
+    last = union[-1]
+    assert isinstance(last, Frame)
+    assert last.image == tmp_path / "kitti_object/testing/image_2/000001.png"
+
+
+def test_frame_sets_say_what_is_missing(tmp_path: Path) -> None:
+    layout = kitti_halves(tmp_path)
+    (layout / "testing").rename(layout / "elsewhere")
+    with pytest.raises(SimipuError, match=r"testing: no such folder; download KITTI's testing images"):
+        listing(tmp_path, "kitti_object", frames="train_half_and_testing")
+    (layout / "ImageSets/train.txt").unlink()
+    with pytest.raises(SimipuError, match=r"ImageSets/train.txt: cannot be read; .* 3,712 .*MMDetection3D"):
+        listing(tmp_path, "kitti_object", frames="train_half")
+
+
+def waymo_kitti(root: Path) -> Path:
+    """Two training frames of a conversion, seen by cameras 0 and 3, and one validation frame."""
+    training = root / "waymo_kitti/training"
+    calibration = "".join(
+        files.line(f"P{camera}", np.hstack((files.P2[:, :3] + 10 * camera * np.eye(3, 3, 2), np.zeros((3, 1)))))
+        + files.line(f"Tr_velo_to_cam_{camera}", files.VELO_TO_CAM)
+        for camera in range(5)
+    )
+    for index, stem in enumerate(("0123000", "0124007", "1000000")):
+        for camera in (0, 3):
+            files.write(training / f"image_{camera}/{stem}.png", files.image(index))
+        points = np.column_stack((files.scan(index)[:, :3], files.scan(index)[:, 3:] * 1000, np.zeros((800, 2))))
+        files.write(training / f"velodyne/{stem}.bin", points.astype("<f4").tobytes())
+        files.write(training / f"calib/{stem}.txt", calibration + files.line("R0_rect", np.eye(3)))
+    return training
+
+
+@pytest.mark.parametrize(("camera", "index"), [("front", 0), ("side_left", 3)])
+def test_waymo_kitti_reads_its_training_ids_of_one_camera(tmp_path: Path, camera: str, index: int) -> None:
+    training = waymo_kitti(tmp_path)
+    frames = sound(tmp_path, "waymo_kitti", camera=camera)
+    assert [frame.sample_id for frame in frames] == ["waymo_kitti/0123000", "waymo_kitti/0124007"]
+    assert [frame.sequence for frame in frames] == ["0123", "0124"]
+    assert frames[1].image == training / f"image_{index}/0124007.png"
+    assert frames[0].intrinsics[2] == files.P2[0, 2] + 10 * index
+    assert frames[0].lidar_to_camera == pytest.approx(files.homogeneous(files.VELO_TO_CAM).ravel().tolist())
+
+
+def test_waymo_kitti_scans_are_six_floats_a_point(tmp_path: Path) -> None:
+    waymo_kitti(tmp_path)
+    frame = sound(tmp_path, "waymo_kitti")[0]
+    assert frame.points is not None
+    points = read_scan(frame.points, frame.source).points
+    np.testing.assert_array_equal(points[:, :3], files.scan(0)[:, :3])
+    np.testing.assert_allclose(points[:, 3], np.tanh(files.scan(0)[:, 3] * 1000), rtol=1e-6)
+    files.write(frame.points, bytes(25))
+    with pytest.raises(BrokenFrameError, match=r"truncated \(25 bytes are no whole number of 24-byte points"):
+        read_scan(frame.points, frame.source)
+
+
+def test_every_keeps_each_so_many_th_frame(tmp_path: Path) -> None:
+    files.kitti_raw(tmp_path, {files.DRIVE: range(4), OTHER_DRIVE: range(3)})
+    stems = [frame.sample_id[-12:] for frame in listing(tmp_path, "kitti_raw", every=3)]
+    assert stems == ["c/0000000000", "c/0000000003", "c/0000000002"]
 
 
 @pytest.mark.parametrize("at", ["", "kitti_raw"])
@@ -196,7 +277,7 @@ def test_kitti_reads_both_layouts_or_only_drives(tmp_path: Path) -> None:
     assert len(sound(tmp_path, "kitti", drives_only=True)) == 3
 
 
-@pytest.mark.parametrize("kind", ["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu"])
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path, kind: Kind) -> None:
     with pytest.raises(SimipuError, match=rf"holds no {kind} frames \(looked for .*; set `root`"):
         listing(tmp_path, kind)

@@ -11,11 +11,12 @@ import pytest
 
 from simipu_core import storage
 from simipu_core.artifacts import read_manifest, sha256_file
-from simipu_core.config import SourceConfig
+from simipu_core.config import SourceConfig, SyntheticConfig
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.schema import CATALOGUE
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
+from simipu_core.synthetic import synthesize
 from simipu_core.tracking.run import SilentRun
 from tests.data import files
 
@@ -66,6 +67,18 @@ def test_frames_without_scans_are_read_back(tmp_path: Path) -> None:
         ("train", 1000, None, None),
     ]
     assert manifest.licence == "NYU Depth v2 (no licence stated)"
+
+
+def test_waymo_brings_its_own_licence(tmp_path: Path) -> None:
+    config = SyntheticConfig(
+        object_frames=0, drives=0, waymo_segments=1, waymo_frames=2, image_size=(32, 48), lidar_points=640
+    )
+    synthesize(config, tmp_path / "raw", workers=0)
+    assert (
+        ingest(source(tmp_path / "raw", kind="waymo"), tmp_path / "made").licence == "generated data, no restrictions"
+    )
+    (tmp_path / "raw/synthetic.json").unlink()
+    assert "Waymo" in ingest(source(tmp_path / "raw", kind="waymo"), tmp_path / "real").licence
 
 
 def test_the_digest_depends_on_content_not_on_place(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from simipu_core.artifacts import Manifest
 from simipu_core.config import PairConfig, SourceConfig
-from simipu_core.data.images import decode_depth, decode_image, image_size
+from simipu_core.data.images import decode_depth, decode_image, depth_values, image_size
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
@@ -53,6 +53,19 @@ def test_pairs_hold_the_image_and_the_points_in_its_frustum(tmp_path: Path) -> N
     assert manifest.counts["frames"] == 3
     assert manifest.counts["mean_points_in_image"] == np.mean([len(expected_points(index)) for index in range(3)])
     assert manifest.licence == "CC BY-NC-SA 3.0 (KITTI)"
+
+
+def test_raw_encoding_is_lossless(tmp_path: Path) -> None:
+    files.kitti_object(tmp_path / "raw", 3)
+    catalogue(tmp_path, split="within_sequence")
+    for encoding in ("source", "raw"):
+        pack(tmp_path, "depth", f"out_{encoding}", image_encoding=encoding, depth_from="projected_lidar")
+    source, raw = (Shards(tmp_path / name, "depth", "train") for name in ("out_source", "out_raw"))
+    for index in range(len(source)):
+        ours, theirs = raw.row(index), source.row(index)
+        assert ours["image"] != theirs["image"]
+        np.testing.assert_array_equal(decode_image(ours["image"]), decode_image(theirs["image"]))
+        np.testing.assert_array_equal(depth_values(ours["depth"]), depth_values(theirs["depth"]))
 
 
 def test_jpeg_encoding_keeps_size_and_look(tmp_path: Path) -> None:

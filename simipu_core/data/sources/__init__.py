@@ -1,41 +1,69 @@
-"""Readers of public file layouts, one file a layout; each has ``find(root)`` and ``frames(folder)``."""
+"""Readers of public file layouts, one file a layout; each has ``find(root)`` and ``frames(folder, …)``."""
 
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from simipu_core.config import SourceConfig
-from simipu_core.data.sources import kitti, kitti_depth, kitti_object, kitti_raw, nyu
+from simipu_core.data.sources import kitti, kitti_depth, kitti_object, kitti_raw, nyu, waymo, waymo_kitti
 from simipu_core.data.sources.base import Frame, Listing, Rejected
 from simipu_core.errors import SimipuError
 
 __all__ = ["Frame", "Rejected", "list_frames"]
 
-_EXPECTED = {
-    "kitti": "kitti_object/training/image_2 or kitti_raw/<date>/<drive>_sync/image_02",
-    "kitti_object": "kitti_object/training/image_2",
-    "kitti_raw": "kitti_raw/<date>/<drive>_sync/image_02",
-    "kitti_depth": "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw",
-    "nyu": "nyu/<scene>/rgb_*.jpg",
+
+class _Layout(NamedTuple):
+    expected: str
+    find: Callable[[Path], Path | None]
+    frames: Callable[[Path, SourceConfig], Listing]
+
+
+_LAYOUTS = {
+    "kitti": _Layout(
+        "kitti_object/training/image_2 or kitti_raw/<date>/<drive>_sync/image_02",
+        lambda root: root,
+        lambda folder, source: kitti.frames(folder, source.drives_only),
+    ),
+    "kitti_object": _Layout(
+        "kitti_object/training/image_2",
+        kitti_object.find,
+        lambda folder, source: kitti_object.frames(folder, source.frames),
+    ),
+    "kitti_raw": _Layout(
+        "kitti_raw/<date>/<drive>_sync/image_02", kitti_raw.find, lambda folder, _: kitti_raw.frames(folder)
+    ),
+    "kitti_depth": _Layout(
+        "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw",
+        kitti_depth.find,
+        lambda folder, _: kitti_depth.frames(folder),
+    ),
+    "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, _: nyu.frames(folder)),
+    "waymo": _Layout(
+        "waymo/[training/]camera_image/<segment>.parquet",
+        waymo.find,
+        lambda folder, source: waymo.frames(folder, source.camera),
+    ),
+    "waymo_kitti": _Layout(
+        "waymo_kitti/training/image_0",
+        waymo_kitti.find,
+        lambda folder, source: waymo_kitti.frames(folder, source.camera),
+    ),
 }
 
 
 def list_frames(source: SourceConfig, root: Path) -> list[Frame | Rejected]:
-    """All frames of a source, complete or broken, without opening images and scans.
+    """The frames that a source's settings name, complete or broken, without opening images and scans.
 
     Raises:
         SimipuError: the root does not hold the layout, or no frame.
     """
-    found = list(_listing(source, root))
+    layout = _LAYOUTS[source.kind]
+    folder = layout.find(root)
+    found = list(islice(layout.frames(folder, source), 0, None, source.every)) if folder else []
     if not found:
         raise SimipuError(
-            f"{root}: holds no {source.kind} frames (looked for {_EXPECTED[source.kind]}); "
+            f"{root}: holds no {source.kind} frames (looked for {layout.expected}); "
             "set `root` of pretrain_data or depth_data to the folder that holds them."
         )
     return found
-
-
-def _listing(source: SourceConfig, root: Path) -> Listing:
-    if source.kind == "kitti":
-        return kitti.frames(root, source.drives_only)
-    layout = {"kitti_object": kitti_object, "kitti_raw": kitti_raw, "kitti_depth": kitti_depth, "nyu": nyu}[source.kind]
-    folder = layout.find(root)
-    return layout.frames(folder) if folder else iter(())

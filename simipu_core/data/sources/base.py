@@ -20,10 +20,11 @@ class Frame:
     sequence: str
     """Drive, scene folder, or the source's name where frames are independent."""
     image: Path
+    """A file, or a record in a component, which `sources.reading` understands; so are `points`."""
     intrinsics: tuple[float, ...]
     """3×3 row-major, camera metres to pixels."""
     points: Path | None = None
-    """Float32 N×4 file: x y z metres, reflectance 0-1."""
+    """Scan in the source's own format."""
     lidar_to_camera: tuple[float, ...] | None = None
     """4×4 row-major, sensor frame to camera frame, metres."""
     depth: Path | None = None

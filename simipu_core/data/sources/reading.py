@@ -1,0 +1,46 @@
+"""What a frame's references stand for: the bytes of a file, a record of a Parquet component, or a scan's points."""
+
+import hashlib
+from pathlib import Path
+
+from simipu_core.data.sources import waymo, waymo_kitti
+from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.sources.scans import Scan, parse_points
+from simipu_core.errors import SimipuError
+
+
+def read_bytes(file: Path) -> bytes:
+    """An image or depth file, as stored.
+
+    Args:
+        file: a file, or a record of a component (``file.parquet#record``).
+
+    Raises:
+        BrokenFrameError: it cannot be read.
+    """
+    if waymo.is_record(file):
+        return waymo.read_image(file)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
+
+
+def read_scan(file: Path, source: str) -> Scan:
+    """The points of a scan.
+
+    Args:
+        file: a file, or a record of a component.
+        source: name of the frame's source, which decides how points are stored.
+
+    Raises:
+        BrokenFrameError: it cannot be read or holds no sound points.
+    """
+    if source == waymo.NAME:
+        return waymo.read_scan(file)
+    data = read_bytes(file)
+    try:
+        points = waymo_kitti.parse(data) if source == waymo_kitti.NAME else parse_points(data)
+    except SimipuError as error:
+        raise BrokenFrameError(file, str(error)) from None
+    return Scan(points, hashlib.sha256(data).hexdigest())
