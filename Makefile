@@ -45,7 +45,7 @@ format: setup-dev ## format the code and mend what can be mended
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 bench: setup ## measure speed; results go to benchmarks/results/
-	@for file in benchmarks/bench_*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit; done
+	@export OMP_NUM_THREADS=1; for file in benchmarks/bench_*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit; done
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
 	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock

@@ -1,0 +1,230 @@
+"""The plan of an experiment: one entry a training stage, and the disk all of it takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simipu_core.config import Experiment, FinetuneConfig, LoopConfig, PretrainConfig
+from simipu_core.config.section import Size
+from simipu_core.data.loader import SampleOrder
+from simipu_core.data.views import resized
+from simipu_core.errors import SimipuError
+from simipu_core.geometry.crops import NYU_CROP, kb_crop
+from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cost
+from simipu_core.planning.frames import Frames, frames
+
+_DRAWS = 256  # batches whose mean image size counts
+_SCRATCH = "kaiming_zero_gamma"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What trains."""
+
+    tflops: float = 400.0
+    """Throughput of one device, 10¹² FLOPs a second."""
+    efficiency: float = 1.0
+    """Share of it that training reaches; 1 where `tflops` is a sustained value."""
+    num: int = 1
+    """Devices that share every batch."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One training stage. Memory is that of one device; FLOPs and time are those of all together."""
+
+    stage: str
+    samples: int
+    """Training samples of one epoch."""
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+    image_size: Size
+    """Height and width of a batch's images as the net sees them; of the mean area where sizes are drawn."""
+    largest_image_size: Size
+    precision: str
+    parameters: int
+    flops_per_step: int
+    activation_bytes: int
+    """Held between forward and backward pass of one part, at the largest image size."""
+    state_bytes: int
+    """Weights, statistics, gradients, optimiser."""
+    flops: int
+    seconds: float
+    checkpoint_bytes: int
+    """Of all that are kept at a time."""
+    result_bytes: int
+    """Weights handed on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment will take."""
+
+    experiment: str
+    stages: list[StagePlan]
+    shard_bytes: dict[str, int]
+    """Of `pairs` and `depth`."""
+    steps: int
+    flops: int
+    seconds: float
+    disk_bytes: int
+    """Shards, results, and the checkpoints of the stage that keeps most; they are removed after it."""
+    notes: list[str]
+    """Where counts come from, and what is assumed."""
+
+
+def plan(
+    experiment: Experiment, device: Device | None = None, *, pairs: Path | None = None, depth: Path | None = None
+) -> Plan:
+    """Count what every training stage takes, without data and without running anything.
+
+    Args:
+        experiment: what is planned.
+        device: what it would run on; one that sustains 400 TFLOP/s by default.
+        pairs: shards or catalogue of the pre-training pairs; None takes counts known beforehand.
+        depth: the same for the depth frames.
+
+    Raises:
+        SimipuError: a count is not known beforehand, a folder holds something else, there are fewer samples than one
+            batch holds, or a batch cannot be shared equally.
+    """
+    device = device or Device()
+    finetune, stages, found = experiment.finetune, [], {}
+    if finetune.needs_pretraining:
+        found["pairs"] = frames(experiment, "pairs", pairs)
+        stages.append(_pretraining(experiment.pretrain, found["pairs"], device))
+    found["depth"] = frames(experiment, "depth", depth)
+    stages.append(_finetuning(finetune, found["depth"], device))
+    if finetune.scratch_control and finetune.init != _SCRATCH:
+        stages.append(replace(stages[-1], stage="control"))
+    shard_bytes = {use: each.shard_bytes for use, each in found.items()}
+    results = sum(stage.result_bytes for stage in stages)
+    return Plan(
+        experiment=experiment.experiment,
+        stages=stages,
+        shard_bytes=shard_bytes,
+        steps=sum(stage.steps for stage in stages),
+        flops=sum(stage.flops for stage in stages),
+        seconds=sum(stage.seconds for stage in stages),
+        disk_bytes=sum(shard_bytes.values()) + results + max(stage.checkpoint_bytes for stage in stages),
+        notes=_notes(experiment, found, device),
+    )
+
+
+def _pretraining(config: PretrainConfig, found: Frames, device: Device) -> StagePlan:
+    part = _part(config, "pretrain", device)
+    mean, largest = padded_sizes(config, found.size, part)
+    return _stage(
+        "pretrain", config, found.train, device, mean, largest, lambda size: pretraining_cost(config, part, size)
+    )
+
+
+def _finetuning(config: FinetuneConfig, found: Frames, device: Device) -> StagePlan:
+    part = _part(config, "finetune", device)
+    depth = _training_crop(config, found.size)
+    image = (max(1, round(depth[0] * config.input_scale)), max(1, round(depth[1] * config.input_scale)))
+    samples = min(found.train, config.max_frames or found.train)
+    return _stage(
+        "finetune", config, samples, device, image, image, lambda size: finetuning_cost(config, part, size, depth)
+    )
+
+
+def _stage(
+    name: str,
+    config: LoopConfig,
+    samples: int,
+    device: Device,
+    mean: Size,
+    largest: Size,
+    cost_of_part: Callable[[Size], StepCost],
+) -> StagePlan:
+    per_epoch = SampleOrder([samples], config.batch_size, config.seed).steps_per_epoch
+    steps = per_epoch * config.epochs
+    cost = cost_of_part(mean)
+    flops = cost.flops * config.accumulate * device.num
+    return StagePlan(
+        stage=name,
+        samples=samples,
+        batch_size=config.batch_size,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        image_size=mean,
+        largest_image_size=largest,
+        precision=config.precision,
+        parameters=cost.parameters,
+        flops_per_step=flops,
+        activation_bytes=(cost if largest == mean else cost_of_part(largest)).activation_bytes,
+        state_bytes=cost.state_bytes,
+        flops=flops * steps,
+        seconds=flops * steps / (1e12 * device.tflops * device.efficiency * device.num),
+        checkpoint_bytes=cost.checkpoint_bytes * config.keep_checkpoints,
+        result_bytes=cost.result_bytes,
+    )
+
+
+def padded_sizes(config: PretrainConfig, frame: Size, part: int) -> tuple[Size, Size]:
+    """Sizes of a padded batch of pre-training images, pixels.
+
+    Args:
+        config: bounds and padding.
+        frame: height and width of the camera's images.
+        part: images padded together.
+
+    Returns:
+        a size of nearly the mean area, and the largest that can be drawn.
+    """
+    image, rng = config.image, np.random.default_rng(0)
+    shape = (_DRAWS, part)
+    bounds = np.stack(
+        [rng.integers(low, high + 1, shape) for low, high in (image.long_side, image.short_side)], axis=-1
+    )
+    drawn = np.array([[resized(*frame, *sides) for sides in batch] for batch in bounds.tolist()]).max(axis=1)
+    padded = _padded(drawn, image.pad_multiple)
+    areas = padded.prod(axis=1)
+    mean = padded[np.abs(areas - areas.mean()).argmin()]
+    largest = _padded(np.array(resized(*frame, image.long_side[1], image.short_side[1])), image.pad_multiple)
+    return (int(mean[0]), int(mean[1])), (int(largest[0]), int(largest[1]))
+
+
+def _padded(sizes: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    return -(-sizes // multiple) * multiple
+
+
+def _training_crop(config: FinetuneConfig, frame: Size) -> Size:
+    augment = config.augment
+    if augment.crop is not None:
+        return augment.crop
+    if augment.fixed_crop == "kb":
+        return kb_crop(*frame).size
+    return NYU_CROP.size if augment.fixed_crop == "nyu" else frame
+
+
+def _part(config: LoopConfig, stage: str, device: Device) -> int:
+    """Samples of one part of one device."""
+    parts = device.num * config.accumulate
+    if config.batch_size % parts:
+        raise SimipuError(
+            f"{stage}.batch_size {config.batch_size} cannot be cut into {device.num} devices times accumulate="
+            f"{config.accumulate} equal parts; set it to a multiple, or --devices to a divisor."
+        )
+    return config.batch_size // parts
+
+
+def _notes(experiment: Experiment, found: dict[str, Frames], device: Device) -> list[str]:
+    notes = [f"{use}: {each.origin}." for use, each in found.items()]
+    share = "" if device.efficiency == 1 else f", of which training reaches {device.efficiency:.0%}"
+    where = "one device" if device.num == 1 else f"each of {device.num} devices"
+    notes += [
+        f"Time: {device.tflops:g} TFLOP/s on {where}{share}; an H100 sustains about 400 in bf16 "
+        "(40 % of its peak) and a tenth of that in fp32. Matrix products and convolutions alone are counted; loading, "
+        "geometry, probes and evaluation are taken to fit beside or to be short.",
+        "Activations: what one device holds from forward to backward pass of the largest batch; gradients of "
+        "activations and workspaces come on top.",
+    ]
+    if experiment.finetune.needs_pretraining and experiment.pretrain.point_encoder.sampling == "feature_halves":
+        notes.append("Not counted: picks by learnt features, one after the other on the device, and their matching.")
+    return notes
