@@ -46,8 +46,9 @@ from simipu_core.data.views import PairBatch, PairViews
 from simipu_core.losses.info_nce import info_nce
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net
+from simipu_core.models.image_encoder import feature_maps
 from simipu_core.models.point_encoder import SetAbstraction
-from simipu_core.models.simipu import SimIPU, feature_maps
+from simipu_core.models.simipu import SimIPU
 from simipu_core.tracking.run import SilentRun
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.distributed import join

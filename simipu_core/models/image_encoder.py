@@ -1,9 +1,11 @@
 """ResNet image encoder through timm, and the input convention of its first convolution."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import timm
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from simipu_core.config import InputConfig
@@ -41,6 +43,46 @@ def feature_channels(encoder: nn.Module) -> list[int]:
     """Channels of the five feature levels."""
     channels: list[int] = encoder.feature_info.channels()  # type: ignore[union-attr, operator]
     return channels
+
+
+def feature_maps(encoder: nn.Module, images: Tensor, num_levels: int) -> list[Tensor]:
+    """The first feature levels of a timm feature encoder; later stages are not run."""
+    maps: list[Tensor] = []
+    for name, module in encoder.items():  # type: ignore[operator]
+        images = module(images)
+        if name in encoder.return_layers:  # type: ignore[operator]
+            maps.append(images)
+        if len(maps) == num_levels:
+            break
+    return maps
+
+
+def unused_modules(encoder: nn.Module, num_levels: int) -> Iterator[nn.Module]:
+    """The modules of a timm feature encoder behind its first feature levels."""
+    level = 0
+    for name, module in encoder.items():  # type: ignore[operator]
+        if level >= num_levels:
+            yield module
+        level += name in encoder.return_layers  # type: ignore[operator]
+
+
+def sample_features(maps: Tensor, pixels: Tensor, size: Tensor, *, align_corners: bool) -> Tensor:
+    """Bilinear features at pixels, zero outside the map (reference section 1.4).
+
+    Args:
+        maps: (B, C, h, w) features of the padded images.
+        pixels: (B, M, 2) u, v in the padded images.
+        size: (2,) or (B, 2) height and width that the map is taken to cover.
+        align_corners: stretch that extent corner to corner over the map, so that column = u / W · (w - 1)
+            (published); otherwise pixel centres lie where the strides put them.
+
+    Returns:
+        (B, M, C).
+    """
+    extent = size.flip(-1).to(pixels).view(-1, 1, 2)
+    grid = 2 * (pixels if align_corners else pixels + 0.5) / extent - 1
+    sampled = F.grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+    return sampled[:, :, 0].transpose(1, 2)
 
 
 class Normalize(nn.Module):

@@ -81,6 +81,15 @@ def pin(init_file: str) -> str:
     return f"{file.absolute()}#{sha256_file(file)}"
 
 
+def weights_digest(init_file: str | None) -> dict[str, str]:
+    """The sha256 of the named weights, as an artifact's further input; empty where none are named.
+
+    Raises:
+        SimipuError: no such file.
+    """
+    return {"init_file": sha256_file(_checked(init_file))} if init_file else {}
+
+
 def _checked(init_file: str) -> Path:
     pinned = _PINNED.fullmatch(init_file)
     file = Path(pinned["file"] if pinned else init_file)

@@ -1,11 +1,9 @@
 """SimIPU: the point encoder, the image encoder, three projection heads and two contrastive losses."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -14,7 +12,15 @@ from simipu_core.data.views import PairBatch
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.matching import match_points
 from simipu_core.losses.info_nce import Contrast, info_nce
-from simipu_core.models.image_encoder import STRIDES, Normalize, feature_channels, image_encoder
+from simipu_core.models.image_encoder import (
+    STRIDES,
+    Normalize,
+    feature_channels,
+    feature_maps,
+    image_encoder,
+    sample_features,
+    unused_modules,
+)
 from simipu_core.models.initialise import initialise
 from simipu_core.models.key_sharing import KeyQueue, other_ranks
 from simipu_core.models.point_encoder import PointEncoder, gather_rows
@@ -199,27 +205,6 @@ def _inside(images: Tensor, sizes: Tensor) -> Tensor:
     return ((rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None]))[:, None]
 
 
-def feature_maps(encoder: nn.Module, images: Tensor, num_levels: int) -> list[Tensor]:
-    """The first feature levels of a timm feature encoder; later stages are not run."""
-    maps: list[Tensor] = []
-    for name, module in encoder.items():  # type: ignore[operator]
-        images = module(images)
-        if name in encoder.return_layers:  # type: ignore[operator]
-            maps.append(images)
-        if len(maps) == num_levels:
-            break
-    return maps
-
-
-def unused_modules(encoder: nn.Module, num_levels: int) -> Iterator[nn.Module]:
-    """The modules of a timm feature encoder behind its first feature levels."""
-    level = 0
-    for name, module in encoder.items():  # type: ignore[operator]
-        if level >= num_levels:
-            yield module
-        level += name in encoder.return_layers  # type: ignore[operator]
-
-
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
     """A copy that follows a module's parameters and statistics exponentially, and is never trained itself."""
     average = AveragedModel(
@@ -228,22 +213,3 @@ def moving_average(module: nn.Module, decay: float) -> AveragedModel:
         use_buffers=True,
     )
     return average.requires_grad_(False)
-
-
-def sample_features(maps: Tensor, pixels: Tensor, size: Tensor, *, align_corners: bool) -> Tensor:
-    """Bilinear features at pixels, zero outside the map (reference section 1.4).
-
-    Args:
-        maps: (B, C, h, w) features of the padded images.
-        pixels: (B, M, 2) u, v in the padded images.
-        size: (2,) or (B, 2) height and width that the map is taken to cover.
-        align_corners: stretch that extent corner to corner over the map, so that column = u / W · (w - 1)
-            (published); otherwise pixel centres lie where the strides put them.
-
-    Returns:
-        (B, M, C).
-    """
-    extent = size.flip(-1).to(pixels).view(-1, 1, 2)
-    grid = 2 * (pixels if align_corners else pixels + 0.5) / extent - 1
-    sampled = F.grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="zeros", align_corners=align_corners)
-    return sampled[:, :, 0].transpose(1, 2)

@@ -14,6 +14,7 @@ from simipu_core.data.loader import SampleOrder, batches
 from simipu_core.data.shards import Shards
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
+from simipu_core.models.initialise import weights_digest
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState, checkpoints_for
 from simipu_core.training.distributed import join
@@ -51,7 +52,7 @@ def finetune(
     """
     source = read_manifest(depth, "depth")
     start = read_manifest(encoder, "encoder") if encoder else None
-    inputs = {"depth": source.digest} | ({"encoder": start.digest} if start else {})
+    inputs = {"depth": source.digest} | ({"encoder": start.digest} if start else {}) | weights_digest(config.init_file)
     with join(config.device) as ranks:
         if not ranks.is_first:
             run = SilentRun()

@@ -12,6 +12,7 @@ from simipu_core.data.loader import SampleOrder, batches
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairBatch, PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
+from simipu_core.models.initialise import weights_digest
 from simipu_core.models.simipu import SimIPU, SimIPUOutput
 from simipu_core.models.weights import EncoderSpec, save_weights
 from simipu_core.tracking.run import Run, SilentRun
@@ -49,6 +50,7 @@ def pretrain(
         SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
     source = read_manifest(pairs, "pairs")
+    inputs = {"pairs": source.digest} | weights_digest(config.image_encoder.init_file)
     with join(config.device) as ranks:
         if not ranks.is_first:
             run = SilentRun()
@@ -63,7 +65,7 @@ def pretrain(
         prepare(model, config, ranks)
         network = ranks.share_gradients(model)
         state = TrainingState(network, *pretraining_optimizers(model, config, order.steps_per_epoch))
-        store = checkpoints_for(checkpoints, "pretrain", config, {"pairs": source.digest})
+        store = checkpoints_for(checkpoints, "pretrain", config, inputs)
 
         def load(steps: range) -> Iterator[PairBatch]:
             return batches(
@@ -100,7 +102,7 @@ def pretrain(
             with write_artifact(
                 out,
                 "encoder",
-                inputs={"pairs": source.digest},
+                inputs=inputs,
                 parameters=config.model_dump(mode="json"),
                 licence=source.licence,
                 mlflow_run_id=run.run_id,

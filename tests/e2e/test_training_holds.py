@@ -17,7 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest
-from simipu_core.config import ContrastConfig, DepthAugmentConfig, FinetuneConfig, ImageViewConfig, SGDConfig
+from simipu_core.config import (
+    AdamWConfig,
+    ContrastConfig,
+    DepthAugmentConfig,
+    FinetuneConfig,
+    ImageViewConfig,
+    SGDConfig,
+)
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import SilentRun
@@ -217,14 +224,22 @@ def test_two_ranks_equal_one_process_with_two_parts(
 
 
 def test_two_ranks_with_synchronised_norms_pretrain_as_one_process(shards: dict[Stage, Path], tmp_path: Path) -> None:
-    """Images of one size, since padding to the largest of a rank's own part would count in the statistics."""
-    size = {"image": ImageViewConfig(long_side=(96, 96), short_side=(48, 48))}
-    train_pairs(shards["pretrain"], tmp_path / "one", size)
-    assert run_ranks(train_pairs, shards["pretrain"], tmp_path / "two", size | {"sync_norm": "all"}) == ["", ""]
+    """Images of one size, since padding to the largest of a rank's own part would count in the statistics.
+
+    Small learning rates, since large ones amplify the rounding of sums over ranks from step to step.
+    """
+    changes = {
+        "image": ImageViewConfig(long_side=(96, 96), short_side=(48, 48)),
+        "point_optimizer": AdamWConfig(lr=1e-4),
+        "image_optimizer": SGDConfig(lr=1e-3),
+        "head_optimizer": SGDConfig(lr=1e-3),
+    }
+    train_pairs(shards["pretrain"], tmp_path / "one", changes)
+    assert run_ranks(train_pairs, shards["pretrain"], tmp_path / "two", changes | {"sync_norm": "all"}) == ["", ""]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two = (load_file(tmp_path / name / WEIGHTS["pretrain"]) for name in ("one", "two"))
     for name, tensor in one.items():
-        assert torch.allclose(tensor, two[name], rtol=1e-3, atol=5e-4), name
+        assert torch.allclose(tensor, two[name], rtol=1e-3, atol=1e-4), name
 
 
 def test_a_batch_that_ranks_cannot_share_is_told_by_every_rank(shards: dict[Stage, Path], tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import shutil
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.models import initialise as module
 from simipu_core.models.foreign import CONVENTIONS
 from simipu_core.models.image_encoder import image_encoder
-from simipu_core.models.initialise import Init, initialise, pin
+from simipu_core.models.initialise import Init, initialise, pin, weights_digest
 from simipu_core.models.weights import EncoderSpec, save_weights
 
 RGB, BGR = CONVENTIONS["imagenet"], CONVENTIONS["simipu"]
@@ -185,3 +186,13 @@ def test_without_a_network_there_is_one_sentence_at_once(monkeypatch: pytest.Mon
     assert time.monotonic() - begun < 5
     assert "set init_file" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_digest_follows_the_content(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"one")
+    first = weights_digest(str(file))
+    assert weights_digest(pin(str(file))) == first == {"init_file": hashlib.sha256(b"one").hexdigest()}
+    file.write_bytes(b"two")
+    assert weights_digest(str(file)) != first
+    assert weights_digest(None) == {}

@@ -10,8 +10,9 @@ from torch import nn
 from simipu_core.config import ContrastConfig, Experiment, HeadConfig, PretrainConfig
 from simipu_core.config.presets import with_preset
 from simipu_core.data.views import PairBatch, PairViews
+from simipu_core.models.image_encoder import sample_features
 from simipu_core.models.point_encoder import PointEncoder
-from simipu_core.models.simipu import SimIPU, sample_features
+from simipu_core.models.simipu import SimIPU
 from tests.samples import pair_row, tiny_pretrain
 
 
