@@ -2,8 +2,9 @@
 
 Images are 375×1242, from the synthetic world, whose PNG files are as large as KITTI's. Fine-tuning reads image and
 ground truth; pre-training reads image, scan and calibration, and its neighbourhoods, which `bench_geometry` measures,
-are left out of `pairs` and part of `pairs_with_geometry`. Files and shards lie in the page cache; every row is read
-from its shard once a round.
+are left out of `pairs` and part of `pairs_with_geometry`; what is left of a pre-training sample is mostly the resizing
+and joining of images, which both sides do alike. Files and shards lie in the page cache; every row is read from its
+shard once a round.
 """
 
 import tempfile
