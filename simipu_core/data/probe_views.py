@@ -11,12 +11,9 @@ from torch import Tensor
 
 from simipu_core.config import ImageViewConfig
 from simipu_core.data.images import decode_image
-from simipu_core.data.views import resized
-from simipu_core.geometry.cameras import in_image, project
-from simipu_core.geometry.visibility import cell_size, visible
+from simipu_core.data.views import projected, resized
 
 _POINTS = 256  # of each scan
-_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,9 @@ def probe_samples(rows: Sequence[Mapping[str, Any]], config: ImageViewConfig) ->
 
 
 def _sample(row: Mapping[str, Any], config: ImageViewConfig, rng: np.random.Generator) -> ProbeSample:
-    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
-    intrinsics = np.reshape(row["intrinsics"], (3, 3))
-    uv, depth = project(cloud[:, :3], np.reshape(row["lidar_to_camera"], (4, 4)), intrinsics)
+    _, uv, depth, seen = projected(row)
+    kept = np.flatnonzero(seen)
     height, width = row["height"], row["width"]
-    kept = np.flatnonzero(in_image(uv, depth, height, width))
-    kept = kept[visible(uv[kept], depth[kept], height, width, _MARGIN, cell_size(intrinsics))]
-
     to_height, to_width = resized(height, width, sum(config.long_side) // 2, sum(config.short_side) // 2)
     image = cv2.resize(decode_image(row["image"]), (to_width, to_height), interpolation=cv2.INTER_LINEAR)
     unit = config.pad_multiple

@@ -95,6 +95,24 @@ class _Sample:
     sample_id: str
 
 
+def projected(
+    row: Row,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """The scan of a pair row in its image.
+
+    Returns:
+        points (N, 4) in the sensor frame with reflectance; their pixels (N, 2) and depths (N,), metres; and which of
+        them the camera sees (N,).
+    """
+    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
+    intrinsics = np.reshape(row["intrinsics"], (3, 3))
+    uv, depth = project(cloud[:, :3], np.reshape(row["lidar_to_camera"], (4, 4)), intrinsics)
+    height, width = row["height"], row["width"]
+    seen = in_image(uv, depth, height, width)
+    seen[seen] = visible(uv[seen], depth[seen], height, width, _OCCLUSION_MARGIN, cell_size(intrinsics))
+    return cloud, uv, depth, seen
+
+
 class PairViews:
     """Turns rows of pair shards into batches; a pure function of the rows and their random generators."""
 
@@ -112,15 +130,7 @@ class PairViews:
 
     def _sample(self, row: Row, rng: np.random.Generator) -> _Sample:
         config = self.config
-        cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
-        intrinsics = np.reshape(row["intrinsics"], (3, 3))
-        uv, depth = project(cloud[:, :3], np.reshape(row["lidar_to_camera"], (4, 4)), intrinsics)
-        inside = in_image(uv, depth, row["height"], row["width"])
-        seen = inside.copy()
-        seen[inside] = visible(
-            uv[inside], depth[inside], row["height"], row["width"], _OCCLUSION_MARGIN, cell_size(intrinsics)
-        )
-
+        cloud, uv, depth, seen = projected(row)
         kept = np.flatnonzero(_in_range(cloud, config.points.point_range))
         if len(kept) == 0:
             raise SimipuError(

@@ -1,6 +1,6 @@
 """Stage: monocular depth fine-tuning on depth shards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from simipu_core.artifacts import Manifest, read_manifest, write_artifact
 from simipu_core.config import FinetuneConfig
 from simipu_core.data.depth_views import DepthBatch, DepthViews
-from simipu_core.data.loader import SampleOrder, batches
+from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
@@ -21,6 +21,7 @@ from simipu_core.training.distributed import join
 from simipu_core.training.loop import Values, fit
 from simipu_core.training.networks import prepare
 from simipu_core.training.optimizers import finetuning_optimizer
+from simipu_core.training.parts import rank_parts
 
 
 def finetune(
@@ -70,18 +71,6 @@ def finetune(
         state = TrainingState(network, [optimizer], [schedule])
         store = checkpoints_for(checkpoints, "finetune", config, inputs)
 
-        def load(steps: range) -> Iterator[DepthBatch]:
-            return batches(
-                shards,
-                order,
-                DepthViews(config.augment, config.input_scale),
-                steps=steps,
-                workers=config.workers,
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                accumulate=config.accumulate,
-            )
-
         def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
             prediction = network(batch.images).float()
             prediction = F.interpolate(prediction, size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
@@ -105,7 +94,7 @@ def finetune(
         fit(
             "finetune" if config.needs_pretraining else f"finetune ({config.init})",
             state,
-            load,
+            rank_parts(shards, order, DepthViews(config.augment, config.input_scale), config, ranks),
             compute,
             config,
             steps=steps,

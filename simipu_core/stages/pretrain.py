@@ -1,6 +1,6 @@
 """Stage: contrastive pre-training of the image encoder on pair shards."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest, read_manifest, write_artifact
 from simipu_core.config import PretrainConfig
-from simipu_core.data.loader import SampleOrder, batches
+from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairBatch, PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
@@ -21,6 +21,7 @@ from simipu_core.training.distributed import join
 from simipu_core.training.loop import Values, fit
 from simipu_core.training.networks import prepare
 from simipu_core.training.optimizers import pretraining_optimizers
+from simipu_core.training.parts import rank_parts
 from simipu_core.training.probe import DepthProbe, is_probed
 
 
@@ -67,18 +68,6 @@ def pretrain(
         state = TrainingState(network, *pretraining_optimizers(model, config, order.steps_per_epoch))
         store = checkpoints_for(checkpoints, "pretrain", config, inputs)
 
-        def load(steps: range) -> Iterator[PairBatch]:
-            return batches(
-                shards,
-                order,
-                PairViews(config),
-                steps=steps,
-                workers=config.workers,
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                accumulate=config.accumulate,
-            )
-
         def compute(batch: PairBatch) -> tuple[Tensor, Callable[[], Values]]:
             output: SimIPUOutput = network(batch)
             return output.loss, lambda: {
@@ -118,7 +107,7 @@ def pretrain(
         fit(
             "pretrain",
             state,
-            load,
+            rank_parts(shards, order, PairViews(config), config, ranks),
             compute,
             config,
             steps=steps,
