@@ -53,6 +53,10 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
         ("experiment: a\nfinetune: {encoder_name: resnet18}\n", [], "same architecture"),
         ("experiment: a\npreset: publishd\n", [], "`preset`: Input should be 'improved' or 'reference'"),
         ("experiment: a\nfinetune: {init: checkpoint}\n", [], "name the weights in init_file"),
+        ("experiment: a\ndepth_data: {kind: mixed}\n", [], "kind: mixed and a list of sources go together"),
+        ("experiment: a\ndepth_data: {kind: mixed, sources: [{root: b}]}\n", [], "no root of their own"),
+        ("experiment: a\ndepth_data: {kind: mixed, sources: [{}, {}]}\n", [], "of different kinds"),
+        ("experiment: a\nfinetune: {source_weights: {nyu: 0}}\n", [], "`finetune.source_weights.nyu`"),
         ("experiment: a\npretrain: {image_encoder: {init: pretrained}}\n", [], "`pretrain.image_encoder.init`"),
     ],
 )

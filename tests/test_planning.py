@@ -158,6 +158,15 @@ def test_sizes_of_padded_batches() -> None:
         (SourceConfig(kind="waymo_kitti", root="x", every=5), 31_617, 0),
         (SourceConfig(kind="kitti_depth", root="x", split="eigen"), 23_158, 652),
         (SourceConfig(kind="nyu", root="x", split="folders"), 24_231, 654),
+        (
+            SourceConfig(
+                kind="mixed",
+                root="x",
+                sources=(SourceConfig(kind="kitti_object"), SourceConfig(kind="nyu", split="folders")),
+            ),
+            7_481 + 24_231,
+            654,
+        ),
     ],
 )
 def test_official_counts(source: SourceConfig, train: int, evaluated: int) -> None:
@@ -222,8 +231,9 @@ def test_an_unknown_count_is_asked_for() -> None:
     experiment = load_experiment(experiment_file("kitti_sample"))
     with pytest.raises(SimipuError, match=r"pretrain_data: no count is known .* kitti .* --pairs FOLDER"):
         plan(experiment)
-    own = Experiment(experiment="x", depth_data=SourceConfig(kind="kitti_raw", root="x", split="eigen"))
-    with pytest.raises(SimipuError, match=r"depth_data: .* split eigen; .* --depth FOLDER"):
+    parts = (SourceConfig(kind="kitti_object"), SourceConfig(kind="kitti_raw", split="eigen"))
+    own = Experiment(experiment="x", depth_data=SourceConfig(kind="mixed", root="x", sources=parts))
+    with pytest.raises(SimipuError, match=r"depth_data: .* kitti_raw with split eigen; .* --depth FOLDER"):
         frames(own, "depth", None)
 
 

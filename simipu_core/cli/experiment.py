@@ -143,7 +143,7 @@ def explained(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             continue
         yield key, _type_name(kind), _default(field.get_default(call_default_factory=False)), meaning
         for item in get_args(kind):
-            if isinstance(item, type) and issubclass(item, BaseModel):
+            if isinstance(item, type) and issubclass(item, BaseModel) and item is not model:
                 yield from explained(item, f"{key}[].")
 
 

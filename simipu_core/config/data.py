@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from simipu_core.config.section import Range, Section, Size
 
+_DEFAULT_ROOT = "data/raw"
+
 
 class SyntheticConfig(Section):
     """The ray-cast world that `simipu synthesize` renders to genuine KITTI, NYU and Waymo files."""
@@ -33,11 +35,14 @@ class SyntheticConfig(Section):
 class SourceConfig(Section):
     """Where raw frames come from and how they are split."""
 
-    kind: Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"] = "kitti"
+    kind: Literal["mixed", "kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"] = "kitti"
     """Layout: `kitti` reads kitti_object/ and kitti_raw/ together; `kitti_depth` is raw images with official
     ground truth in kitti_depth/; `nyu` is the sync folders; `waymo` is the Waymo Open Dataset v2 in Parquet;
-    `waymo_kitti` is a conversion of Waymo to the KITTI object layout."""
-    root: str = "data/raw"
+    `waymo_kitti` is a conversion of Waymo to the KITTI object layout; `mixed` reads several, listed in `sources`."""
+    sources: tuple["SourceConfig", ...] = ()
+    """With `mixed`: what is read together, each with its own kind and settings, all below the one `root`. How often
+    training sees each is a matter of its `source_weights`."""
+    root: str = _DEFAULT_ROOT
     """Folder that holds the layout's folder, which is named like the kind (kitti_object/, nyu/, …), or that folder
     itself."""
     drives_only: bool = False
@@ -60,11 +65,23 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _choices_fit_the_kind(self) -> Self:
+        if (self.kind == "mixed") != bool(self.sources):
+            raise ValueError("kind: mixed and a list of sources go together")
+        kinds = [source.kind for source in self.sources]
+        if "mixed" in kinds or len(set(kinds)) < len(kinds):
+            raise ValueError("sources must be of different kinds, none of them mixed")
+        if any(source.root != _DEFAULT_ROOT for source in self.sources):
+            raise ValueError("sources have no root of their own; all lie below the root of the mixed source")
         if self.frames != "training" and self.kind != "kitti_object":
             raise ValueError(f"frames: {self.frames} goes with kind: kitti_object only, not {self.kind}")
         if self.camera != "front" and self.kind not in ("waymo", "waymo_kitti"):
             raise ValueError(f"camera: {self.camera} goes with kind: waymo or waymo_kitti only, not {self.kind}")
         return self
+
+    @property
+    def parts(self) -> tuple["SourceConfig", ...]:
+        """The sources that are read: this one, or those that it mixes."""
+        return self.sources or (self,)
 
 
 class PairConfig(Section):

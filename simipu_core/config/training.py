@@ -1,6 +1,6 @@
 """Sections that both training stages share."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,9 @@ class LoopConfig(Section):
     """Samples per optimiser step, over all ranks and accumulated parts."""
     accumulate: int = Field(1, ge=1)
     """Parts in which each rank works through its share of a batch; each part has BatchNorm statistics of its own."""
+    source_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Share of an epoch's samples by source, in any unit, as in {kitti_object: 1, waymo: 3}; an epoch has as many
+    samples as there are in all. null sees every sample once an epoch."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, sample order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,4 @@
-"""Sample order and batch loading: pure functions of (seed, epoch, row), whatever the number of workers."""
+"""Sample order and batch loading: pure functions of the seed and the step, whatever the number of workers."""
 
 import os
 import signal
@@ -42,12 +42,25 @@ class SampleOrder:
         batch_size: rows of a batch, over all ranks and parts; an incomplete last batch is dropped.
         seed: seed of the order.
         max_rows: use only this many rows, evenly spread.
+        sources: source of each row group; needed with `weights`.
+        weights: share of an epoch's rows by source, in any unit. An epoch has as many rows as there are; a source that
+            fills less than its share is repeated, of one that fills more each epoch takes other groups. None takes
+            every row once.
 
     Raises:
-        SimipuError: there are fewer rows than one batch holds.
+        SimipuError: there are fewer rows than one batch holds, or `weights` names other sources than there are.
     """
 
-    def __init__(self, group_sizes: Sequence[int], batch_size: int, seed: int, max_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        group_sizes: Sequence[int],
+        batch_size: int,
+        seed: int,
+        max_rows: int | None = None,
+        *,
+        sources: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         num_rows = sum(group_sizes)
         kept = np.arange(num_rows)
         if max_rows is not None and max_rows < num_rows:
@@ -58,29 +71,61 @@ class SampleOrder:
             )
         ends = np.cumsum(group_sizes)
         groups = np.split(kept, np.searchsorted(kept, ends[:-1]))
-        self._groups = [group for group in groups if len(group)]
         self.num_rows = len(kept)
         self.batch_size = batch_size
         self.seed = seed
+        by_source: dict[str, list[NDArray[np.int64]]] = {}
+        for group, source in zip(groups, sources if weights else [""] * len(groups), strict=True):
+            if len(group):
+                by_source.setdefault(source, []).append(group)
+        if weights and weights.keys() != by_source.keys():
+            raise SimipuError(
+                f"source_weights names {', '.join(sorted(weights))}, but the shards hold "
+                f"{', '.join(sorted(by_source))}; name exactly these."
+            )
+        self._groups = [by_source[source] for source in sorted(by_source)]
+        self._quotas = _quotas(self.num_rows, [weights[source] if weights else 1.0 for source in sorted(by_source)])
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass."""
         return self.num_rows // self.batch_size
 
-    def rows(self, step: int) -> tuple[int, list[int]]:
-        """Epoch and row indices of batch `step`, counted over the whole training."""
+    def rows(self, step: int) -> list[int]:
+        """Row indices of batch `step`, counted over the whole training."""
         epoch, position = divmod(step, self.steps_per_epoch)
         begin = position * self.batch_size
-        return epoch, _epoch_order(self, epoch)[begin : begin + self.batch_size].tolist()
+        return [int(row) for row in _epoch_order(self, epoch)[begin : begin + self.batch_size]]
+
+
+def _quotas(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers in the ratio of the weights that add up to the total."""
+    ends = np.rint(np.cumsum(weights) / sum(weights) * total).astype(int)
+    return [int(quota) for quota in np.diff(ends, prepend=0)]
 
 
 @lru_cache(maxsize=2)
 def _epoch_order(order: SampleOrder, epoch: int) -> NDArray[np.int64]:
     rng = np.random.default_rng([order.seed, epoch])
-    shuffled = [order._groups[i] for i in rng.permutation(len(order._groups))]
+    drawn = [
+        piece for groups, quota in zip(order._groups, order._quotas, strict=True) for piece in _draw(groups, quota, rng)
+    ]
+    shuffled = [drawn[i] for i in rng.permutation(len(drawn))]
     windows = [np.concatenate(shuffled[i : i + _WINDOW]) for i in range(0, len(shuffled), _WINDOW)]
     return np.concatenate([rng.permutation(window) for window in windows])
+
+
+def _draw(groups: Sequence[NDArray[np.int64]], quota: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Groups of one source with `quota` rows in all: all of them, as often as they fit, then some at random."""
+    passes, missing = divmod(quota, sum(map(len, groups)))
+    drawn = list(groups) * passes
+    if missing:
+        for index in rng.permutation(len(groups)):
+            drawn.append(rng.permutation(groups[index])[:missing])
+            missing -= len(drawn[-1])
+            if not missing:
+                break
+    return drawn
 
 
 class _Parts(Dataset[Any], Generic[BatchT]):
@@ -102,10 +147,10 @@ class _Parts(Dataset[Any], Generic[BatchT]):
 
     def __getitem__(self, number: int) -> BatchT | SimipuError:
         step, part = divmod(number, self.accumulate)
-        epoch, indices = self.order.rows(step)
         begin = self.first + part * self.size
-        indices = indices[begin : begin + self.size]
-        rngs = [np.random.default_rng([self.order.seed, epoch, index]) for index in indices]
+        indices = self.order.rows(step)[begin : begin + self.size]
+        first = step * self.order.batch_size + begin
+        rngs = [np.random.default_rng([self.order.seed, first + place, 1]) for place in range(len(indices))]
         try:
             return self.make([self.rows.row(index) for index in indices], rngs)
         except SimipuError as error:  # handed over, since the loader would wrap it in a traceback

@@ -68,7 +68,9 @@ class ShardWriter:
         self._bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; whole row groups go to disk at once."""
+        """Add a row; whole row groups go to disk at once, and none holds rows of two sources."""
+        if self._rows and row["source"] != self._rows[0]["source"]:
+            self._flush()
         self._rows.append(row)
         if len(self._rows) == self._rows_per_group:
             self._flush()
@@ -94,7 +96,7 @@ class ShardWriter:
             self._schema,
             compression=self._compression,
             use_dictionary=[field.name for field in self._schema if pa.types.is_dictionary(field.type)],
-            write_statistics=["sample_id"],
+            write_statistics=["sample_id", "source"],
         )
 
     def _close_file(self) -> None:
@@ -142,12 +144,16 @@ class Shards:
             raise SimipuError(f"{path}: holds no {prefix} shards; check pair and the source's split, and pair again.")
         self.group_sizes: list[int] = []
         """Rows of each row group, in the order of the indices."""
+        self.group_sources: list[str] = []
+        """Source of the rows of each row group."""
         self._groups: list[tuple[int, int]] = []
         for number, file in enumerate(self._files):
             metadata = pq.read_metadata(file)
             check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
+            source = metadata.schema.names.index("source")
             for group in range(metadata.num_row_groups):
                 self.group_sizes.append(metadata.row_group(group).num_rows)
+                self.group_sources.append(metadata.row_group(group).column(source).statistics.min)
                 self._groups.append((number, group))
         self._ends = list(accumulate(self.group_sizes))
         self._cached_groups = cached_groups

@@ -68,20 +68,33 @@ def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
         return _found(folder, use, experiment)
     source = experiment.pretrain_data if use == "pairs" else experiment.depth_data
     if Path(source.root) == _SYNTHETIC_ROOT:
-        counts, typical, origin = _synthetic(source, experiment.synthetic), _rendered(source, experiment), "synthetic"
+        counts = [_synthetic(part, experiment.synthetic) for part in source.parts]
+        typicals, origin = [_rendered(part, experiment) for part in source.parts], "synthetic"
     else:
-        counts, typical, origin = _official(source), _TYPICAL.get(source.kind, _KITTI), "official"
-    if counts is None:
+        counts = [_official(part) for part in source.parts]
+        typicals, origin = [_TYPICAL.get(part.kind, _KITTI) for part in source.parts], "official"
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        unknown = source.parts[counts.index(None)]
         section = "pretrain_data" if use == "pairs" else "depth_data"
         raise SimipuError(
-            f"{section}: no count is known beforehand for kind {source.kind} with split {source.split}; give the "
+            f"{section}: no count is known beforehand for kind {unknown.kind} with split {unknown.split}; give the "
             f"shards or the catalogue with --{use} FOLDER."
         )
-    train, evaluated = counts
-    if use == "pairs":
-        evaluated = 0
-    size = (train + evaluated) * _row_bytes(typical, experiment.pair, use)
-    return Frames(train, evaluated, typical.size, size, f"{origin} count of {source.kind}, typical file sizes")
+    used = [train + (evaluated if use == "depth" else 0) for train, evaluated in known]
+    shard_bytes = sum(
+        count * _row_bytes(typical, experiment.pair, use) for count, typical in zip(used, typicals, strict=True)
+    )
+    train = sum(train for train, _ in known)
+    size = (_weighted(typicals, known, 0), _weighted(typicals, known, 1))
+    kinds = ", ".join(part.kind for part in source.parts)
+    return Frames(train, sum(used) - train, size, shard_bytes, f"{origin} count of {kinds}, typical file sizes")
+
+
+def _weighted(typicals: Sequence[_Typical], counts: Sequence[tuple[int, int]], side: int) -> int:
+    """Mean height or width of the training frames, pixels."""
+    total = sum(train for train, _ in counts)
+    return round(sum(t.size[side] * train for t, (train, _) in zip(typicals, counts, strict=True)) / total)
 
 
 def _found(folder: Path, use: Use, experiment: Experiment) -> Frames:

@@ -60,7 +60,14 @@ def finetune(
         run.log_params(config.model_dump())
         run.log_input("depth", source.digest, "training")
         shards = Shards(depth, "depth", "train")
-        order = SampleOrder(shards.group_sizes, config.batch_size, config.seed, config.max_frames)
+        order = SampleOrder(
+            shards.group_sizes,
+            config.batch_size,
+            config.seed,
+            config.max_frames,
+            sources=shards.group_sources,
+            weights=config.source_weights,
+        )
         steps = order.steps_per_epoch * config.epochs
 
         torch.manual_seed(config.seed)

@@ -1,6 +1,7 @@
 """Ingest: check every raw frame and describe it in a catalogue."""
 
 import json
+from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -39,8 +40,9 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     """
     uri = root or source.root
     folder = storage.resolve(uri)
-    found = list_frames(source, folder)
-    kept = [(frame, split) for frame, split in zip(found, splits.assign(found, source), strict=True) if split]
+    found = [each for part in source.parts for each in _with_splits(part, folder)]
+    _check_ids([frame.sample_id for frame, _ in found])
+    kept = [(frame, split) for frame, split in found if split]
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     rows: list[Row] = []
@@ -87,6 +89,16 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     return manifest
 
 
+def _with_splits(source: SourceConfig, folder: Path) -> list[tuple[Frame | Rejected, splits.Split | None]]:
+    found = list_frames(source, folder)
+    return list(zip(found, splits.assign(found, source), strict=True))
+
+
+def _check_ids(ids: list[str]) -> None:
+    if repeated := next((each for each, count in Counter(ids).items() if count > 1), None):
+        raise SimipuError(f"{repeated}: two sources read this frame; drop one of them from `sources`.")
+
+
 def _licence(source: SourceConfig, folder: Path) -> str:
     file = folder / SYNTHETIC_FILE
     if file.is_file():
@@ -94,4 +106,5 @@ def _licence(source: SourceConfig, folder: Path) -> str:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
         except (ValueError, KeyError, TypeError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
-    return _LICENCES.get(source.kind, "CC BY-NC-SA 3.0 (KITTI)")
+    licences = dict.fromkeys(_LICENCES.get(part.kind, "CC BY-NC-SA 3.0 (KITTI)") for part in source.parts)
+    return "; ".join(licences)

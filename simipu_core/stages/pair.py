@@ -33,8 +33,8 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
 
     `pairs` takes the training frames that have a scan; what the split keeps for evaluation is not pre-trained on.
     `depth` takes the frames with ground truth, or with a scan, as `config.depth_from` says, into train and eval
-    shards. Training rows are written in an order shuffled by the hash of their sample_id, so that a row group mixes
-    sequences; evaluation rows in order of sample_id.
+    shards. Training rows are written source by source, in an order shuffled by the hash of their sample_id, so that a
+    row group mixes the sequences of one source; evaluation rows in order of sample_id.
 
     Args:
         catalogue: artifact of `ingest`; its raw files are read again and must not have changed.
@@ -170,5 +170,5 @@ def _select(frames: list[Row], config: PairConfig, target: Target, catalogue: Pa
         if not any(frame["split"] == split for frame in usable):
             raise SimipuError(f"{catalogue}: the split leaves no {split} frame to pack; choose another `split`.")
     training = [frame for frame in usable if frame["split"] == "train"]
-    training.sort(key=lambda frame: sha256_text(frame["sample_id"]))
+    training.sort(key=lambda frame: (frame["source"], sha256_text(frame["sample_id"])))
     return training + [frame for frame in usable if frame["split"] == "eval"]

@@ -58,7 +58,13 @@ def pretrain(
         run.log_params(config.model_dump())
         run.log_input("pairs", source.digest, "training")
         shards = Shards(pairs, "pairs")
-        order = SampleOrder(shards.group_sizes, config.batch_size, config.seed)
+        order = SampleOrder(
+            shards.group_sizes,
+            config.batch_size,
+            config.seed,
+            sources=shards.group_sources,
+            weights=config.source_weights,
+        )
         steps = order.steps_per_epoch * config.epochs
 
         torch.manual_seed(config.seed)

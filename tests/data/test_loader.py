@@ -36,8 +36,7 @@ def test_every_epoch_is_a_new_permutation(groups: list[int], batch_size: int, se
     for epoch in (0, 1):
         seen = []
         for position in range(order.steps_per_epoch):
-            found, rows = order.rows(epoch * order.steps_per_epoch + position)
-            assert found == epoch
+            rows = order.rows(epoch * order.steps_per_epoch + position)
             assert len(rows) == batch_size
             seen += rows
         assert len(set(seen)) == len(seen) == sum(groups) // batch_size * batch_size
@@ -45,14 +44,47 @@ def test_every_epoch_is_a_new_permutation(groups: list[int], batch_size: int, se
 
 
 def test_epochs_and_seeds_differ() -> None:
-    orders = [SampleOrder([16] * 8, 128, seed).rows(epoch)[1] for seed in (0, 1) for epoch in (0, 1)]
+    orders = [SampleOrder([16] * 8, 128, seed).rows(epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
 
 
 def test_few_rows_are_spread_evenly() -> None:
     order = SampleOrder([10] * 10, 5, 0, max_rows=10)
-    rows = sorted(order.rows(0)[1] + order.rows(1)[1])
+    rows = sorted(order.rows(0) + order.rows(1))
     assert rows == list(range(0, 100, 10))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.sampled_from("abc")), min_size=1, max_size=30),
+    st.tuples(*[st.floats(0.1, 10)] * 3),
+    st.integers(0, 99),
+)
+def test_sources_fill_their_share_of_every_epoch(groups: list[tuple[int, str]], shares: Any, seed: int) -> None:
+    sizes, sources = [size for size, _ in groups], [source for _, source in groups]
+    weights = {source: share for source, share in zip("abc", shares, strict=True) if source in sources}
+    order = SampleOrder(sizes, 1, seed, sources=sources, weights=weights)
+    source_of = np.repeat(sources, sizes)
+    total = len(source_of)
+    for epoch in (0, 1):
+        drawn = [order.rows(step)[0] for step in range(epoch * total, (epoch + 1) * total)]
+        for source, weight in weights.items():
+            rows = [row for row in drawn if source_of[row] == source]
+            assert abs(len(rows) - total * weight / sum(weights.values())) < 1 + 1e-6
+            repeats = np.bincount(rows, minlength=total)[source_of == source]
+            assert repeats.max() - repeats.min() <= 1  # none comes again before all have come
+
+
+def test_weights_name_the_sources_that_are_there() -> None:
+    with pytest.raises(SimipuError, match=r"^source_weights names a, b, but the shards hold a; name exactly these.$"):
+        SampleOrder([4], 2, 0, sources=["a"], weights={"a": 1, "b": 1})
+
+
+def test_a_repeated_row_is_augmented_anew() -> None:
+    rows = CountingRows([3, 30])
+    order = SampleOrder(rows.group_sizes, 33, 0, sources=["few", "many"], weights={"few": 10, "many": 1})
+    (batch,) = batches(rows, order, make, steps=range(1), workers=0)
+    assert len({index for index, _ in batch}) < 10
+    assert len({value for _, value in batch}) == 33
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_they_start() -> None:

@@ -76,6 +76,18 @@ def test_keeps_only_so_many_groups_and_reads_each_once(tmp_path: Path, monkeypat
     assert reads == [0, 1, 2, 0, 1]
 
 
+def test_a_row_group_holds_one_source(tmp_path: Path) -> None:
+    with (
+        write_artifact(tmp_path / "pairs", "pairs", inputs={}, parameters={}, licence="none") as draft,
+        ShardWriter(draft.path, "pairs", PAIRS, rows_per_group=4, shard_mb=1) as writer,
+    ):
+        for index in range(12):
+            writer.write({**pairs_row(index), "source": "kitti_object" if index < 5 else "waymo"})
+    shards = Shards(tmp_path / "pairs", "pairs")
+    assert shards.group_sizes == [4, 1, 4, 3]
+    assert shards.group_sources == ["kitti_object", "kitti_object", "waymo", "waymo"]
+
+
 def test_pickles_without_open_files(tmp_path: Path) -> None:
     shards = Shards(write_pairs(tmp_path / "pairs", 9), "pairs")
     shards.row(5)
@@ -96,13 +108,13 @@ def test_depth_shards_are_read_by_split(tmp_path: Path) -> None:
         Shards(tmp_path / "depth", "pairs")
 
 
-def test_layout_is_uncompressed_with_statistics_of_the_id_only(tmp_path: Path) -> None:
+def test_layout_is_uncompressed_with_statistics_of_id_and_source_only(tmp_path: Path) -> None:
     metadata = pq.read_metadata(write_pairs(tmp_path / "pairs", 4) / "pairs-00000.parquet")
     assert metadata.metadata[b"simipu.format"] == b"1"
     group = metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"UNCOMPRESSED"}
-    assert {name for name, column in columns.items() if column.is_stats_set} == {"sample_id"}
+    assert {name for name, column in columns.items() if column.is_stats_set} == {"sample_id", "source"}
     dictionaries = {name for name, column in columns.items() if column.has_dictionary_page}
     assert dictionaries == {"source", "sequence"}
 

@@ -69,6 +69,24 @@ def test_frames_without_scans_are_read_back(tmp_path: Path) -> None:
     assert manifest.licence == "NYU Depth v2 (no licence stated)"
 
 
+def test_mixed_sources_lie_below_one_root(tmp_path: Path) -> None:
+    files.kitti_object(tmp_path / "raw", 4)
+    files.nyu(tmp_path / "raw/nyu", {"train/den": [0], "test/den": [1]})
+    parts = [{"kind": "kitti_object", "every": 2}, {"kind": "nyu", "split": "folders"}]
+    mixed = source(tmp_path / "raw", kind="mixed", sources=parts)
+    manifest = ingest(SourceConfig.model_validate(mixed.model_dump(mode="json")), tmp_path / "out")
+    assert [(row["sample_id"], row["split"]) for row in read_frames(tmp_path / "out")] == [
+        ("kitti_object/000000", "train"),
+        ("kitti_object/000002", "train"),
+        ("nyu/test/den/rgb_00001", "eval"),
+        ("nyu/train/den/rgb_00000", "train"),
+    ]
+    assert manifest.licence == "CC BY-NC-SA 3.0 (KITTI); NYU Depth v2 (no licence stated)"
+    overlapping = source(tmp_path / "raw", kind="mixed", sources=[{"kind": "kitti"}, {"kind": "kitti_object"}])
+    with pytest.raises(SimipuError, match=r"^kitti_object/000000: two sources read this frame;"):
+        ingest(overlapping, tmp_path / "other")
+
+
 def test_waymo_brings_its_own_licence(tmp_path: Path) -> None:
     config = SyntheticConfig(
         object_frames=0, drives=0, waymo_segments=1, waymo_frames=2, image_size=(32, 48), lidar_points=640
