@@ -77,9 +77,6 @@ class FinetuneConfig(LoopConfig):
     """AdamW betas."""
     schedule: OneCycleConfig = OneCycleConfig()
     """Learning-rate schedule."""
-    encoder_lr_scale: float = Field(1.0, gt=0, le=1)
-    """Factor on the encoder's learning rate; below 1 a pre-trained encoder moves less than the random decoder
-    (published: 1)."""
     clip_norm: float = Field(35.0, gt=0)
     """Largest gradient L2 norm."""
 

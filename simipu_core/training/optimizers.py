@@ -33,12 +33,10 @@ def _optimizer(modules: Sequence[nn.Module], config: AdamWConfig | SGDConfig) ->
 def finetuning_optimizer(model: DepthNet, config: FinetuneConfig, steps: int) -> tuple[AdamW, OneCycleLR]:
     """AdamW with the one-cycle schedule, betas not cycled (reference section 5.6)."""
     cycle = config.schedule
-    peaks = [cycle.max_lr * config.encoder_lr_scale, cycle.max_lr]
-    groups = [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters()}]
-    optimizer = AdamW(groups, cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
+    optimizer = AdamW(model.parameters(), cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(
         optimizer,
-        peaks,
+        cycle.max_lr,
         total_steps=steps,
         pct_start=cycle.warm_share,
         div_factor=cycle.start_div,

@@ -52,19 +52,3 @@ def test_every_trained_parameter_has_one_optimizer_and_all_decay_per_epoch() -> 
             optimizer.step()
             schedule.step()
         assert optimizer.param_groups[0]["lr"] == pytest.approx(start * 0.99**2)
-
-
-def test_the_encoder_can_learn_more_slowly() -> None:
-    config = FinetuneConfig(
-        encoder_name="resnet18",
-        init="kaiming_zero_gamma",
-        decoder_channels=(8, 8, 8, 8),
-        augment=DepthAugmentConfig(fixed_crop="none"),
-        encoder_lr_scale=0.1,
-    )
-    net = build_depth_net(config, None)
-    optimizer, _ = finetuning_optimizer(net, config, 10)
-    encoder, decoder = optimizer.param_groups
-    assert encoder["lr"] == pytest.approx(decoder["lr"] / 10)
-    assert {id(p) for p in encoder["params"]} == {id(p) for p in net.encoder.parameters()}
-    assert {id(p) for p in decoder["params"]} == {id(p) for p in net.decoder.parameters()}
