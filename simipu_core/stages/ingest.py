@@ -19,7 +19,14 @@ SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
 _WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
-_LICENCES = {"nyu": "NYU Depth v2 (no licence stated)", "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+_NYU = "NYU Depth v2 (no licence stated)"
+_LICENCES = {
+    "nyu": _NYU,
+    "nyu_labelled": _NYU,
+    "waymo": _WAYMO,
+    "waymo_kitti": _WAYMO,
+    "nuscenes": "CC BY-NC-SA 4.0 and the nuScenes terms of use (non-commercial)",
+}
 
 
 def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
