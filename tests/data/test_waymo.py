@@ -177,6 +177,27 @@ def _by_word(file: Path, column: str, names: tuple[str, ...]) -> None:
     pq.write_table(table.set_column(table.schema.get_field_index(column), column, words), file)
 
 
+def test_chosen_lidars_and_returns_alone_are_read(made: Path) -> None:
+    def points(**choice: Any) -> np.ndarray:
+        frame = listing(made, **choice)[3]
+        assert isinstance(frame, Frame)
+        assert frame.points is not None
+        return read_scan(frame.points, "waymo").points
+
+    everything, top, front = points(), points(lidars=["top"]), points(lidars=["front"])
+    np.testing.assert_array_equal(np.concatenate((top, front)), everything)
+    np.testing.assert_array_equal(points(lidars=["front", "top"]), everything)
+    first, both = points(lidars=["top"], returns="first"), len(top)
+    np.testing.assert_array_equal(top[: len(first)], first)
+    assert 0 < len(first) < both
+    frame = listing(made, lidars=["front", "top"], returns="first")[0]
+    assert isinstance(frame, Frame)
+    assert str(frame.points).endswith(f".parquet#{frame_time_us(0, 0)}.top+front.first")
+    rejected = examine(made, listing(made, lidars=["rear"])[0])  # type: ignore[arg-type]
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "has no range image"
+
+
 def test_a_camera_that_is_not_there_is_named(made: Path) -> None:
     found = listing(made, camera="side_left")
     assert [each.reason for each in found if isinstance(each, Rejected)] == ["has no row of the camera side_left"] * 2
@@ -190,15 +211,22 @@ def test_tfrecords_are_refused_with_what_to_download(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("choice", "sentence"),
     [
         ({"kind": "waymo", "frames": "train_half"}, "train_half goes with kind: kitti_object only"),
-        ({"kind": "nyu", "camera": "side_left"}, "side_left goes with kind: waymo or waymo_kitti only"),
+        ({"kind": "nyu", "camera": "side_left"}, "side_left goes with kind: waymo or waymo_kitti or nuscenes only"),
+        ({"kind": "waymo", "camera": "back"}, "back is none of kind: waymo, which has front, front_left,"),
+        ({"kind": "nuscenes", "camera": "side_left"}, "side_left is none of kind: nuscenes, which has front,"),
+        ({"kind": "nuscenes", "lidars": ["top"]}, "lidars: top goes with kind: waymo only"),
+        ({"kind": "waymo_kitti", "returns": "first"}, "returns: first goes with kind: waymo only"),
+        ({"kind": "nyu_labelled", "lists": ["train.txt"]}, "lists: train.txt goes with kind: nyu only"),
+        ({"kind": "nyu", "depth": "in_painted"}, "depth: in_painted goes with kind: nyu_labelled only"),
+        ({"kind": "nyu", "split": "nyu_official"}, "split: nyu_official goes with kind: nyu_labelled only"),
     ],
 )
-def test_choices_of_another_kind_are_refused(settings: dict[str, str], sentence: str) -> None:
+def test_choices_of_another_kind_are_refused(choice: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        SourceConfig.model_validate(settings)
+        SourceConfig.model_validate(choice)
 
 
 # -- through the stages ----------------------------------------------------------------------------------------------

@@ -259,6 +259,8 @@ def _rigid(file: Path, record: Record) -> Floats:
     shift, quaternion = _numbers(record.get("translation"), (3,)), _numbers(record.get("rotation"), (4,))
     if shift is None or quaternion is None:
         raise BrokenFrameError(file, f"the record {record.get('token')} holds no rotation and translation")
+    if not abs(quaternion @ quaternion - 1) < 1e-3:
+        raise BrokenFrameError(file, f"the record {record.get('token')} holds a rotation that is no unit quaternion")
     w, x, y, z = quaternion
     matrix = np.eye(4)
     matrix[:3, :3] = [
@@ -267,7 +269,7 @@ def _rigid(file: Path, record: Record) -> Floats:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     matrix[:3, 3] = shift
-    return _check_rigid(file, matrix)
+    return matrix
 
 
 def _check_rigid(file: Path, matrix: Floats) -> Floats:
