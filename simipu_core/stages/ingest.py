@@ -11,6 +11,7 @@ from simipu_core.config import SourceConfig
 from simipu_core.data import catalogue, splits
 from simipu_core.data.catalogue import Row
 from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.reading import component
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
 from simipu_core.tracking.run import Run, SilentRun
@@ -51,7 +52,8 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     rows: list[Row] = []
-    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest")) as results:
+    group = (lambda frame: component(frame.image)) if any(component(frame.image) for frame in candidates[:1]) else None
+    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)

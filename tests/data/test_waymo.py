@@ -193,7 +193,9 @@ def test_chosen_lidars_and_returns_alone_are_read(made: Path) -> None:
     frame = listing(made, lidars=["front", "top"], returns="first")[0]
     assert isinstance(frame, Frame)
     assert str(frame.points).endswith(f".parquet#{frame_time_us(0, 0)}.top+front.first")
-    rejected = examine(made, listing(made, lidars=["rear"])[0])  # type: ignore[arg-type]
+    frame = listing(made, lidars=["rear"])[0]
+    assert isinstance(frame, Frame)
+    rejected = examine(made, frame)
     assert isinstance(rejected, Rejected)
     assert rejected.reason == "has no range image"
 
@@ -247,6 +249,46 @@ def test_waymo_frames_become_pairs_and_depth(made: Path, tmp_path: Path) -> None
 
 
 Target: tuple[Literal["pairs", "depth"], ...] = ("pairs", "depth")
+
+
+@pytest.mark.parametrize("target", Target)
+def test_reading_by_component_changes_no_shard(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Literal["pairs", "depth"]
+) -> None:
+    """Rows stand in their own order, whether frames were read in it or by component, by one process or two."""
+    ingest(SourceConfig(kind="waymo", root=str(made), split="within_sequence"), tmp_path / "catalogue")
+    packed = pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")
+    fewest = round(packed.counts["mean_points_in_image"])  # so that rejected frames stand between the others
+    config = PairConfig(min_points=fewest, depth_from="projected_lidar", max_broken_share=1, rows_per_group=2)
+    digests, counts = {}, {}
+    for name in ("by component", "together", "in order"):
+        monkeypatch.setattr("simipu_core.parallel._FEWEST", 1 if name == "together" else 100)
+        if name == "in order":
+            monkeypatch.setattr("simipu_core.data.reading_order.component", lambda _: None)
+        manifest = pair(tmp_path / "catalogue", config, target, tmp_path / name)
+        digests[name], counts[name] = manifest.digest, manifest.counts
+        assert not (tmp_path / name / ".unsorted").exists()
+    assert len(set(digests.values())) == 1
+    assert counts["by component"] == counts["together"] == counts["in order"]
+    assert counts["in order"]["broken"] > 0
+
+
+def test_each_component_is_read_once_from_beginning_to_end(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(SourceConfig(kind="waymo", root=str(made)), tmp_path / "catalogue")
+    begun: list[tuple[str, int]] = []
+    stream = Component._stream_group
+
+    def counted(self: Component, group: int) -> Any:
+        begun.append((f"{self._file} {self._columns}", group))
+        return stream(self, group)
+
+    monkeypatch.setattr(Component, "_stream_group", counted)
+    open_component.__globals__["_open"].cache_clear()
+    pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")
+    streams = [each for each in begun if "calibration" not in each[0]]
+    assert len(streams) == len(set(streams)) == 2 * 4 * 2  # segments, components, row groups
 
 
 def test_a_scan_that_changed_is_not_paired(world: Path, tmp_path: Path) -> None:

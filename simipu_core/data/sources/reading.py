@@ -12,6 +12,11 @@ from simipu_core.data.sources.scans import Scan, parse_points
 from simipu_core.errors import SimipuError
 
 
+def component(file: Path) -> Path | None:
+    """The Parquet component that a reference leads into, whose records are read fastest in order; None for a file."""
+    return file.with_name(file.name.partition("#")[0]) if waymo.is_record(file) else None
+
+
 def read_bytes(file: Path) -> bytes:
     """An image or depth file, as stored.
 
