@@ -74,8 +74,9 @@ def pack_frames(
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """The schema for one row at a time: texts instead of dictionaries, and the histogram, if there is one."""
-    fields = [pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field for field in schema]
+    """The schema for one row at a time: texts instead of dictionaries, no rounding, and the histogram of depth rows."""
+    plain = {pa.dictionary(pa.int32(), pa.string()): pa.string(), pa.float32(): pa.float64()}
+    fields = [pa.field(field.name, plain.get(field.type, field.type)) for field in schema]
     return pa.schema([*fields, pa.field(_HISTOGRAM, pa.list_(pa.int64()))])
 
 
