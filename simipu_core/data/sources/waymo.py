@@ -71,7 +71,8 @@ def find(root: Path) -> Path | None:
     if found is None and any(root.rglob("*.tfrecord")):
         raise SimipuError(
             f"{root}: holds Waymo v1 .tfrecord files, which are not read; download the same segments as v2 Parquet "
-            "components (camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose, vehicle_pose)."
+            "components (camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose, vehicle_pose; bucket "
+            "waymo_open_dataset_v_2_0_1)."
         )
     return found
 
