@@ -57,7 +57,6 @@ def pack_frames(
         return
     schema = _plain(schema)
     order = sorted(range(len(frames)), key=lambda index: str(frames[index]["sample_id"]))
-    results: dict[int, _Waiting | Rejected] = {}
     folder.mkdir()
     try:
         put_away = partial(_put_away, pack, schema, folder)
@@ -65,8 +64,7 @@ def pack_frames(
         with closing(
             map_frames(put_away, together, description, group=lambda row: component(Path(row["image"])))
         ) as packed:
-            for index, result in zip(order, packed, strict=True):
-                results[index] = result
+            results = dict(zip(order, packed, strict=True))
         for waiting in (results[index] for index in range(len(frames))):
             yield _take(waiting, schema) if isinstance(waiting, _Waiting) else waiting
     finally:

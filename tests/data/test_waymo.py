@@ -394,6 +394,25 @@ def test_damaged_bytes_crash_nothing_and_spare_other_segments(world: Path, seed:
     assert sum(not isinstance(each, Rejected) for each in results) >= 5
 
 
+def turn_camera(rows: list[dict[str, Any]]) -> None:
+    extrinsic = np.reshape(rows[0]["[CameraCalibrationComponent].extrinsic.transform"], (4, 4))
+    angle = np.deg2rad(5)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    extrinsic[:3, :3] = turn @ extrinsic[:3, :3]
+    rows[0]["[CameraCalibrationComponent].extrinsic.transform"] = extrinsic.ravel().tolist()
+
+
+def test_a_calibration_that_the_own_projection_contradicts_breaks_its_segment(world: Path) -> None:
+    rewrite(component(world, "camera_calibration"), turn_camera)
+    broken, *sound = listing(world)
+    assert isinstance(broken, Rejected)
+    assert (broken.sample_id, broken.file) == (f"waymo/{SEGMENT}", component(world, "lidar_camera_projection"))
+    assert "pixels away from where the calibrations and poses put them" in broken.reason
+    assert len(sound) == 5
+    component(world, "lidar_camera_projection").unlink()
+    assert len(listing(world)) == 10
+
+
 # -- components ------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Waymo Open Dataset v2: Parquet components, ``[training/]<component>/<segment>.parquet``, read with pyarrow alone.
 
 Needed are camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose and vehicle_pose. Where the root has
-a folder ``training/`` it alone is read; name another split's folder to read that.
+a folder ``training/`` it alone is read; name another split's folder to read that. Where lidar_camera_projection is
+there too, each segment's first frame is held against it: the data set's own projection knows the rolling shutter and
+the lens, so the two agree to some pixels, unless a calibration is another segment's.
 
 * Points: all LiDARs and both returns, unless fewer are asked for, in the vehicle frame (x forward, y left, z up,
   origin on the ground) at the frame's time; the TOP scan is corrected for the vehicle's motion by its pose per pixel,
@@ -30,9 +32,10 @@ from numpy.typing import NDArray
 
 from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, Rejected, attempt, flat
 from simipu_core.data.sources.components import Component, Row, open_component, read_table
-from simipu_core.data.sources.range_images import to_points, uniform_inclinations
+from simipu_core.data.sources.range_images import is_return, to_points, uniform_inclinations
 from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.cameras import project
 
 NAME = "waymo"
 CAMERAS = ("front", "front_left", "front_right", "side_left", "side_right")
@@ -49,6 +52,9 @@ _INCLINATION = f"{_LIDAR_CALIBRATION}.beam_inclination"
 _VEHICLE_POSE = "[VehiclePoseComponent].world_from_vehicle.transform"
 _RETURNS = tuple(f"[LiDARComponent].range_image_return{number}" for number in (1, 2))
 _PIXEL_POSE = "[LiDARPoseComponent].range_image_return1"
+_PROJECTION = "[LiDARCameraProjectionComponent].range_image_return1"
+_LARGEST_OFFSET = 0.02
+"""Of the focal length: largest median distance between our projection and the data set's own."""
 _FARTHEST = 1000.0
 """Range that no LiDAR of these measures, metres."""
 _PARTS = ("values", "shape")
@@ -158,6 +164,49 @@ def read_scan(record: Path) -> Scan:
     return Scan(np.concatenate(scans), digest.hexdigest())
 
 
+def projection_offsets(frame: Frame) -> Floats | None:
+    """Distances between where a frame's matrices and where the data set's own projection put the points of TOP.
+
+    Args:
+        frame: made by `frames`.
+
+    Returns:
+        (N,) pixels, for the first returns that the data set projects into the frame's image; None where the component
+        lidar_camera_projection has no row of the frame, or no such return.
+
+    Raises:
+        BrokenFrameError: a component is damaged, or does not fit the others.
+    """
+    if frame.points is None or frame.lidar_to_camera is None:
+        return None
+    file, time, _ = _split(frame.points)
+    number = CAMERAS.index(_split(frame.image)[2]) + 1
+    projections = file.parent.parent / "lidar_camera_projection" / file.name
+    if not projections.is_file():
+        return None
+    component = open_component(projections, (_TIME, _LIDAR), tuple(f"{_PROJECTION}.{part}" for part in _PARTS))
+    lidar = open_component(file, (_TIME, _LIDAR), tuple(f"{_RETURNS[0]}.{part}" for part in _PARTS))
+    keys = [_key(each, time, LIDARS, 1) for each in (component, lidar)]
+    if keys[0] not in component.keys or keys[1] not in lidar.keys:
+        return None
+    theirs = _shaped(projections, component.row(keys[0]), _PROJECTION, 6)
+    image = _shaped(file, lidar.row(keys[1]), _RETURNS[0], 4)
+    if theirs is None or image is None:
+        return None
+    if theirs.shape[:2] != image.shape[:2]:
+        raise BrokenFrameError(projections, "its projections have another size than the range image")
+    theirs = theirs[is_return(image)]  # in the order of the points; channels: camera, column, row, and again
+    points = read_scan(file.with_name(f"{file.name}#{time}.{LIDARS[0]}.first")).points
+    uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
+    found = [
+        np.linalg.norm(uv[seen] - theirs[seen, first + 1 : first + 3], axis=1)
+        for first in (0, 3)
+        for seen in [(theirs[:, first] == number) & (depth > 0)]
+    ]
+    offsets = np.concatenate(found)
+    return offsets if len(offsets) else None
+
+
 class _Segment:
     """What a segment's small components say about all its frames."""
 
@@ -172,8 +221,28 @@ class _Segment:
         self._intrinsics, self._to_camera = _camera_calibration(self._file("camera_calibration"), camera)
 
     def frames(self) -> Iterator[Frame | Rejected]:
-        for time in sorted(self._images.keys() | self._scans):
-            yield attempt(f"{NAME}/{self._name}/{time}", self._name, partial(self._frame, time))
+        times = sorted(self._images.keys() | self._scans)
+        for time in times:
+            frame = attempt(f"{NAME}/{self._name}/{time}", self._name, partial(self._frame, time))
+            if time == times[0] and isinstance(frame, Frame):
+                self._check_projection(frame)
+            yield frame
+
+    def _check_projection(self, frame: Frame) -> None:
+        """Hold a frame's matrices against the data set's own projection.
+
+        Raises:
+            BrokenFrameError: they disagree.
+        """
+        try:
+            offsets = projection_offsets(frame)
+        except BrokenFrameError:
+            return  # a broken frame is told of where its files are opened
+        if offsets is not None and (middle := float(np.median(offsets))) > _LARGEST_OFFSET * frame.intrinsics[0]:
+            raise BrokenFrameError(
+                self._file("lidar_camera_projection"),
+                f"sees the points {middle:.0f} pixels away from where the calibrations and poses put them",
+            )
 
     def _frame(self, time: int) -> Frame:
         image, scan = self._file("camera_image", f"#{time}.{self._camera}"), self._file("lidar", f"#{time}{self._part}")
