@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import groupby, islice
 from typing import TypeVar
 
 import cv2
@@ -24,7 +24,12 @@ _CHUNK = 4
 
 
 def map_frames(
-    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], description: str, workers: int | None = None
+    function: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    description: str,
+    workers: int | None = None,
+    *,
+    group: Callable[[ItemT], Hashable] | None = None,
 ) -> Generator[ResultT, None, None]:
     """Apply a function to each item, showing progress; results come in the order of the items.
 
@@ -36,6 +41,8 @@ def map_frames(
         items: what to work on.
         description: shown with the progress.
         workers: processes; by default one a CPU, or none (in this process) for few items.
+        group: what neighbouring items have in common that one process should work on, in order, such as the file that
+            they lie in; a group is shared out only where there would be fewer groups than processes.
 
     Raises:
         SimipuError: a worker process was killed.
@@ -43,14 +50,26 @@ def map_frames(
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if len(items) >= _FEWEST else 0
     with progress(description, total=len(items)) as advance:
-        results = _map_processes(function, items, workers) if workers else map(function, items)
+        results = _map_processes(function, _chunks(items, workers, group), workers) if workers else map(function, items)
         for result in results:
             yield result
             advance()
 
 
-def _map_processes(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int) -> Iterator[ResultT]:
-    chunks = (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+def _chunks(
+    items: Sequence[ItemT], workers: int, group: Callable[[ItemT], Hashable] | None
+) -> Iterator[Sequence[ItemT]]:
+    """Items that go to one process together."""
+    longest = _CHUNK if group is None else max(_CHUNK, -(-len(items) // workers))
+    for _, members in groupby(items, group or (lambda _: None)):
+        together = list(members)
+        size = -(-len(together) // -(-len(together) // longest)) if group else longest
+        yield from (together[start : start + size] for start in range(0, len(together), size))
+
+
+def _map_processes(
+    function: Callable[[ItemT], ResultT], chunks: Iterator[Sequence[ItemT]], workers: int
+) -> Iterator[ResultT]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_one_thread)
     try:
         waiting: deque[Future[list[ResultT]]] = deque(

@@ -32,7 +32,7 @@ def synthesize(
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Render a synthetic world to genuine KITTI, NYU and Waymo files.
+    """Render a synthetic world to genuine KITTI, NYU, Waymo and nuScenes files.
 
     Example: `simipu synthesize --out data/raw --set synthetic.drives=2`
     """

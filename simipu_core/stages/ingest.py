@@ -12,6 +12,7 @@ from simipu_core.config import SourceConfig
 from simipu_core.data import catalogue, splits
 from simipu_core.data.catalogue import Row
 from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.reading import component
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
 from simipu_core.tracking.run import Run, SilentRun
@@ -20,7 +21,14 @@ SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
 _WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
-_LICENCES = {"nyu": "NYU Depth v2 (no licence stated)", "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+_NYU = "NYU Depth v2 (no licence stated)"
+_LICENCES = {
+    "nyu": _NYU,
+    "nyu_labelled": _NYU,
+    "waymo": _WAYMO,
+    "waymo_kitti": _WAYMO,
+    "nuscenes": "CC BY-NC-SA 4.0 and the nuScenes terms of use (non-commercial)",
+}
 
 
 def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
@@ -46,7 +54,8 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     rows: list[Row] = []
-    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest")) as results:
+    group = (lambda frame: component(frame.image)) if any(component(frame.image) for frame in candidates[:1]) else None
+    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)
