@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import TypeVar
 
 import cv2
@@ -51,7 +53,7 @@ def map_frames(
 
 def _map_processes(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int) -> Iterator[ResultT]:
     chunks = (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_begin_worker)
     try:
         waiting: deque[Future[list[ResultT]]] = deque(
             pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
@@ -72,5 +74,13 @@ def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
     return [function(item) for item in items]
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     cv2.setNumThreads(0)
+    if parent := multiprocessing.parent_process():
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that gives it work is no more, as after SIGKILL; it would wait for ever."""
+    parent.join()
+    os._exit(1)

@@ -38,8 +38,8 @@ class SourceConfig(Section):
     ground truth in kitti_depth/; `nyu` is the sync folders; `waymo` is the Waymo Open Dataset v2 in Parquet;
     `waymo_kitti` is a conversion of Waymo to the KITTI object layout."""
     root: str = "data/raw"
-    """Folder that holds the layout's folder, which is named like the kind (kitti_object/, nyu/, …), or that folder
-    itself."""
+    """Folder, or s3://bucket/prefix, that holds the layout's folder, which is named like the kind (kitti_object/, nyu/,
+    …), or that folder itself."""
     drives_only: bool = False
     """With `kitti`: read the object frames only where there is no raw drive."""
     frames: Literal["training", "train_half", "train_half_and_testing"] = "training"
