@@ -85,6 +85,9 @@ class S3Path(PosixPath):
     def lstat(self) -> os.stat_result:
         return self.stat()
 
+    def is_dir(self) -> bool:
+        return bool(self._listing())
+
     def iterdir(self) -> Generator[Self, None, None]:
         names = list(self._listing())
         if not names:
