@@ -3,7 +3,7 @@
 import http.client
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -17,9 +17,9 @@ _DROPPED = {"connection", "expect", "transfer-encoding", "content-length"}
 class Fault:
     """What happens to the next requests whose first line holds `match`."""
 
-    kind: Literal["error", "cut", "hang", "flip"]
-    """`error` answers with `status` and `code` · `cut` ends the connection within the body, before its last byte ·
-    `hang` never sends the body · `flip` changes the first byte of the body."""
+    kind: Literal["error", "cut", "drop", "hang", "flip"]
+    """`error` answers with `status` and `code` · `cut` ends the connection within the body · `drop` ends it before the
+    answer, although the server did what was asked · `hang` never sends the body · `flip` changes its first byte."""
     match: str = ""
     times: int = 1
     status: int = 503
@@ -60,7 +60,10 @@ def proxy(target: str) -> Iterator[Proxy]:
             if fault and fault.kind == "error":
                 self.answer(fault.status, [], _ERROR.format(code=fault.code).encode())
                 return
-            upstream = http.client.HTTPConnection(host)
+            with closing(http.client.HTTPConnection(host)) as upstream:
+                self.pass_on(upstream, body, fault)
+
+        def pass_on(self, upstream: http.client.HTTPConnection, body: bytes, fault: Fault | None) -> None:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in _DROPPED:
@@ -68,8 +71,10 @@ def proxy(target: str) -> Iterator[Proxy]:
             upstream.putheader("Content-Length", str(len(body)))
             upstream.endheaders(body)
             got = upstream.getresponse()
+            if fault and fault.kind == "drop":
+                self.close_connection = True
+                return
             self.answer(got.status, got.getheaders(), got.read(), fault, got.getheader("Content-Length"))
-            upstream.close()
 
         def answer(
             self,

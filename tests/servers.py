@@ -41,6 +41,7 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
     command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-s3.config={folder / 's3.json'}", "-volume.max=50", "-master.volumeSizeLimitMB=256"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports of theirs, which a second server would want too
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
         "AWS_ACCESS_KEY_ID": _ACCESS,

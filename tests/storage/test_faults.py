@@ -169,3 +169,12 @@ def test_a_missing_or_damaged_object_is_a_broken_frame(tmp_path: Path, upload: U
     ]
     results = [examine(root, frame) for frame in found if not isinstance(frame, Rejected)]
     assert [type(result) for result in results] == [dict, Rejected]
+
+
+@pytest.mark.slow
+def test_an_empty_object_may_be_asked_for_in_parts(tmp_path: Path, upload: Upload, weed: Proxy) -> None:
+    files.write(tmp_path / "raw/empty", b"")
+    place = upload(tmp_path / "raw") / "empty"
+    assert s3.read(place.bucket, place.key, (0, 8)) == b""
+    weed.faults.append(Fault("error", "empty", status=416, code="InvalidRange"))  # how some servers say so
+    assert s3.read(place.bucket, place.key, (0, 8)) == b""
