@@ -2,7 +2,7 @@
 
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +34,8 @@ class Proxy:
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """First lines of all requests, ``GET /bucket/key``."""
+    watch: Callable[[str], object] = str
+    """Told of each request before it is passed on."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, request: str) -> Fault | None:
@@ -43,7 +45,8 @@ class Proxy:
             fault = next((fault for fault in self.faults if fault.match in request and fault.times), None)
             if fault:
                 fault.times -= 1
-            return fault
+        self.watch(request)
+        return fault
 
 
 @contextmanager

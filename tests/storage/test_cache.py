@@ -28,7 +28,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def filler(size: int) -> Callable[[Path], None]:
-    return lambda folder: (folder / "data").write_bytes(bytes(size)) and None
+    def fill(folder: Path) -> None:
+        (folder / "data").write_bytes(bytes(size))
+
+    return fill
 
 
 def let_go(monkeypatch: pytest.MonkeyPatch) -> None:
