@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simipu_core.errors import SimipuError
 from simipu_core.files import check_new_folder, new_folder
-from simipu_core.storage import S3Path, uploads
+from simipu_core.storage import S3Path, forget_listings, uploads
 from simipu_core.storage.cache import cached
 from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
 
@@ -171,6 +171,7 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     Raises:
         SimipuError: no manifest, another kind or schema version, or a file missing or of another size.
     """
+    forget_listings()
     manifest, _ = _load(path)
     if kinds and manifest.kind not in kinds:
         raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")

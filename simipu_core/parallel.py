@@ -53,7 +53,8 @@ def map_frames(
 
 def _map_processes(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int) -> Iterator[ResultT]:
     chunks = (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_begin_worker)
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(dict(os.environ),))
     try:
         waiting: deque[Future[list[ResultT]]] = deque(
             pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
@@ -74,7 +75,8 @@ def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
     return [function(item) for item in items]
 
 
-def _begin_worker() -> None:
+def _begin_worker(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the fork server's is as old as itself, credentials included
     cv2.setNumThreads(0)
     if parent := multiprocessing.parent_process():
         Thread(target=_end_with, args=(parent,), daemon=True).start()

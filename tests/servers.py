@@ -54,12 +54,8 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
         _make_bucket(environment, "checkpoints", server, folder / "log")
         yield SeaweedFS("checkpoints", environment)
     finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()  # its data are done with
+        server.wait()
 
 
 def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,7 +15,7 @@ from simipu_core.storage import dvc
 from simipu_core.storage.s3 import SCHEME, StorageError
 from simipu_core.storage.s3_path import S3Path, forget_listings, seekable
 
-__all__ = ["S3Path", "StorageError", "absolute", "pin", "place", "resolve", "seekable"]
+__all__ = ["S3Path", "StorageError", "absolute", "forget_listings", "pin", "place", "resolve", "seekable"]
 
 _PINNED = re.compile(r"(?P<place>.+)#(?P<digest>[0-9a-f]{64})")
 
