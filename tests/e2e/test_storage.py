@@ -87,6 +87,14 @@ def raw(project: Path, simipu: Simipu) -> str:
     return f"{BUCKET}/raw"
 
 
+@pytest.fixture(scope="module")
+def remote(project: Path, python: Python) -> str:
+    """Address of the DVC remote."""
+    (project / "data").mkdir(exist_ok=True)
+    succeeds(python("dvc", "remote", "add", "--default", "--force", "store", f"{BUCKET}/dvc"))
+    return f"{BUCKET}/dvc"
+
+
 def test_every_step_reads_and_writes_the_bucket(raw: str, simipu: Simipu, network: Proxy, project: Path) -> None:
     def step(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return simipu(*arguments, "--no-track", **environment)
@@ -118,22 +126,20 @@ def test_every_step_reads_and_writes_the_bucket(raw: str, simipu: Simipu, networ
     assert not list(project.glob("build/cache/outgoing/*"))
 
 
-def test_dvc_pushes_what_the_pipeline_reads(
-    project: Path, python: Python, network: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    succeeds(python("dvc", "remote", "add", "--default", "--force", "store", f"{BUCKET}/dvc"))
+def test_dvc_pushes_what_the_pipeline_reads(project: Path, python: Python, remote: str) -> None:
     run = ("pipelines", "local", "--set", "finetune.init=kaiming_zero_gamma", "--set", "evaluate.panels=0")
     succeeds(python(*run))
     fetched = list((project / "build/cache").glob("dvc-*"))
     assert len(fetched) == 1
     md5 = fetched[0].name.removeprefix("dvc-")
     assert md5 in (project / "dvc.lock").read_text(encoding="utf-8")
-    assert (S3Path.at(f"{BUCKET}/dvc/files/md5") / md5[:2] / f"{md5[2:]}.dir").is_file()
+    assert (S3Path.at(f"{remote}/files/md5") / md5[:2] / f"{md5[2:]}.dir").is_file()
     (manifest,) = {read_manifest(path).origin for path in project.glob("build/pipeline/*/ingest*/catalogue")}
-    assert manifest == f"{BUCKET}/dvc/files/md5/{md5[:2]}/{md5[2:]}.dir"
+    assert manifest == f"{remote}/files/md5/{md5[:2]}/{md5[2:]}.dir"
 
 
-def test_shards_are_pushed_and_pulled(project: Path, python: Python) -> None:
+def test_shards_are_pushed_and_pulled(project: Path, python: Python, remote: str) -> None:
+    assert remote
     succeeds(python("dvc", "repro", "--quiet", "depth@demo"))
     shards = project / "data/shards/demo/depth"
     made = read_manifest(shards, "depth")
@@ -146,19 +152,19 @@ def test_shards_are_pushed_and_pulled(project: Path, python: Python) -> None:
 
 @pytest.mark.parametrize("how", ["--to-remote", "--no-download"])
 def test_raw_frames_are_imported_as_a_pointer(
-    how: str, raw: str, project: Path, python: Python, monkeypatch: pytest.MonkeyPatch
+    how: str, raw: str, remote: str, project: Path, python: Python, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.raw import raw_uris
     from simipu_core import storage
     from simipu_core.config import load_experiment
 
     name = f"data/frames{how}"
-    succeeds(python("dvc", "import-url", "--quiet", how, raw, name))
+    succeeds(python("dvc", "import-url", how, raw, name))
     assert not (project / name).exists()
     monkeypatch.chdir(project)
     overrides = [f"{section}.root={name}" for section in ("pretrain_data", "depth_data")]
     uris: dict[str, Any] = raw_uris(load_experiment(project / "params.yaml", overrides))
     address = uris["depth_uri"]
-    assert address.startswith(f"{BUCKET}/dvc/files/md5/" if how == "--to-remote" else f"{raw}#")
+    assert address.startswith(f"{remote}/files/md5/" if how == "--to-remote" else f"{raw}#")
     folder = storage.resolve(address)
     assert (folder / "synthetic.json").read_bytes() == (project / "world/synthetic.json").read_bytes()
