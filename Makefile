@@ -29,8 +29,8 @@ mlflow: setup ## show runs and models at http://127.0.0.1:5000
 promote: setup ## make a registered model version the champion: VERSION=3
 	@.venv/bin/simipu promote $(VERSION) --experiment $(EXPERIMENT)
 
-data: setup ## make raw data and shards as dvc.yaml says
-	@.venv/bin/dvc repro
+data: setup ## make the shards of an experiment as dvc.yaml says [EXPERIMENT=demo]
+	@.venv/bin/dvc repro pairs@$(EXPERIMENT) depth@$(EXPERIMENT)
 
 test: setup-dev ## fast tests
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"

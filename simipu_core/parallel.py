@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby, islice
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import TypeVar
 
 import cv2
@@ -70,7 +72,8 @@ def _chunks(
 def _map_processes(
     function: Callable[[ItemT], ResultT], chunks: Iterator[Sequence[ItemT]], workers: int
 ) -> Iterator[ResultT]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_one_thread)
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(dict(os.environ),))
     try:
         waiting: deque[Future[list[ResultT]]] = deque(
             pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
@@ -91,5 +94,14 @@ def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
     return [function(item) for item in items]
 
 
-def _one_thread() -> None:
+def _begin_worker(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the fork server's is as old as itself, credentials included
     cv2.setNumThreads(0)
+    if parent := multiprocessing.parent_process():
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that gives it work is no more, as after SIGKILL; it would wait for ever."""
+    parent.join()
+    os._exit(1)

@@ -31,6 +31,16 @@ def test_errors_arrive_and_leaving_early_stops_the_processes(workers: int) -> No
         list(map_frames(square, [-1], "square", workers))
 
 
+def setting(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_see_the_present_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(map_frames(square, [1], "square", 1))  # the fork server is running
+    monkeypatch.setenv("SIMIPU_CACHE", "elsewhere")
+    assert list(map_frames(setting, ["SIMIPU_CACHE"], "setting", 1)) == ["elsewhere"]
+
+
 def test_a_killed_worker_is_told_in_one_sentence() -> None:
     with pytest.raises(SimipuError, match="worker process was killed"):
         list(map_frames(die, [1], "die", 1))

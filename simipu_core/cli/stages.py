@@ -8,6 +8,7 @@ import typer
 
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
 from simipu_core.project import checkpoints
+from simipu_core.storage import place
 
 
 class Use(StrEnum):
@@ -23,7 +24,8 @@ UseArgument = Annotated[
 
 
 def _artifact(kind: str, step: str) -> Any:
-    return typer.Argument(metavar=kind, help=f"Folder written by `simipu {step}`.", show_default=False)
+    help_ = f"Folder, or s3://bucket/prefix, written by `simipu {step}`."
+    return typer.Argument(metavar=kind, help=help_, parser=place, show_default=False)
 
 
 def synthesize(
@@ -46,7 +48,8 @@ def ingest(
     use: UseArgument,
     out: OutOption,
     root: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root: a folder or s3:// address."),
     ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
@@ -113,7 +116,9 @@ def finetune(
     encoder: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Pre-trained encoder, from `simipu pretrain`, for finetune.init=pretrained."
+            metavar="FOLDER",
+            parser=place,
+            help="Pre-trained encoder, from `simipu pretrain`, for finetune.init=pretrained.",
         ),
     ] = None,
     experiment: ExperimentOption = "demo",
@@ -140,7 +145,8 @@ def evaluate(
     depth: Annotated[Path, _artifact("DEPTH", "pair depth")],
     out: OutOption,
     control: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Network trained from scratch, scored beside the model.")
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=place, help="Network trained from scratch, scored beside the model."),
     ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,

@@ -67,8 +67,8 @@ class SourceConfig(Section):
     """With `mixed`: what is read together, each with its own kind and settings, all below the one `root`. How often
     training sees each is a matter of its `source_weights`."""
     root: str = _DEFAULT_ROOT
-    """Folder that holds the layout's folder, which is named like the kind (kitti_object/, nyu/, …), or that folder
-    itself."""
+    """Folder, or s3://bucket/prefix, that holds the layout's folder, which is named like the kind (kitti_object/, nyu/,
+    …), or that folder itself."""
     drives_only: bool = False
     """With `kitti`: read the object frames only where there is no raw drive."""
     frames: Literal["training", "train_half", "train_half_and_testing"] = "training"

@@ -16,6 +16,7 @@ from simipu_core.data.sources import Frame, Rejected
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.errors import SimipuError
+from simipu_core.storage import StorageError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
@@ -32,6 +33,9 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
 
     Returns:
         A catalogue row without its split, or what is wrong with the frame.
+
+    Raises:
+        StorageError: storage fails, which says nothing about the frame.
     """
     row: Row = {
         "sample_id": frame.sample_id,
@@ -56,6 +60,8 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
             check_depth(_read(file, row, "depth", root), (row["height"], row["width"]))
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
+    except StorageError:
+        raise
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
     return row

@@ -44,7 +44,7 @@ def pack_frames(
 
     Args:
         pack: packs one frame; picklable.
-        frames: catalogue rows, of one source.
+        frames: catalogue rows.
         schema: of the packed rows.
         folder: for rows that wait; made where it is needed, and gone in the end.
         description: shown with the progress.
@@ -52,7 +52,7 @@ def pack_frames(
     Raises:
         SimipuError: a worker process was killed.
     """
-    if not any(component(Path(frame["image"])) for frame in frames[:1]):
+    if not any(component(Path(frame["image"])) for frame in frames):
         yield from map_frames(pack, frames, description)
         return
     schema = _plain(schema)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from simipu_core.artifacts import Manifest, read_manifest
+from simipu_core.artifacts import Manifest, local_artifact, read_manifest
 from simipu_core.config import Experiment, PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.config.section import Size
 from simipu_core.data import splits
@@ -99,6 +99,7 @@ def _weighted(typicals: Sequence[_Typical], counts: Sequence[tuple[int, int]], s
 
 
 def _found(folder: Path, use: Use, experiment: Experiment) -> Frames:
+    folder = local_artifact(folder)
     manifest = read_manifest(folder, use, "catalogue")
     return _catalogued(folder, use, experiment) if manifest.kind == "catalogue" else _packed(folder, use, manifest)
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from simipu_core import storage
-from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import SourceConfig
 from simipu_core.data import catalogue, splits
 from simipu_core.data.catalogue import Row
@@ -46,6 +46,7 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     Raises:
         SimipuError: no frames, or more broken ones than `source.max_broken_share` allows.
     """
+    check_new(out)
     uri = root or source.root
     folder = storage.resolve(uri)
     found = [each for part in source.parts for each in _with_splits(part, folder)]
@@ -79,7 +80,7 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
         parameters={"source": source.model_dump(mode="json", exclude={"root"})},
         licence=_licence(source, folder),
         mlflow_run_id=run.run_id,
-        origin=str(Path(uri).absolute()),
+        origin=storage.absolute(uri),
     ) as draft:
         catalogue.write_frames(rows, draft.path)
         catalogue.write_rejected(broken, draft.path, folder)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simipu_core import storage
-from simipu_core.artifacts import Manifest, read_manifest, sha256_text, write_artifact
+from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row, check_broken_share, read_frames, write_rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
@@ -47,6 +47,8 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
     Raises:
         SimipuError: no usable frame, more unusable ones than `config.max_broken_share` allows, or raw files missing.
     """
+    check_new(out)
+    catalogue = local_artifact(catalogue)
     source = read_manifest(catalogue, "catalogue")
     if source.origin is None:
         raise SimipuError(f"{catalogue}: does not say where its raw data lies; run ingest again.")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.storage import seekable
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ def read_table(file: Path, *columns: str) -> pa.Table:
         BrokenFrameError: the file is missing or damaged, or lacks a column.
     """
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(seekable(file))
         _check_columns(file, parquet, columns)
         return parquet.read(columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
@@ -55,7 +56,7 @@ class Component:
         table = read_table(file, *keys)
         self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
         try:
-            self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            self._parquet = pq.ParquetFile(seekable(file), buffer_size=1 << 20, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise BrokenFrameError(file, _reason(error)) from None
         _check_columns(file, self._parquet, columns)
