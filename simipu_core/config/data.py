@@ -22,6 +22,9 @@ class SyntheticConfig(Section):
     """Number of drives written as Waymo v2 Parquet components, with one TOP and one short-range LiDAR."""
     waymo_frames: int = Field(8, ge=1)
     """Frames of each Waymo segment; the vehicle moves between and within them."""
+    logs: int = Field(0, ge=0)
+    """Number of drives written in the layout of own logs, with `frames_per_drive` frames each; the scan's format
+    changes from drive to drive: .bin, .npy, .pcd, .parquet, .las."""
     image_size: Size = (96, 320)
     """Height and width of the street camera's image, pixels."""
     lidar_points: int = Field(20000, ge=640)
@@ -33,10 +36,10 @@ class SyntheticConfig(Section):
 class SourceConfig(Section):
     """Where raw frames come from and how they are split."""
 
-    kind: Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"] = "kitti"
+    kind: Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti", "logs"] = "kitti"
     """Layout: `kitti` reads kitti_object/ and kitti_raw/ together; `kitti_depth` is raw images with official
     ground truth in kitti_depth/; `nyu` is the sync folders; `waymo` is the Waymo Open Dataset v2 in Parquet;
-    `waymo_kitti` is a conversion of Waymo to the KITTI object layout."""
+    `waymo_kitti` is a conversion of Waymo to the KITTI object layout; `logs` is own recordings (docs/data.md)."""
     root: str = "data/raw"
     """Folder that holds the layout's folder, which is named like the kind (kitti_object/, nyu/, …), or that folder
     itself."""
@@ -47,6 +50,10 @@ class SourceConfig(Section):
     published choice); or those and the 7,518 of testing/, 11,230 in all."""
     camera: Literal["front", "front_left", "front_right", "side_left", "side_right"] = "front"
     """With `waymo` and `waymo_kitti`: the camera whose images are read."""
+    log_cameras: tuple[str, ...] = ()
+    """With `logs`: the cameras whose images are read, by folder name; empty: all."""
+    log_lidar: str | None = None
+    """With `logs`: the LiDAR whose scans are read, by folder name; may be left out where there is one."""
     every: int = Field(1, ge=1)
     """Read every so many-th frame, counted over all sequences in order (published for Waymo: 5)."""
     split: Literal["none", "eigen", "within_sequence", "by_sequence", "folders"] = "none"
@@ -64,6 +71,8 @@ class SourceConfig(Section):
             raise ValueError(f"frames: {self.frames} goes with kind: kitti_object only, not {self.kind}")
         if self.camera != "front" and self.kind not in ("waymo", "waymo_kitti"):
             raise ValueError(f"camera: {self.camera} goes with kind: waymo or waymo_kitti only, not {self.kind}")
+        if (self.log_cameras or self.log_lidar) and self.kind != "logs":
+            raise ValueError(f"log_cameras and log_lidar go with kind: logs only, not {self.kind}")
         return self
 
 

@@ -41,12 +41,16 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         "points_timestamp_us": frame.points_timestamp_us,
         "depth_scale": frame.depth_scale,
         "intrinsics": frame.intrinsics,
+        "lens": frame.lens,
+        "distortion": frame.distortion,
         "lidar_to_camera": frame.lidar_to_camera,
     }
     file = frame.image
     try:
         data = _read(file, row, "image", root)
-        row["height"], row["width"] = check_image(data)
+        row["height"], row["width"] = size = check_image(data)
+        if frame.size and size != frame.size:
+            raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
             scan = read_scan(frame.points, frame.source)
             row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}

@@ -79,6 +79,11 @@ def _decode_raw(data: bytes, dtype: type[np.generic], num_axes: int) -> NDArray[
     return pixels
 
 
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as PNG."""
+    return _encode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
 def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     """Encode (H, W, 3) uint8 RGB as JPEG."""
     return _encode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), cv2.IMWRITE_JPEG_QUALITY, quality)

@@ -19,7 +19,12 @@ SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
 _WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
-_LICENCES = {"nyu": "NYU Depth v2 (no licence stated)", "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+_LICENCES = {
+    "logs": "that of the logs' owner",
+    "nyu": "NYU Depth v2 (no licence stated)",
+    "waymo": _WAYMO,
+    "waymo_kitti": _WAYMO,
+}
 
 
 def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simipu_core.config import SourceConfig
-from simipu_core.data.sources import kitti, kitti_depth, kitti_object, kitti_raw, nyu, waymo, waymo_kitti
+from simipu_core.data.sources import kitti, kitti_depth, kitti_object, kitti_raw, logs, nyu, waymo, waymo_kitti
 from simipu_core.data.sources.base import Frame, Listing, Rejected
 from simipu_core.errors import SimipuError
 
@@ -37,6 +37,11 @@ _LAYOUTS = {
         "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw",
         kitti_depth.find,
         lambda folder, _: kitti_depth.frames(folder),
+    ),
+    "logs": _Layout(
+        "logs/<sequence>/images/<camera>",
+        logs.find,
+        lambda folder, source: logs.frames(folder, source.log_cameras, source.log_lidar),
     ),
     "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, _: nyu.frames(folder)),
     "waymo": _Layout(

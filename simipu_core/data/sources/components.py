@@ -14,6 +14,8 @@ from simipu_core.data.sources.base import BrokenFrameError
 Key = tuple[Any, ...]
 Row = dict[str, Any]
 """Arrow scalars by column."""
+PARQUET_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
+"""What pyarrow raises on a damaged file, whose names need be no text and whose sizes no sane numbers."""
 
 
 def read_table(file: Path, *columns: str) -> pa.Table:
@@ -26,7 +28,7 @@ def read_table(file: Path, *columns: str) -> pa.Table:
         parquet = pq.ParquetFile(file)
         _check_columns(file, parquet, columns)
         return parquet.read(columns=list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise BrokenFrameError(file, _reason(error)) from None
 
 
@@ -56,7 +58,7 @@ class Component:
         self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
         try:
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-        except (OSError, pa.ArrowException) as error:
+        except PARQUET_ERRORS as error:
             raise BrokenFrameError(file, _reason(error)) from None
         _check_columns(file, self._parquet, columns)
         metadata = self._parquet.metadata
@@ -90,7 +92,7 @@ class Component:
                 self._next += 1
             self._next += 1
             return next(self._stream)
-        except (OSError, pa.ArrowException, StopIteration) as error:
+        except (*PARQUET_ERRORS, StopIteration) as error:
             self._group = -1
             raise BrokenFrameError(self._file, _reason(error)) from None
 

@@ -1,12 +1,16 @@
 """What a frame's references stand for: the bytes of a file, a record of a Parquet component, or a scan's points."""
 
 import hashlib
+import stat
 from pathlib import Path
 
-from simipu_core.data.sources import waymo, waymo_kitti
+from simipu_core.data.sources import logs, waymo, waymo_kitti
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.scans import Scan, parse_points
 from simipu_core.errors import SimipuError
+
+_MOST_BYTES = 1 << 30
+"""Of one image, depth map or scan."""
 
 
 def read_bytes(file: Path) -> bytes:
@@ -21,6 +25,11 @@ def read_bytes(file: Path) -> bytes:
     if waymo.is_record(file):
         return waymo.read_image(file)
     try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BrokenFrameError(file, "is no file")
+        if status.st_size > _MOST_BYTES:
+            raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
         return file.read_bytes()
     except OSError as error:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
@@ -39,6 +48,8 @@ def read_scan(file: Path, source: str) -> Scan:
     if source == waymo.NAME:
         return waymo.read_scan(file)
     data = read_bytes(file)
+    if source == logs.NAME:
+        return logs.parse_scan(file, data)
     try:
         points = waymo_kitti.parse(data) if source == waymo_kitti.NAME else parse_points(data)
     except SimipuError as error:
