@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
+    "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "promote": ["--experiment"],

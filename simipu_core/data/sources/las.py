@@ -38,6 +38,7 @@ def parse(data: bytes, most_points: int) -> dict[str, NDArray[Any]]:
     size = num_points * stride
     if not 0 < num_points <= most_points or size > _MOST_BYTES:
         raise SimipuError(f"says it has {num_points} points of {stride} bytes; 1 to {most_points} points are read")
+    points: bytearray | memoryview
     if kind & _PACKED:
         points = _unpack(data, header_size, start, num_vlrs, size)
     elif size > len(data) - start:

@@ -57,12 +57,17 @@ def frames(folder: Path, cameras: tuple[str, ...], lidar: str | None) -> Listing
         lidar: the one to read; None: the only one.
     """
     for path in _sequences(folder):
-        if _SOUND_NAME.fullmatch(path.name):
+        if is_sound_name(path.name):
             yield from _Sequence(path, cameras, lidar).frames()
         else:
             name = path.name.encode("ascii", "backslashreplace").decode()
-            yield Rejected(f"{NAME}/{name}", name, path.with_name(name), "the folder's name has other characters than "
-                           "letters, digits and . _ + -")  # fmt: skip
+            reason = "the folder's name has other characters than letters, digits and . _ + -"
+            yield Rejected(f"{NAME}/{name}", name, path.with_name(name), reason)
+
+
+def is_sound_name(name: str) -> bool:
+    """Whether a sequence, sensor or file may be called so."""
+    return _SOUND_NAME.fullmatch(name) is not None and set(name) != {"."}
 
 
 def parse_scan(file: Path, data: bytes) -> Scan:
@@ -177,7 +182,7 @@ class _Sequence:
     ) -> Frame:
         images, scans = self._folder / "images" / camera, self._folder / "scans" / lidar
         for (_, name), folder in ((image, images), (scan, scans)):
-            if not _SOUND_NAME.fullmatch(name):
+            if not is_sound_name(name):
                 shown = name.encode("ascii", "backslashreplace").decode()
                 raise BrokenFrameError(folder / shown, "its name has other characters than letters, digits and . _ + -")
             if calibration.time_unit and _time_us(name, calibration) is None:
