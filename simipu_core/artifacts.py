@@ -124,7 +124,8 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     File sizes are checked here; :func:`verify_files` also checks every sha256.
 
     Raises:
-        SimipuError: no manifest, another kind or schema version, or a file missing or of another size.
+        SimipuError: no manifest, another kind or schema version, or a file missing, of another size, or outside
+            the folder.
     """
     name = path / MANIFEST
     try:
@@ -144,6 +145,8 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     if kinds and manifest.kind not in kinds:
         raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
     for relative, entry in manifest.files.items():
+        if Path(relative).is_absolute() or ".." in Path(relative).parts or "\0" in relative:
+            raise SimipuError(f"{name}: the file {relative!r} leads out of the folder; run the step again.")
         file = path / relative
         if not file.is_file() or file.stat().st_size != entry.bytes:
             raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")

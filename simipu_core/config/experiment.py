@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
@@ -11,6 +10,7 @@ from simipu_core.config.depth import EvaluateConfig, FinetuneConfig, TrackingCon
 from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
+from simipu_core.config.yaml_files import parse_yaml, read_yaml
 from simipu_core.errors import SimipuError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -67,11 +67,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
         SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise SimipuError(f"{path}: no such experiment file; see experiments/ for the ready ones.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SimipuError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file.") from None
+    except SimipuError as error:
+        raise SimipuError(f"{path}: {error}; mend the file.") from None
     if not isinstance(values, dict):
         raise SimipuError(f"{path}: must hold `key: value` lines; copy params.yaml to begin.")
     for override in overrides or []:
@@ -114,10 +114,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise SimipuError(f"--set {override}: `{part}` is a value, not a section.")
         node = child
     try:
-        node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SimipuError(f"--set {override}: the value is not YAML ({_one_line(error)}).") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        node[parts[-1]] = parse_yaml(text)
+    except SimipuError as error:
+        raise SimipuError(f"--set {override}: the value is {error}.") from None

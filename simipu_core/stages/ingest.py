@@ -97,6 +97,6 @@ def _licence(source: SourceConfig, folder: Path) -> str:
     if file.is_file():
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
     return _LICENCES.get(source.kind, "CC BY-NC-SA 3.0 (KITTI)")

@@ -54,4 +54,7 @@ def read_scan(file: Path, source: str) -> Scan:
         points = waymo_kitti.parse(data) if source == waymo_kitti.NAME else parse_points(data)
     except SimipuError as error:
         raise BrokenFrameError(file, str(error)) from None
+    low, high = points[:, 3].min(), points[:, 3].max()
+    if low < 0 or high > 1:
+        raise BrokenFrameError(file, f"has reflectances from {low:g} to {high:g}, not within 0 and 1")
     return Scan(points, hashlib.sha256(data).hexdigest())
