@@ -13,6 +13,8 @@ from simipu_core.config.section import Section
 from simipu_core.config.yaml_files import parse_yaml, read_yaml
 from simipu_core.errors import SimipuError
 
+_LONGEST = 200
+"""Characters of a refused key or value that are shown."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -93,13 +95,18 @@ def validate(model: type[ModelT], values: Any, where: str) -> ModelT:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "experiment"
+    key = ".".join(str(part) for part in problem["loc"])[:_LONGEST] or "experiment"
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"`{key}`: {message}"
-    return f"`{key}`: {message} (got {problem['input']!r})"
+    return f"`{key}`: {message} (got {_short(problem['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -116,4 +123,4 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         node[parts[-1]] = parse_yaml(text)
     except SimipuError as error:
-        raise SimipuError(f"--set {override}: the value is {error}.") from None
+        raise SimipuError(f"--set {override}: the value is not YAML ({error}).") from None

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
@@ -23,7 +22,7 @@ from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
 from simipu_core.data.sources.log_calibration import NAME as CALIBRATION
-from simipu_core.data.sources.log_calibration import Matrix, motion
+from simipu_core.data.sources.log_calibration import Matrix, inverse, motion
 from simipu_core.errors import SimipuError
 from simipu_core.progress import progress
 
@@ -251,7 +250,7 @@ class _Unpacking:
             return
         to_parent = motion(np.array([shift.x, shift.y, shift.z], np.float64), quaternion)
         self._transforms.setdefault(child, {})[parent] = to_parent
-        self._transforms.setdefault(parent, {})[child] = np.linalg.inv(to_parent)
+        self._transforms.setdefault(parent, {})[child] = inverse(to_parent)
 
     def finish(self, bag: Path) -> Imported:
         """Write the calibration; what the bag does not tell is left out of it and named."""
@@ -312,7 +311,7 @@ class _Unpacking:
         return next((scale for scale in (1.0, 255.0, 65535.0) if strongest <= scale), strongest)
 
 
-def _write(file: Path, data: bytes | NDArray[np.uint8]) -> None:
+def _write(file: Path, data: bytes) -> None:
     partial = file.with_name(f".{file.name}.partial")
     partial.write_bytes(data)
     partial.replace(file)

@@ -62,7 +62,10 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
 
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
     """What OpenCV makes of a PNG or JPEG file whose header asks for a sane number of pixels."""
-    height, width = image_size(data)
+    try:
+        height, width = image_size(data)
+    except SimipuError:
+        return None
     if not 0 < height * width <= _MOST_PIXELS:
         raise SimipuError(f"says it has {height}×{width} pixels; up to {_MOST_PIXELS >> 20} million are read")
     try:

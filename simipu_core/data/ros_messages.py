@@ -102,9 +102,8 @@ def intrinsics(message: Any, is_rectified: bool) -> dict[str, Any]:
     Raises:
         SimipuError: the camera is not calibrated, or its lens is of a kind that cannot be undistorted.
     """
-    k, d, p = (getattr(message, name, None) for name in "kdp")
-    if k is None:  # ROS 1
-        k, d, p = message.K, message.D, message.P
+    names = "kdp" if hasattr(message, "k") else "KDP"  # ROS 2, ROS 1
+    k, d, p = (getattr(message, name) for name in names)
     matrix = np.reshape(p, (3, 4))[:, :3] if is_rectified else np.reshape(k, (3, 3))
     if not np.isfinite(matrix).all() or min(matrix[0, 0], matrix[1, 1]) <= 0:
         raise SimipuError("its CameraInfo is of a camera that was not calibrated")

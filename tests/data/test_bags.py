@@ -1,8 +1,9 @@
 """Bags that rosbags itself writes, unpacked and read as own logs."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -181,8 +182,8 @@ def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
 
     def to_ros_1(message: Any) -> Any:
         kind = message.__msgtype__
-        names = noetic.types[kind].__dataclass_fields__
-        values = {}
+        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
+        values: dict[str, Any] = {}
         for name in names:
             if name == "seq":
                 values[name] = 0

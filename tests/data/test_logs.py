@@ -165,7 +165,7 @@ def test_every_way_to_place_a_camera_gives_the_same(tmp_path: Path) -> None:
         {"camera_to_vehicle": {"matrix": to_vehicle}},
         {"vehicle_to_camera": {"matrix": np.linalg.inv(to_vehicle).tolist()}},
     ]
-    lidars = [{}] * 4 + [{"lidar_to_vehicle": {"matrix": rise.tolist()}}]
+    lidars: list[dict[str, Any]] = [{}] * 4 + [{"lidar_to_vehicle": {"matrix": rise.tolist()}}]
     lidars.append({"vehicle_to_lidar": {"matrix": np.linalg.inv(rise).tolist()}})
     for index, (camera, lidar) in enumerate(zip(placed, lidars, strict=True)):
         text = calibration(cameras__front={**CAMERA, **camera}, lidars__top=lidar)
@@ -338,7 +338,7 @@ def test_undistorted_images_show_things_where_a_pinhole_camera_would(lens: Lens,
 def test_packing_undistorts_images(tmp_path: Path, encoding: str) -> None:
     distortion = {"model": "plumb_bob", "coefficients": [-0.3, 0.1, 0, 0]}
     coarse = np.random.default_rng(0).integers(0, 256, (4, 12, 3), dtype=np.uint8)
-    smooth = encode_png(cv2.resize(coarse, (files.WIDTH, files.HEIGHT), interpolation=cv2.INTER_CUBIC))
+    smooth = encode_png(np.uint8(cv2.resize(coarse, (files.WIDTH, files.HEIGHT), interpolation=cv2.INTER_CUBIC)))
     folder = log(tmp_path / "raw", ["0"], text=calibration(cameras__front__distortion=distortion))
     files.write(folder / "images/front/0.png", smooth)
     ingest(SourceConfig(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")

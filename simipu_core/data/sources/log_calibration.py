@@ -190,6 +190,14 @@ def motion(translation: Matrix, quaternion_xyzw: Matrix) -> Matrix:
     return result
 
 
+def inverse(matrix: Matrix) -> Matrix:
+    """The opposite of a rigid motion, (4, 4)."""
+    result = np.eye(4)
+    result[:3, :3] = matrix[:3, :3].T
+    result[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
+    return result
+
+
 def check_rigid(matrix: Matrix) -> None:
     """Check that a (4, 4) matrix is a rotation and a translation of sensors on one vehicle.
 
@@ -256,8 +264,4 @@ def _describe(problem: Any) -> str:
 def _one_of(forward: Transform | None, backward: Transform | None) -> Matrix:
     if backward is None:
         return forward.as_matrix() if forward else np.eye(4)
-    matrix = backward.as_matrix()
-    result = np.eye(4)
-    result[:3, :3] = matrix[:3, :3].T
-    result[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
-    return result
+    return inverse(backward.as_matrix())
