@@ -26,6 +26,7 @@ from simipu_core.data import catalogue
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
+from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import Shards
 from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.data.sources.clouds import parse_cloud
@@ -222,7 +223,7 @@ def run_source(kind: str, root: Path) -> None:
             continue
         assert isinstance(frame, Frame)
         assert_sound(outcome, frame)
-        row = dict.fromkeys(catalogue.CATALOGUE.names) | outcome | {"split": "train"}
+        row = dict.fromkeys(CATALOGUE.names) | outcome | {"split": "train"}
         if frame.points:
             assert isinstance(pack_pair(root, config, row), Packed | Rejected)
         if frame.depth:
@@ -327,7 +328,7 @@ def test_catalogues(tmp_path: Path) -> None:
             rows = catalogue.read_frames(tmp_path / "frames")
         except SimipuError:
             return
-        assert all(set(row) == set(catalogue.CATALOGUE.names) for row in rows)
+        assert all(set(row) == set(CATALOGUE.names) for row in rows)
 
     check()
 

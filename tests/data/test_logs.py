@@ -338,7 +338,8 @@ def test_undistorted_images_show_things_where_a_pinhole_camera_would(lens: Lens,
 def test_packing_undistorts_images(tmp_path: Path, encoding: str) -> None:
     distortion = {"model": "plumb_bob", "coefficients": [-0.3, 0.1, 0, 0]}
     coarse = np.random.default_rng(0).integers(0, 256, (4, 12, 3), dtype=np.uint8)
-    smooth = encode_png(np.uint8(cv2.resize(coarse, (files.WIDTH, files.HEIGHT), interpolation=cv2.INTER_CUBIC)))
+    finer = cv2.resize(coarse, (files.WIDTH, files.HEIGHT), interpolation=cv2.INTER_CUBIC)
+    smooth = encode_png(finer.astype(np.uint8))
     folder = log(tmp_path / "raw", ["0"], text=calibration(cameras__front__distortion=distortion))
     files.write(folder / "images/front/0.png", smooth)
     ingest(SourceConfig(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
