@@ -70,7 +70,7 @@ def test_each_command_explains_itself(command: str, options: list[str]) -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     for group in app.registered_groups:
         assert group.typer_instance
         for command in group.typer_instance.registered_commands:

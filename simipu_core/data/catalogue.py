@@ -20,6 +20,7 @@ from simipu_core.errors import SimipuError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
+_LATEST_US = 1 << 62
 
 Row = dict[str, Any]
 
@@ -50,6 +51,8 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
     try:
         if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
             raise SimipuError("its name holds characters that cannot be printed")
+        if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
+            raise SimipuError("was taken at a time that no clock shows")
         data = _read(file, row, "image", root)
         row["height"], row["width"] = size = check_image(data)
         if frame.size and size != frame.size:

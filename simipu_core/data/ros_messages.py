@@ -88,7 +88,7 @@ def cloud(message: Any) -> NDArray[np.float32]:
         if entry.offset + dtype.itemsize > step:
             raise SimipuError(f"has a field {name} that ends outside its points of {step} bytes")
         column = np.ascontiguousarray(raw[:, entry.offset : entry.offset + dtype.itemsize]).view(dtype)[:, 0]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             points[:, index] = column
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):

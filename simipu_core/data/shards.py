@@ -182,7 +182,8 @@ class Shards:
             raise IndexError(index)
         group = bisect_right(self._ends, index)
         table = self._group(group)
-        return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
+        with _whole(self._files[self._groups[group][0]]):
+            return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
 
     def column(self, name: str) -> list[Any]:
         """All values of one column, in the order of the indices; the other columns are not read."""

@@ -6,6 +6,13 @@ _FORGED = [b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b
 _TOKENS = [b"-1", b"nan", b"1e999", b"99999999999", b"\n", b" ", b":", b"[", b"{", b"&a", b"*a", b"../", b"\xff"]
 
 
+class Damaged(bytes):
+    """Bytes that are shown by their beginning; hypothesis prints how to make them again."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes, {self[:16]!r}…>"
+
+
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
     """The data with one to four pieces of damage."""
@@ -27,7 +34,7 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
         elif kind == "token":
             token = draw(st.sampled_from(_TOKENS))
             result[at : at + draw(st.sampled_from([0, len(token)]))] = token
-    return bytes(result)
+    return Damaged(result)
 
 
 def damaged(data: bytes) -> st.SearchStrategy[bytes]:

@@ -75,6 +75,13 @@ def test_points_without_a_return_are_left_out_of_pcd_only() -> None:
         parse_cloud(holes.tobytes(), ".bin")
 
 
+def test_a_signalling_nan_is_a_nan() -> None:
+    data = bytearray(POINTS.tobytes())
+    data[0:4] = b"\x01\x00\x80\x7f"
+    with pytest.raises(SimipuError, match="has 1 points that are not finite numbers"):
+        parse_cloud(bytes(data), ".bin")
+
+
 def damaged_pcd(before: bytes, after: bytes) -> bytes:
     assert before in FILES["binary.pcd"]
     return FILES["binary.pcd"].replace(before, after)

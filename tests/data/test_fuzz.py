@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -45,7 +46,12 @@ from tests.data.test_logs import calibration
 ROOM = 1 << 30
 """Bytes of address space that parsers may take beyond what the process has."""
 quick = settings(
-    max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 few = settings(quick, max_examples=25)
 
@@ -196,6 +202,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def assert_sound(row: dict[str, Any], frame: Frame) -> None:
+    assert pa.Table.from_pylist([{**row, "split": "train"}], schema=CATALOGUE).num_rows == 1
     assert row["height"] > 0
     assert row["width"] > 0
     assert np.isfinite(row["intrinsics"]).all()

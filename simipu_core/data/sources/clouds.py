@@ -55,7 +55,8 @@ def parse_cloud(
             raise SimipuError(
                 f"has no column {INTENSITY[0]} (it has {_listed(found)}); set the LiDAR's reflectance_scale to null"
             )
-        points[:, 3] = _numbers(found, name) / scale
+        with np.errstate(over="ignore"):
+            points[:, 3] = _numbers(found, name) / scale
     if suffix == ".pcd":
         points = points[~np.isnan(points[:, :3]).any(axis=1)]
     with np.errstate(over="ignore"):
@@ -133,7 +134,8 @@ def _numbers(found: Columns, name: str) -> NDArray[np.float64]:
     values = found[name]
     if values.dtype.kind not in "fiu" or values.ndim != 1:
         raise SimipuError(f"has a column {name} of {values.dtype}, not of one number a point")
-    return values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return values.astype(np.float64)
 
 
 def _listed(found: Columns) -> str:

@@ -55,8 +55,8 @@ class Component:
         self._file = file
         self._columns = list(columns)
         table = read_table(file, *keys)
-        self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
         try:
+            self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
         except PARQUET_ERRORS as error:
             raise BrokenFrameError(file, _reason(error)) from None

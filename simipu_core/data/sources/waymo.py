@@ -17,6 +17,7 @@ A frame's image and scan are records of Parquet files; references to them end in
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def frames(folder: Path, camera: str) -> Listing:
     segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("*.parquet")}
     for segment in sorted(segments):
         try:
-            yield from _Segment(folder, segment, camera).frames()
+            with _well_typed(folder / "camera_image" / f"{segment}.parquet"):
+                found = list(_Segment(folder, segment, camera).frames())
+            yield from found
         except BrokenFrameError as error:
             yield Rejected(f"{NAME}/{segment}", segment, error.file, error.reason)
 
@@ -98,8 +101,10 @@ def read_image(record: Path) -> bytes:
         BrokenFrameError: it is not there or cannot be read.
     """
     file, time, camera = _split(record)
-    component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
-    return bytes(component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))[f"{_IMAGE}.image"].as_py())
+    with _well_typed(file):
+        component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
+        row = component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))
+        return bytes(row[f"{_IMAGE}.image"].as_py())
 
 
 def read_scan(record: Path) -> Scan:
@@ -109,6 +114,11 @@ def read_scan(record: Path) -> Scan:
         BrokenFrameError: a component that is needed is missing, damaged or does not fit the others.
     """
     file, time, _ = _split(record)
+    with _well_typed(file):
+        return _read_scan(record, file, time)
+
+
+def _read_scan(record: Path, file: Path, time: int) -> Scan:
     folder, name = file.parent.parent, file.name
     lidar = open_component(file, (_TIME, _LIDAR), tuple(f"{image}.{part}" for image in _RETURNS for part in _PARTS))
     pose_file, calibration_file = folder / "vehicle_pose" / name, folder / "lidar_calibration" / name
@@ -142,6 +152,16 @@ def read_scan(record: Path) -> Scan:
     if not scans:
         raise BrokenFrameError(record, "has no range image")
     return Scan(np.concatenate(scans), digest.hexdigest())
+
+
+@contextmanager
+def _well_typed(file: Path) -> Iterator[None]:
+    """Reject a segment whose columns, in spite of their names, hold other things than Waymo's."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BrokenFrameError(file, f"it or a component beside it holds values of a wrong type ({reason})") from None
 
 
 class _Segment:
