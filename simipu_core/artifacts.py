@@ -169,13 +169,16 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     File sizes are checked here; :func:`verify_files` also checks every sha256.
 
     Raises:
-        SimipuError: no manifest, another kind or schema version, or a file missing or of another size.
+        SimipuError: no manifest, another kind or schema version, or a file missing, of another size, or outside
+            the folder.
     """
     forget_listings()
     manifest, _ = _load(path)
     if kinds and manifest.kind not in kinds:
         raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
     for relative, entry in manifest.files.items():
+        if not is_safe(relative):
+            raise SimipuError(f"{path / MANIFEST}: the file {relative!r} leads out of the folder; run the step again.")
         file = path / relative
         if not file.is_file() or file.stat().st_size != entry.bytes:
             raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")

@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
+    "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "promote": ["--experiment"],
@@ -69,7 +70,7 @@ def test_each_command_explains_itself(command: str, options: list[str]) -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     for group in app.registered_groups:
         assert group.typer_instance
         for command in group.typer_instance.registered_commands:

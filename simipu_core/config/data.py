@@ -30,6 +30,9 @@ class SyntheticConfig(Section):
     """Keyframes of each nuScenes scene, half a second apart; the vehicle moves between scan and images."""
     labelled_images: int = Field(0, ge=0)
     """Number of room images written to a labelled NYU file (480×640), four of each room."""
+    logs: int = Field(0, ge=0)
+    """Number of drives written in the layout of own logs, with `frames_per_drive` frames each; the scan's format
+    changes from drive to drive: .bin, .npy, .pcd, .parquet, .las."""
     image_size: Size = (96, 320)
     """Height and width of the street camera's image, pixels."""
     lidar_points: int = Field(20000, ge=640)
@@ -58,11 +61,13 @@ class SourceConfig(Section):
         "waymo",
         "waymo_kitti",
         "nuscenes",
+        "logs",
     ] = "kitti"
     """Layout: `kitti` reads kitti_object/ and kitti_raw/ together; `kitti_depth` is raw images with official
     ground truth in kitti_depth/; `nyu` is the sync folders, `nyu_labelled` the .mat file of 1,449 images; `waymo` is
     the Waymo Open Dataset v2 in Parquet; `waymo_kitti` is a conversion of Waymo to the KITTI object layout;
-    `nuscenes` is the keyframes of nuScenes v1.0; `mixed` reads several, listed in `sources`."""
+    `nuscenes` is the keyframes of nuScenes v1.0; `logs` is own recordings (docs/data.md); `mixed` reads several, listed
+    in `sources`."""
     sources: tuple["SourceConfig", ...] = ()
     """With `mixed`: what is read together, each with its own kind and settings, all below the one `root`. How often
     training sees each is a matter of its `source_weights`."""
@@ -86,6 +91,10 @@ class SourceConfig(Section):
     focal length, apart by spaces or commas, such as nyudepthv2_train_files_with_gt.txt. None: all frames are read."""
     depth: Literal["raw", "in_painted"] = "raw"
     """With `nyu_labelled`: depth as measured, with holes, or with its holes filled by the data set's authors."""
+    log_cameras: tuple[str, ...] = ()
+    """With `logs`: the cameras whose images are read, by folder name; empty: all."""
+    log_lidar: str | None = None
+    """With `logs`: the LiDAR whose scans are read, by folder name; may be left out where there is one."""
     every: int = Field(1, ge=1)
     """Read every so many-th frame, counted over all sequences in order (published for Waymo: 5)."""
     split: Literal["none", "eigen", "nyu_official", "within_sequence", "by_sequence", "folders"] = "none"
@@ -114,6 +123,8 @@ class SourceConfig(Section):
             "returns": ("waymo",),
             "lists": ("nyu",),
             "depth": ("nyu_labelled",),
+            "log_cameras": ("logs",),
+            "log_lidar": ("logs",),
         }
         for name, fitting in kinds.items():
             value = getattr(self, name)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +14,14 @@ from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import check_format
 from simipu_core.data.sources import Frame, Rejected
 from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.errors import SimipuError
 from simipu_core.storage import StorageError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
+_LATEST_US = 1 << 62
 
 Row = dict[str, Any]
 
@@ -45,12 +47,20 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         "points_timestamp_us": frame.points_timestamp_us,
         "depth_scale": frame.depth_scale,
         "intrinsics": frame.intrinsics,
+        "lens": frame.lens,
+        "distortion": frame.distortion,
         "lidar_to_camera": frame.lidar_to_camera,
     }
     file = frame.image
     try:
+        if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
+            raise SimipuError("its name holds characters that cannot be printed")
+        if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
+            raise SimipuError("was taken at a time that no clock shows")
         data = _read(file, row, "image", root)
-        row["height"], row["width"] = check_image(data)
+        row["height"], row["width"] = size = check_image(data)
+        if frame.size and size != frame.size:
+            raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
             scan = read_scan(frame.points, frame.source)
             row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
@@ -73,7 +83,7 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
     Raises:
         SimipuError: naming the first few files and reasons, the setting, and the mend.
     """
-    shown = [f"{_relative(each.file, root)}: {each.reason}" for each in broken[:3]]
+    shown = [f"{_shown(each.file, root)}: {each.reason}" for each in broken[:3]]
     if len(broken) > len(shown):
         shown.append(f"and {len(broken) - len(shown)} more")
     if len(broken) <= largest * total:
@@ -98,12 +108,19 @@ def read_frames(folder: Path) -> list[Row]:
     """Rows of a catalogue, in order of sample_id.
 
     Raises:
-        SimipuError: written in another format.
+        SimipuError: written in another format, damaged, or with a path that leads out of the data's root.
     """
     file = folder / FRAMES_FILE
-    table = pq.read_table(file)
-    check_format(table.schema, CATALOGUE, file)
-    return list(table.to_pylist())
+    try:
+        table = pq.ParquetFile(file).read(use_threads=False)
+        check_format(table.schema, CATALOGUE, file)
+        rows: list[Row] = table.to_pylist()
+    except PARQUET_ERRORS:
+        raise SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run ingest again.") from None
+    for path in (row[kind] for row in rows for kind in ("image", "points", "depth") if row[kind]):
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise SimipuError(f"{file}: the path {path} leads out of the root of its data; run ingest again.")
+    return rows
 
 
 def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
@@ -112,7 +129,7 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
         {"sample_id": each.sample_id, "file": _relative(each.file, root), "reason": each.reason} for each in broken
     ]
     text = json.dumps(sorted(entries, key=lambda entry: entry["sample_id"]), indent=1, ensure_ascii=False)
-    (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
@@ -124,3 +141,8 @@ def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
 
 def _relative(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix()
+
+
+def _shown(file: Path, root: Path) -> str:
+    """A path for people; bytes of its name that are no text are written as escapes."""
+    return _relative(file, root).encode(errors="backslashreplace").decode()

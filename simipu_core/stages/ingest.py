@@ -23,6 +23,7 @@ SYNTHETIC_FILE = "synthetic.json"
 _WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
 _NYU = "NYU Depth v2 (no licence stated)"
 _LICENCES = {
+    "logs": "that of the logs' owner",
     "nyu": _NYU,
     "nyu_labelled": _NYU,
     "waymo": _WAYMO,
@@ -114,7 +115,7 @@ def _licence(source: SourceConfig, folder: Path) -> str:
     if file.is_file():
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
     licences = dict.fromkeys(_LICENCES.get(part.kind, "CC BY-NC-SA 3.0 (KITTI)") for part in source.parts)
     return "; ".join(licences)

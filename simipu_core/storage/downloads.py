@@ -29,7 +29,7 @@ class Wanted:
 def is_safe(name: str) -> bool:
     """Whether a file name from a listing or manifest stays inside the folder it belongs to."""
     parts = PurePosixPath(name).parts
-    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts
+    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts and "\0" not in name
 
 
 def fetch_files(wanted: Mapping[str, Wanted], folder: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simipu_core.config import SyntheticConfig
 from simipu_core.files import new_folder
 from simipu_core.parallel import map_frames
-from simipu_core.synthetic import nuscenes, nyu_labelled, waymo, writers
+from simipu_core.synthetic import logs, nuscenes, nyu_labelled, waymo, writers
 from simipu_core.synthetic.calibration import object_calibration, object_camera, raw_calibration, raw_camera
 from simipu_core.synthetic.lidar import scan
 from simipu_core.synthetic.render import Lens, render_depth, render_image
@@ -38,11 +38,12 @@ class Part(IntEnum):
     WAYMO = 4
     NUSCENES = 5
     LABELLED = 6
+    LOG = 7
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame of a street, one room, one Waymo segment, or the labelled NYU file."""
+    """One frame of a street or log, one room, one Waymo segment, or the labelled NYU file."""
 
     part: Part
     index: int
@@ -50,7 +51,7 @@ class Job:
 
 
 def synthesize(config: SyntheticConfig, out: Path, workers: int | None = None) -> None:
-    """Render a world of streets and rooms to KITTI, NYU, Waymo and nuScenes files.
+    """Render a world of streets and rooms to KITTI, NYU, Waymo and nuScenes files, and own logs.
 
     The files depend on the configuration alone, not on the number of workers. The folder `out` appears, whole, at
     the end.
@@ -80,6 +81,13 @@ def object_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
 def drive_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of a drive, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.DRIVE, index])
+    return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
+
+
+@lru_cache(maxsize=2)
+def log_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
+    """The street of an own log, and its camera's lens."""
+    rng = np.random.default_rng([config.seed, Part.LOG, index])
     return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
 
 
@@ -148,6 +156,9 @@ def _lay_out(config: SyntheticConfig, root: Path) -> list[Job]:
     if config.labelled_images:
         (root / "nyu_labelled").mkdir()
         jobs.append(Job(Part.LABELLED, 0))
+    for index in range(config.logs):
+        logs.lay_out(root, index, config.image_size)
+        jobs += [Job(Part.LOG, index, frame) for frame in range(config.frames_per_drive)]
     return jobs
 
 
@@ -176,6 +187,7 @@ def _render(config: SyntheticConfig, root: Path, job: Job) -> None:
         Part.WAYMO: _render_segment,
         Part.NUSCENES: _render_keyframe,
         Part.LABELLED: _render_labelled,
+        Part.LOG: _render_log,
     }
     parts[job.part](config, root, job)
 
@@ -255,3 +267,11 @@ def _render_keyframe(config: SyntheticConfig, root: Path, job: Job) -> None:
         image_size=config.image_size,
         num_rays=config.lidar_points,
     )
+
+
+def _render_log(config: SyntheticConfig, root: Path, job: Job) -> None:
+    street, lens = log_scene(config, job.index)
+    scene, pose = street.at(job.frame)
+    rng = _frame_rng(config, job)
+    image = render_image(scene, object_camera(config.image_size), pose, lens, rng)
+    logs.write_frame(root, job.index, job.frame, image, scan(scene, pose, config.lidar_points, rng))

@@ -11,6 +11,7 @@ from simipu_core.data.sources import (
     kitti_depth,
     kitti_object,
     kitti_raw,
+    logs,
     nuscenes,
     nyu,
     nyu_labelled,
@@ -47,6 +48,11 @@ _LAYOUTS = {
         "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw",
         kitti_depth.find,
         lambda folder, _: kitti_depth.frames(folder),
+    ),
+    "logs": _Layout(
+        "logs/<sequence>/images/<camera>",
+        logs.find,
+        lambda folder, source: logs.frames(folder, source.log_cameras, source.log_lidar),
     ),
     "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, source: nyu.frames(folder, source.lists)),
     "nyu_labelled": _Layout(

@@ -1,15 +1,19 @@
 """What a frame's references stand for: the bytes of a file, a record in a file, or a scan's points."""
 
 import hashlib
+import stat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.sources import nuscenes, nyu_labelled, waymo, waymo_kitti
+from simipu_core.data.sources import logs, nuscenes, nyu_labelled, waymo, waymo_kitti
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.scans import Scan, parse_points
 from simipu_core.errors import SimipuError
+
+_MOST_BYTES = 1 << 30
+"""Of one image, depth map or scan."""
 
 
 def component(file: Path) -> Path | None:
@@ -31,6 +35,11 @@ def read_bytes(file: Path) -> bytes:
     if nyu_labelled.is_record(file):
         return nyu_labelled.read(file)
     try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BrokenFrameError(file, "is no file")
+        if status.st_size > _MOST_BYTES:
+            raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
         return file.read_bytes()
     except OSError as error:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
@@ -49,10 +58,15 @@ def read_scan(file: Path, source: str) -> Scan:
     if source == waymo.NAME:
         return waymo.read_scan(file)
     data = read_bytes(nuscenes.scan_file(file) if source == nuscenes.NAME else file)
+    if source == logs.NAME:
+        return logs.parse_scan(file, data)
     try:
         points = _parse(data, file, source)
     except SimipuError as error:
         raise BrokenFrameError(file, str(error)) from None
+    low, high = points[:, 3].min(), points[:, 3].max()
+    if low < 0 or high > 1:
+        raise BrokenFrameError(file, f"has reflectances from {low:g} to {high:g}, not within 0 and 1")
     return Scan(points, hashlib.sha256(data).hexdigest())
 
 

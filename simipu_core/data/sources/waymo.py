@@ -23,6 +23,7 @@ A frame's image and scan are records of Parquet files; references to them end in
 
 import hashlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +100,9 @@ def frames(
     segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("*.parquet")}
     for segment in sorted(segments):
         try:
-            yield from _Segment(folder, segment, camera, part).frames()
+            with _well_typed(folder / "camera_image" / f"{segment}.parquet"):
+                found = list(_Segment(folder, segment, camera, part).frames())
+            yield from found
         except BrokenFrameError as error:
             yield Rejected(f"{NAME}/{segment}", segment, error.file, error.reason)
 
@@ -116,8 +119,10 @@ def read_image(record: Path) -> bytes:
         BrokenFrameError: it is not there or cannot be read.
     """
     file, time, camera = _split(record)
-    component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
-    return bytes(component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))[f"{_IMAGE}.image"].as_py())
+    with _well_typed(file):
+        component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
+        row = component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))
+        return bytes(row[f"{_IMAGE}.image"].as_py())
 
 
 def read_scan(record: Path) -> Scan:
@@ -127,6 +132,11 @@ def read_scan(record: Path) -> Scan:
         BrokenFrameError: a component that is needed is missing, damaged or does not fit the others.
     """
     file, time, part = _split(record)
+    with _well_typed(file):
+        return _read_scan(record, file, time, part)
+
+
+def _read_scan(record: Path, file: Path, time: int, part: str) -> Scan:
     chosen, _, returns = part.partition(".")
     columns = _RETURNS[:1] if returns == "first" else _RETURNS
     folder, name = file.parent.parent, file.name
@@ -205,6 +215,16 @@ def projection_offsets(frame: Frame) -> Floats | None:
     ]
     offsets = np.concatenate(found)
     return offsets if len(offsets) else None
+
+
+@contextmanager
+def _well_typed(file: Path) -> Iterator[None]:
+    """Reject a segment whose columns, in spite of their names, hold other things than Waymo's."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BrokenFrameError(file, f"it or a component beside it holds values of a wrong type ({reason})") from None
 
 
 class _Segment:
