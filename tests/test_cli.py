@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
+    "check": ["--kind", "--root", "--out", "--experiment", "--set"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "promote": ["--experiment"],
