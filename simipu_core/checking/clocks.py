@@ -45,7 +45,7 @@ def statistics(found: Survey) -> dict[str, Any]:
 
 def _order(found: Survey) -> Iterator[Finding]:
     backwards, twice, gaps = [], [], []
-    for frames in found.sequences().values():
+    for frames in found.streams():
         timed = [facts for facts in frames if facts.row["timestamp_us"] is not None]
         steps = np.diff([facts.row["timestamp_us"] for facts in timed])
         usual = float(np.median(steps)) if len(steps) >= _FEWEST_FRAMES else np.inf

@@ -1,7 +1,9 @@
 """Are all frames there? Broken frames, and numbers of frames against the official ones."""
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,10 @@ from simipu_core.checking.report import SHOWN, Finding, Severity, by_share, ok, 
 from simipu_core.checking.survey import Survey
 from simipu_core.data import splits
 from simipu_core.data.sources import Frame, Rejected, kitti_object
+
+_NUMBER = re.compile(r"\d+$")
+_LONGEST_NUMBER = 10
+"""Digits of a frame number; longer ones are times."""
 
 
 class Official(NamedTuple):
@@ -110,8 +116,10 @@ OFFICIAL: dict[str, Callable[[Survey], list[Official]]] = {
 
 
 def check(found: Survey) -> Iterator[Finding]:
-    """Broken frames; complete or partial."""
+    """Broken frames; complete or partial; holes in the numbering, frames that lack what the others have."""
     yield _broken(found)
+    yield from _holes(found)
+    yield from _without_scan(found)
     sequences = _sequences(found)
     splits_here = ", ".join(f"{number:,} {split}" for split, number in Counter(s for _, s in found.listed).items())
     counted = f"{found.total:,} frames in {sequences:,} sequence{'s' * (sequences != 1)} ({splits_here})"
@@ -147,10 +155,47 @@ def _broken(found: Survey) -> Finding:
     return problem("broken frames", severity, what, names, mend)
 
 
+def _holes(found: Survey) -> Iterator[Finding]:
+    """Frame numbers that are skipped, where numbering is regular otherwise."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for frame, _ in found.listed:
+        if (match := _NUMBER.search(frame.sample_id)) and len(match[0]) <= _LONGEST_NUMBER:
+            numbers[frame.sample_id[: match.start()] + frame.sequence].append(int(match[0]))
+    steps = Counter(after - before for each in numbers.values() for before, after in pairwise(each))
+    if not steps:
+        return
+    usual = max(steps, key=lambda step: (steps[step], -step))
+    if usual < 1 or 2 * steps[usual] < steps.total():
+        return
+    holes = [
+        f"{frame} ({before} is followed by {after})"
+        for frame, each in numbers.items()
+        for before, after in pairwise(each)
+        if after - before > usual
+    ]
+    if holes:
+        mend = "Harmless if frames were left out on purpose; otherwise look for files that were lost or renamed."
+        what = f"frame numbers are skipped in {len(holes)} places"
+        yield problem("numbering", Severity.WARNING, what, holes, mend)
+
+
+def _without_scan(found: Survey) -> Iterator[Finding]:
+    without = [facts.sample_id for facts in found.facts if "points" not in facts.row]
+    if 0 < len(without) < len(found.facts):
+        what = f"{len(without)} frames have no scan, the others have"
+        mend = "Complete the scans, or expect these frames only where depth maps are used."
+        yield problem("scans", Severity.WARNING, what, without, mend)
+
+
 def describe(root: Path, broken: Rejected) -> str:
     """File, relative to the root, and reason."""
-    file = broken.file.relative_to(root) if broken.file.is_relative_to(root) else broken.file
-    return f"{file.as_posix()}: {broken.reason}"
+    return f"{below(root, broken.file)}: {broken.reason}"
+
+
+def below(root: Path, file: Path) -> str:
+    """Path of a file relative to the root, for people; bytes of a name that are no text are written as escapes."""
+    path = file.relative_to(root) if file.is_relative_to(root) else file
+    return path.as_posix().encode(errors="backslashreplace").decode()
 
 
 def _files(found: Survey) -> list[Path]:

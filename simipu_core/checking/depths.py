@@ -29,6 +29,7 @@ _SCALES = {
 }
 _FEWEST_COMMON = 50
 _RATIO = 1.25
+_UNUSUAL = 2.5
 _AGREEMENT = 0.5
 _SPARSE = 0.08
 """Share of valid pixels below which a map of KITTI's size is one raw scan; the improved ground truth has some 16 %."""
@@ -42,6 +43,7 @@ def check(found: Survey) -> Iterator[Finding]:
         yield ok("depth", "no frame has a depth map")
         return
     yield _scale(found, measured)
+    yield from _unusual(measured)
     yield _density(found, measured)
     yield from _agreement(found, measured)
 
@@ -79,6 +81,23 @@ def _scale(found: Survey, measured: Measured) -> Finding:
     return problem(
         "depth scale", by_share(len(wrong), len(measured), found.source.max_broken_share), what, wrong, f"{mend}."
     )
+
+
+def _unusual(measured: Measured) -> Iterator[Finding]:
+    """Maps that are as a whole much nearer or farther than the others, where no scan can tell why."""
+    middle, far = _median(measured, "median"), _median(measured, "largest")
+    odd = [
+        f"{facts.sample_id} (median {depth.median:.2g} m)"
+        for facts, depth in measured
+        if not _has_scan(depth)
+        and (
+            max(depth.median / middle, depth.largest / far) < 1 / _UNUSUAL
+            or min(depth.median / middle, depth.largest / far) > _UNUSUAL
+        )
+    ]
+    if odd:
+        what = f"{len(odd)} depth maps are more than {_UNUSUAL:g} times nearer or farther than the others"
+        yield problem("unusual depth", Severity.WARNING, what, odd, "Look whether these maps have another scale.")
 
 
 def _density(found: Survey, measured: Measured) -> Finding:

@@ -43,23 +43,30 @@ def difference(one: FrameFacts, other: FrameFacts) -> float:
 
 
 def _count_sizes(found: Survey) -> Counter[tuple[int, int]]:
-    return Counter((facts.row["height"], facts.row["width"]) for facts in found.facts)
+    return Counter(map(_size, found.facts))
+
+
+def _size(facts: FrameFacts) -> tuple[int, int]:
+    return facts.row["height"], facts.row["width"]
 
 
 def _sizes(found: Survey) -> Finding:
     sizes = _count_sizes(found)
+    cameras: dict[tuple[float, ...], list[FrameFacts]] = defaultdict(list)
+    for facts in found.facts:
+        cameras[facts.row["intrinsics"]].append(facts)
     odd = []
-    for name, frames in found.sequences().items():
-        if name == frames[0].row["source"]:
-            continue  # independent frames
-        usual, _ = Counter(facts.row["height"] * 100_000 + facts.row["width"] for facts in frames).most_common(1)[0]
-        odd += [each.sample_id for each in frames if each.row["height"] * 100_000 + each.row["width"] != usual]
+    for frames in cameras.values():
+        usual, _ = Counter(map(_size, frames)).most_common(1)[0]
+        odd += [facts.sample_id for facts in frames if _size(facts) != usual]
     shown = ", ".join(f"{height}×{width} ({number:,})" for (height, width), number in sizes.most_common(6))
     what = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
     if odd:
         mend = "Check that these images are this camera's; intrinsics hold for one size only."
         severity = by_share(len(odd), len(found.facts), found.source.max_broken_share)
-        return problem("image size", severity, f"{what}; {len(odd)} differ within their sequence", odd, mend)
+        return problem(
+            "image size", severity, f"{what}; {len(odd)} differ from others with the same intrinsics", odd, mend
+        )
     return ok("image size", what)
 
 
@@ -109,7 +116,7 @@ def _duplicates(found: Survey) -> Iterator[Finding]:
 def _standing(found: Survey) -> list[str]:
     return [
         after.sample_id
-        for frames in found.sequences().values()
+        for frames in found.streams()
         for before, after in pairwise(frames)
         if difference(before, after) < STILL
     ]

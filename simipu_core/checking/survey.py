@@ -110,6 +110,13 @@ class Survey:
             found[facts.sequence].append(facts)
         return found
 
+    def streams(self) -> list[list[FrameFacts]]:
+        """Frames of one camera in one sequence, in order: those whose ids differ in their last part only."""
+        found: dict[tuple[str, str], list[FrameFacts]] = defaultdict(list)
+        for facts in self.facts:
+            found[facts.sequence, facts.sample_id.rpartition("/")[0]].append(facts)
+        return list(found.values())
+
 
 def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: bool) -> Survey:
     """Measure every frame of a source, in parallel.

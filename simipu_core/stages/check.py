@@ -1,6 +1,5 @@
 """Check: examine raw frames, and say what is wrong with them before anything is trained on them."""
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,7 @@ def _findings(found: Survey) -> list[Finding]:
 
 def _broken(found: Survey) -> list[BrokenFrame]:
     return [
-        BrokenFrame(
-            sample_id=each.sample_id,
-            file=os.path.relpath(each.file, found.root),
-            reason=each.reason,
-        )
+        BrokenFrame(sample_id=each.sample_id, file=counts.below(found.root, each.file), reason=each.reason)
         for each in found.broken
     ]
 
