@@ -40,11 +40,13 @@ def check(found: Survey) -> Iterator[Finding]:
         yield ok("calibration", "no frame has a scan, so there is nothing to align")
         return
     yield _shares(found, with_scan)
-    yield _upright(with_scan)
+    tilted = [facts.sample_id for facts in with_scan if _transform(facts)[1, 2] > -_UPRIGHT]
+    yield _upright(tilted)
     if not found.is_synthetic:
         yield from _kitti_dates(found)
     yield from _odd_ones(found)
-    yield from _alignment(found)
+    if 2 * len(tilted) < len(with_scan):  # else no small change could mend it
+        yield from _alignment(found)
 
 
 def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
@@ -67,14 +69,12 @@ def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
     return ok("points in image", what)
 
 
-def _upright(with_scan: Sequence[FrameFacts]) -> Finding:
-    tilted = [facts.sample_id for facts in with_scan if _transform(facts)[1, 2] > -_UPRIGHT]
+def _upright(tilted: list[str]) -> Finding:
     if not tilted:
         return ok("orientation", "cameras stand upright over the scanner's ground")
     what = f"{len(tilted)} calibrations turn the scanner's up away from the camera's up"
     mend = "Check for a transposed or inverted matrix, or another order of axes."
-    severity = by_share(len(tilted), len(with_scan), 0.0)
-    return problem("orientation", severity, what, tilted, mend)
+    return problem("orientation", Severity.FAULT, what, tilted, mend)
 
 
 def _kitti_dates(found: Survey) -> Iterator[Finding]:

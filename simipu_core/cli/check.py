@@ -1,5 +1,6 @@
 """The command that examines a data set."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,8 +82,9 @@ def _words(finding: "Finding") -> Text:
 
 
 def _count(report: "Report") -> str:
-    severities = [str(finding.severity) for finding in report.findings]
-    return ", ".join(f"{severities.count(name)} {name}" for name in _COLOURS if name in severities)
+    counts = Counter(str(finding.severity) for finding in report.findings)
+    plural = {name: "s" * (name != "ok" and counts[name] != 1) for name in _COLOURS}
+    return ", ".join(f"{counts[name]} {name}{plural[name]}" for name in _COLOURS if counts[name])
 
 
 def add_to(app: typer.Typer) -> None:

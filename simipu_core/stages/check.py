@@ -1,6 +1,7 @@
 """Check: examine raw frames, and say what is wrong with them before anything is trained on them."""
 
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,5 +73,6 @@ def _write(file: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         draft.replace(file)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise SimipuError(f"{file}: cannot be written ({error.strerror}); free space or set another --out.") from None

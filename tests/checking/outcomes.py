@@ -59,7 +59,7 @@ def outcome(data: DataSet, root: Path, work: Path, known: frozenset[str] = froze
     """
     lenient = PairConfig(max_broken_share=_TOLERANT)
     try:
-        report = check(data.source(), PairConfig(), work / "check", root=str(root))
+        report = check(data.source(), PairConfig(), root=str(root))
         found = {f"{each.severity}: {each.check}" for each in report.findings if each.severity is not Severity.OK}
         seen = ", ".join(sorted(found - known)) or _UNSEEN
     except SimipuError:
