@@ -181,7 +181,8 @@ def _measure(
             "share_in_image": float(inside.mean()),
             "share_ahead": float((depth > 0).mean()),
         }
-        projected = _draw(uv[inside], depth[inside], frame, pair, (height, width))
+        if frame.depth:
+            projected = _draw(uv[inside], depth[inside], frame, pair, (height, width))
         if frame.sample_id in tried:
             own = camera_of(frame)
             others = {name: camera for name, camera in cameras.items() if own and not _same(camera, own)}

@@ -29,9 +29,21 @@ WORLD = SyntheticConfig(
 )
 
 
-def make_world(out: Path) -> None:
-    """One folder that holds all the layouts."""
-    synthesize(WORLD, out, workers=0)
+def make_world(out: Path, *folders: str) -> None:
+    """One folder that holds all the layouts, or those that are named; a file is the same in either."""
+    needs = {
+        "object_frames": ("kitti_object", "waymo_kitti"),
+        "drives": ("kitti_raw", "kitti_depth"),
+        "rooms": ("nyu",),
+        "waymo_segments": ("waymo",),
+    }
+    absent = {part: 0 for part, layouts in needs.items() if folders and not set(layouts) & set(folders)}
+    synthesize(WORLD.model_copy(update=absent), out, workers=0)
+    if "object_frames" not in absent:
+        _make_waymo_kitti(out)
+
+
+def _make_waymo_kitti(out: Path) -> None:
     source, made = out / "kitti_object/training", out / "waymo_kitti/training"
     for index in range(WORLD.object_frames):
         name = f"0{index // 3:03d}{index % 3:03d}"

@@ -10,19 +10,13 @@ FAST = ("kitti_object",)
 NOT_TOLD = {"image with a flipped bit", "scan exchanged with another frame's"}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("valid") / "world"
-    make_world(out)
-    return out
-
-
 @pytest.mark.parametrize(
     "data",
     [pytest.param(each, id=each.name, marks=() if each.name in FAST else pytest.mark.slow) for each in DATA_SETS],
 )
-def test_the_page_tells_what_becomes_of_each_corruption(data: DataSet, world: Path, tmp_path: Path) -> None:
-    made = outcomes(data, world, tmp_path)
+def test_the_page_tells_what_becomes_of_each_corruption(data: DataSet, tmp_path: Path) -> None:
+    make_world(tmp_path / "world", *data.folders)
+    made = outcomes(data, tmp_path / "world", tmp_path)
     assert section(data, made) == written_sections()[data.name]
     unseen = {name for name, each in made.items() if each.check == "nothing"}
     assert unseen <= NOT_TOLD
