@@ -8,6 +8,9 @@ import pytest
 
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.data.catalogue import examine
+from simipu_core.data.pairing import Packed, pack_depth
+from simipu_core.data.sources import Frame, list_frames
 from simipu_core.errors import SimipuError
 from simipu_core.stages.check import check
 from simipu_core.synthetic import synthesize
@@ -135,3 +138,21 @@ def test_real_depth_maps_are_found_sound(real_data: Path, kind: str) -> None:
     report = check(SourceConfig.model_validate({"kind": kind}), PairConfig(), root=str(real_data))
     assert not report.has_faults
     assert {each.severity for each in report.findings if each.check.startswith("depth")} == {Severity.OK}
+
+
+def test_projected_scans_in_place_of_the_ground_truth_are_told(world: Path, tmp_path: Path) -> None:
+    for name in ("kitti_raw", "kitti_depth"):
+        shutil.copytree(world / name, tmp_path / name)
+    settings = source(tmp_path, kind="kitti_depth")
+    pair = PairConfig(depth_from="projected_lidar")
+    for frame in list_frames(settings, tmp_path):
+        assert isinstance(frame, Frame)
+        assert frame.depth
+        row = examine(tmp_path, frame)
+        assert isinstance(row, dict)
+        packed = pack_depth(tmp_path, pair, "official", {**row, "split": "train"})
+        assert isinstance(packed, Packed)
+        frame.depth.write_bytes(packed.row["depth"])
+    (density,) = [each for each in check(settings, PairConfig()).findings if each.check == "depth density"]
+    assert density.severity is Severity.WARNING
+    assert "look like single raw scans" in density.what
