@@ -70,6 +70,7 @@ def changes() -> dict[str, NDArray[np.float64]]:
         made[f"camera {metres:+.2f} m sideways (the other camera of a stereo pair)"][0, 3] = metres
     for percent in (-5, -2, 2, 5):
         made[f"focal length {percent:+d} %"] = np.diag([1 + percent / 100, 1 + percent / 100, 1, 1])
+    made["front and back exchanged"] = np.diag([-1.0, 1, -1, 1])
     made["left and right mirrored"] = np.diag([-1.0, 1, 1, 1])
     return made
 
@@ -119,7 +120,7 @@ def _lidar_edges(points: Floats, camera: Camera) -> list[Floats]:
     ahead = np.einsum("j,nj->n", transform[2, :3], xyz) + transform[2, 3]
     distance = np.linalg.norm(xyz, axis=1)
     near, far = _RANGE
-    kept = (distance > near) & (distance < far) & (ahead > _FRUSTUM_COSINE * distance)
+    kept = (distance > near) & (distance < far) & (np.abs(ahead) > _FRUSTUM_COSINE * distance)
     if kept.sum() <= _NEIGHBOURS:
         return []
     xyz, distance, reflectance = xyz[kept], distance[kept], points[kept, 3]
