@@ -146,9 +146,6 @@ def local_artifact(path: Path) -> Path:
     if not isinstance(path, S3Path):
         return path
     manifest, text = _load(path)
-    for name in manifest.files:
-        if not is_safe(name):
-            raise SimipuError(f"{path / MANIFEST}: the entry {name} leads out of the folder; run the step again.")
 
     def fetch(folder: Path) -> None:
         try:
@@ -177,8 +174,6 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     if kinds and manifest.kind not in kinds:
         raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
     for relative, entry in manifest.files.items():
-        if not is_safe(relative):
-            raise SimipuError(f"{path / MANIFEST}: the file {relative!r} leads out of the folder; run the step again.")
         file = path / relative
         if not file.is_file() or file.stat().st_size != entry.bytes:
             raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")
@@ -202,6 +197,9 @@ def _load(path: Path) -> tuple[Manifest, bytes]:
         raise SimipuError(
             f"{path}: schema version {manifest.schema_version}, needed {SCHEMA_VERSION}; run the step again."
         )
+    for relative in manifest.files:
+        if not is_safe(relative):
+            raise SimipuError(f"{name}: the file {relative!r} leads out of the folder; run the step again.")
     return manifest, text
 
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +18,7 @@ from simipu_core.data.sources import Frame, Rejected
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
 from simipu_core.storage import StorageError
 
@@ -24,6 +27,19 @@ REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
 
 Row = dict[str, Any]
+_RIGID_TOLERANCE = 0.01
+"""Largest entry of R·Rᵀ − 1 of a rotation R."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A sound frame's row and what its files hold."""
+
+    row: Row
+    """A catalogue row without its split."""
+    image: bytes
+    scan: Scan | None
+    depth: bytes | None
 
 
 def examine(root: Path, frame: Frame) -> Row | Rejected:
@@ -39,6 +55,12 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
     Raises:
         StorageError: storage fails, which says nothing about the frame.
     """
+    content = read_content(root, frame)
+    return content if isinstance(content, Rejected) else content.row
+
+
+def read_content(root: Path, frame: Frame) -> Content | Rejected:
+    """The same as :func:`examine`, with what was read."""
     row: Row = {
         "sample_id": frame.sample_id,
         "source": frame.source,
@@ -51,30 +73,32 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         "distortion": frame.distortion,
         "lidar_to_camera": frame.lidar_to_camera,
     }
-    file = frame.image
+    file, scan, depth = frame.image, None, None
     try:
         if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
             raise SimipuError("its name holds characters that cannot be printed")
         if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
             raise SimipuError("was taken at a time that no clock shows")
-        data = _read(file, row, "image", root)
-        row["height"], row["width"] = size = check_image(data)
+        image = _read(file, row, "image", root)
+        row["height"], row["width"] = size = check_image(image)
         if frame.size and size != frame.size:
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
+            _check_rigid(frame)
             scan = read_scan(frame.points, frame.source)
             row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
             row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
-            check_depth(_read(file, row, "depth", root), (row["height"], row["width"]))
+            depth = _read(file, row, "depth", root)
+            check_depth(depth, (row["height"], row["width"]))
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
     except StorageError:
         raise
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
-    return row
+    return Content(row, image, scan, depth)
 
 
 def check_broken_share(broken: list[Rejected], total: int, largest: float, setting: str, root: Path) -> None:
@@ -130,6 +154,16 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
     ]
     text = json.dumps(sorted(entries, key=lambda entry: entry["sample_id"]), indent=1, ensure_ascii=False)
     (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _check_rigid(frame: Frame) -> None:
+    """Refuse a calibration that mirrors, scales or shears; a rotation written with few digits passes."""
+    if frame.points is None or frame.lidar_to_camera is None:
+        return
+    rotation = np.reshape(frame.lidar_to_camera, (4, 4))[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
+        fault = "mirrors it" if np.linalg.det(rotation) < 0 else "is no rigid motion"
+        raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
 
 
 def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
