@@ -18,6 +18,7 @@ from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.reading import read_bytes
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
+from simipu_core.storage import StorageError
 
 _MAPPING, _ORDER = "train_mapping.txt", "train_rand.txt"
 _MAPPING_FOLDERS = ("", "mapping", "devkit/mapping", "training", "kitti_object", "kitti_object/mapping")
@@ -147,6 +148,8 @@ def _test_drive_images(raw: Path, drives: set[str]) -> list[Path]:
 def _read_thumbnail(image: Path) -> bytes | None:
     try:
         return thumbnail(decode_image(read_bytes(image)))
+    except StorageError:
+        raise
     except (BrokenFrameError, SimipuError):
         return None
 

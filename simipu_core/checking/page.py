@@ -11,6 +11,7 @@ from simipu_core.checking.survey import Survey, evenly
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Content, read_content
 from simipu_core.data.images import decode_depth, decode_image, encode_jpeg
+from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
 from simipu_core.data.sources import Frame, Rejected
 from simipu_core.evaluation.panels import overlay
@@ -75,7 +76,7 @@ def _figures(found: Survey) -> list[str]:
 
 def draw(frame: Frame, content: Content, pair: PairConfig) -> NDArray[np.uint8]:
     """The image (H, W, 3) RGB with its scan, or else its depth map, drawn over it."""
-    image = decode_image(content.image)
+    image = through_pinhole(decode_image(content.image), content.row)
     height, width = image.shape[:2]
     depth: NDArray[np.floating] = np.zeros((height, width))
     if content.scan and frame.lidar_to_camera:

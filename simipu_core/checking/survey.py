@@ -17,6 +17,7 @@ from simipu_core.config import PairConfig, SourceConfig
 from simipu_core.data import splits
 from simipu_core.data.catalogue import Content, Row, read_content
 from simipu_core.data.images import decode_depth, decode_image
+from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
 from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.geometry.cameras import in_image, project
@@ -165,7 +166,7 @@ def _measure(
     content = read_content(root, frame)
     if isinstance(content, Rejected):
         return content
-    image = decode_image(content.image)
+    image = through_pinhole(decode_image(content.image), content.row)
     height, width = image.shape[:2]
     files = [file for file in (frame.image, frame.points, frame.depth) if file]
     is_png = content.image.startswith(b"\x89PNG")

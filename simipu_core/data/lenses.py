@@ -1,5 +1,6 @@
 """Lens distortion, and how it is undone."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -34,6 +35,13 @@ def undistort(
     height, width = image.shape[:2]
     columns, rows = _maps(intrinsics, lens, coefficients, height, width)
     return np.asarray(cv2.remap(image, columns, rows, cv2.INTER_LINEAR), np.uint8)
+
+
+def through_pinhole(image: NDArray[np.uint8], frame: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """A frame's image (H, W, 3) as its intrinsics promise it: undistorted, where its catalogue row names a lens."""
+    if not frame["lens"]:
+        return image
+    return undistort(image, tuple(frame["intrinsics"]), frame["lens"], tuple(frame["distortion"]))
 
 
 @lru_cache(maxsize=8)
