@@ -31,7 +31,7 @@ class Release(BaseModel):
         abs_rel = {protocol: scores["abs_rel"] for protocol, scores in self.report.metrics.items()}
         content = {"abs_rel": abs_rel, **self.model_dump(exclude={"report"})}
         if self.report.decision:
-            content["decision"] = self.report.decision.model_dump(mode="json")
+            content["decision"] = self.report.decision.model_dump()
         plain: dict[str, Any] = _finite(content)
         return plain
 
@@ -96,7 +96,7 @@ def release(
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from mlflow.tracking import MlflowClient
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest, write_artifact
 from simipu_core.config import (
