@@ -4,6 +4,7 @@ Aliases: `challenger` is the newest version, `champion` the one in use, `previou
 """
 
 import json
+import os
 import tempfile
 import warnings
 from importlib.metadata import version as installed
@@ -82,6 +83,8 @@ def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig
         "code_revision": code_revision(),
         "licence": manifest.licence,
     }
+    if image := os.environ.get("SIMIPU_IMAGE"):
+        tags["image"] = image
     if report.decision:
         tags |= {GATE_TAG: PASSED if report.decision.passed else FAILED, REASON_TAG: report.decision.reason}
     name, client = config.model_name, run.client

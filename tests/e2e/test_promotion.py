@@ -29,7 +29,6 @@ from simipu_core.stages.finetune import finetune
 from simipu_core.stages.release import Release, release
 from simipu_core.tracking import mlflow_run, promotion_log
 from simipu_core.tracking.mlflow_run import UNSENT, step
-from simipu_core.tracking.promotion import rollback
 from simipu_core.tracking.run import SilentRun
 from tests.samples import depth_row, write_shards
 from tests.servers import MlflowServer, mlflow_server, postgresql, seaweedfs
@@ -155,14 +154,15 @@ def test_only_a_better_model_becomes_champion(
     assert version.tags["gate"] == "passed"
     assert version.tags["promoted_by"] == f"run {version.run_id}"
     assert "smaller than that of champion version 1" in version.tags["promoted_because"]
-    assert version.description.startswith("# Monocular depth: demo")
+    assert (version.description or "").startswith("# Monocular depth: demo")
     assert version.run_id is not None
     assert client.get_run(version.run_id).data.tags["simipu.promotion"] == better.outcome
 
     listed = simipu(service, "models", "--set", f"tracking.model_name={model}")
     assert listed.returncode == 0, listed.stderr
-    made, left = rollback(TrackingConfig(model_name=model), reason="fails in rain")
-    assert (made.version, left) == (1, 5)
+    back = simipu(service, "rollback", "--reason", "fails in rain", "--set", f"tracking.model_name={model}")
+    assert back.stdout == f"{model} version 1 is champion again, version 5 no longer\n", back.stderr
+    assert client.get_model_version(model, "5").tags["rolled_back_by"] == "ada"
     assert aliases(client, model) == {"challenger": 5, "champion": 1}
 
     refused = simipu(service, "promote", "3", "--set", f"tracking.model_name={model}")

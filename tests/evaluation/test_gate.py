@@ -28,7 +28,7 @@ def test_a_better_model_passes() -> None:
     decision = judged(champion * 0.9, champion)
     assert decision.passed
     assert decision.relative_improvement == pytest.approx(0.1)
-    assert decision.interval == (pytest.approx(0.1), pytest.approx(0.1))  # each frame is better by the same share
+    assert decision.interval == pytest.approx((0.1, 0.1))  # each frame is better by the same share
     assert (decision.champion_version, decision.num_frames, decision.num_groups) == (4, 60, 12)
     assert "10.0% smaller than that of champion version 4" in decision.reason
 

@@ -184,8 +184,8 @@ def test_the_mode_says_what_a_passed_gate_does(
         yield None
 
     monkeypatch.delenv("SIMIPU_PARENT_RUN_ID", raising=False)
-    monkeypatch.setattr(release_stage.promotion, "champion", champion)
-    monkeypatch.setattr(release_stage.promotion, "promote_instead_of", promote_instead_of)
+    monkeypatch.setattr("simipu_core.tracking.promotion.champion", champion)
+    monkeypatch.setattr("simipu_core.tracking.promotion.promote_instead_of", promote_instead_of)
     registered = ModelVersion(name="net", version=4, alias="challenger")
     monkeypatch.setattr(release_stage, "register", lambda *_: registered)
     monkeypatch.setattr(release_stage, "set_outcome", lambda *_: None)

@@ -20,6 +20,10 @@ def number(index: int) -> Entry:
     return Entry(run_id="r", kind="metrics", metrics=(("loss", index / 7, 1000 + index, index),))
 
 
+def said_by_the_server(code: str, message: str) -> MlflowException:
+    return RestException({"error_code": code, "message": message})  # type: ignore[no-untyped-call]
+
+
 class Server:
     """Takes entries, unless it is told to be away or to hold them."""
 
@@ -116,7 +120,7 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end(server: Server) ->
 def test_a_refused_entry_does_not_stop_the_others(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     def take(entry: Entry) -> None:
         if entry.kind == "params":
-            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "changing param values"})
+            raise said_by_the_server("INVALID_PARAMETER_VALUE", "changing param values")
         server.take(entry)
 
     box = Outbox(take, "here")
@@ -152,10 +156,10 @@ def test_the_disk_is_not_filled(
     [
         (ConnectionError("refused"), False),
         (MlflowException("API request to http://x failed", error_code=5), False),
-        (RestException({"error_code": "INTERNAL_ERROR", "message": "database is away"}), False),
-        (RestException({"error_code": "UNAUTHENTICATED", "message": "token expired"}), False),
-        (RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "later"}), False),
-        (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such run"}), True),
+        (said_by_the_server("INTERNAL_ERROR", "database is away"), False),
+        (said_by_the_server("UNAUTHENTICATED", "token expired"), False),
+        (said_by_the_server("TEMPORARILY_UNAVAILABLE", "later"), False),
+        (said_by_the_server("RESOURCE_DOES_NOT_EXIST", "no such run"), True),
         (MlflowException("no", error_code=1000), True),
     ],
 )
