@@ -27,7 +27,7 @@ from simipu_core.models.depth_net import DepthNetSpec
 from simipu_core.models.weights import read_spec, save_tensors
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.release import Release, release
-from simipu_core.tracking import mlflow_run, promotion_log
+from simipu_core.tracking import mlflow_run, outbox, promotion_log
 from simipu_core.tracking.mlflow_run import UNSENT, step
 from simipu_core.tracking.run import SilentRun
 from tests.samples import depth_row, write_shards
@@ -283,12 +283,21 @@ def losses(client: MlflowClient, run_id: str) -> list[int]:
 
 
 def test_training_outlives_a_restart_of_the_server(
-    client: MlflowClient, service: Service, depth: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    client: MlflowClient,
+    service: Service,
+    depth: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(outbox, "SEND_EVERY", 0.1)
     out = tmp_path / "net"
     with step("finetune", "restarts", out=out) as run:
         interrupting = Interrupting(run, {2: service.server.stop, 6: service.server.start})
         finetune(depth, NET, out, encoder=None, run=interrupting)
+    said = capfd.readouterr().err
+    assert "does not take numbers now" in said
+    assert "takes numbers again" in said
     made = client.get_run(run.id)
     assert made.info.status == "FINISHED"
     assert losses(client, run.id) == list(range(8))
