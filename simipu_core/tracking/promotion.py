@@ -274,15 +274,16 @@ def history(client: MlflowClient, name: str) -> History:
 def _append(
     client: MlflowClient, name: str, action: promotion_log.Action, version: int, past: History, by: str, why: str
 ) -> bool:
-    head = past.head
+    """Write to the log that a version becomes champion; whether nobody else changed the champion since `past`."""
+    head: int | None = past.head
     if head == 0 and past.champion is not None:  # a champion from before the log: it must be known to roll back
         already = "was champion before this log began"
-        if not promotion_log.append(client, name, "promote", past.champion, based_on=0, by="", why=already):
-            return False
-        head = promotion_log.read(client, name).head
-    if not promotion_log.append(client, name, action, version, based_on=head, by=by, why=why, lost=past.lost):
+        head = promotion_log.append(client, name, "promote", past.champion, based_on=0, by="", why=already)
+    if head is None:
         return False
-    _describe(client, name, version, "promoted", by, why)
+    if promotion_log.append(client, name, action, version, based_on=head, by=by, why=why, lost=past.lost) is None:
+        return False
+    _describe(client, name, version, "promoted" if action == "promote" else "restored", by, why)
     return True
 
 

@@ -130,8 +130,8 @@ def append(
     by: str,
     why: str,
     lost: Sequence[int] = (),
-) -> bool:
-    """Write an entry and say whether it counts: whether nobody else's came first.
+) -> int | None:
+    """Write an entry.
 
     Args:
         client: client of the registry.
@@ -142,6 +142,9 @@ def append(
         by: person or pipeline run.
         why: reason.
         lost: numbers of deleted entries that the writer knew of.
+
+    Returns:
+        its number if it counts; None if somebody else's came first.
 
     Raises:
         MlflowException: the server does not answer or refuses.
@@ -154,7 +157,7 @@ def append(
         tags["lost"] = ",".join(map(str, lost))
     _make_log(client, model)
     _create(client, model, {key: str(value) for key, value in tags.items()}, version)
-    return any(entry.token == token for entry in read(client, model).entries)
+    return next((entry.number for entry in read(client, model).entries if entry.token == token), None)
 
 
 def _make_log(client: MlflowClient, model: str) -> None:
