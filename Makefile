@@ -35,8 +35,8 @@ promote: setup ## make a registered model version the champion: VERSION=3 [REASO
 rollback: setup ## make the champion before this one champion again [REASON=why]
 	@.venv/bin/simipu rollback --experiment $(EXPERIMENT) $(if $(REASON),--reason "$(REASON)")
 
-data: setup ## make raw data and shards as dvc.yaml says
-	@.venv/bin/dvc repro
+data: setup ## make the shards of an experiment as dvc.yaml says [EXPERIMENT=demo]
+	@.venv/bin/dvc repro pairs@$(EXPERIMENT) depth@$(EXPERIMENT)
 
 test: setup-dev ## fast tests
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"

@@ -7,14 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-import torch
-
 RESULTS = Path(__file__).parent / "results"
 
 
 def single_thread() -> None:
     """Keep PyTorch and OpenCV to one thread; OMP_NUM_THREADS=1 does the same for the others."""
+    import cv2
+    import torch
+
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

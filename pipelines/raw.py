@@ -18,21 +18,20 @@ def raw_uris(experiment: Experiment) -> dict[str, str]:
     """Addresses of the raw frames, by pipeline parameter: `depth_uri` and, where there is pre-training, `pretrain_uri`.
 
     Frames under data/raw are first made, or fetched from DVC's cache, as ``dvc.yaml`` says, and pushed to the DVC
-    remote; the address is that of the version in ``dvc.lock``. Other folders are addressed by their content.
+    remote; the address is that of the version in ``dvc.lock``. A root with a pointer beside it (``data/kitti.dvc``,
+    from ``dvc add`` or ``dvc import-url``) has the version that the pointer names, and is pushed likewise. Other
+    folders, local or in S3, are addressed by their content, which for S3 means by the listing.
 
     Args:
         experiment: its `pretrain_data.root` and `depth_data.root` are read.
 
     Raises:
-        SimipuError: a folder is missing or empty, or DVC fails.
+        SimipuError: a folder is missing or empty, or DVC or S3 fails.
     """
     roots = {"depth_uri": experiment.depth_data.root}
     if experiment.finetune.needs_pretraining:
         roots["pretrain_uri"] = experiment.pretrain_data.root
-    known = {
-        root: _tracked(experiment) if _is_tracked(root) else storage.pin(Path(root))
-        for root in dict.fromkeys(roots.values())
-    }
+    known = {root: _address(root, experiment) for root in dict.fromkeys(roots.values())}
     return {parameter: known[root] for parameter, root in roots.items()}
 
 
@@ -56,22 +55,33 @@ def _pinned(section: StartT) -> StartT:
     return section.model_copy(update={"init_file": pin(section.init_file)})
 
 
-def _is_tracked(root: str) -> bool:
-    return "://" not in root and Path(root).absolute() == project.root() / DVC_OUTPUT
+def _address(root: str, experiment: Experiment) -> str:
+    folder = storage.place(root).absolute()
+    if not isinstance(folder, storage.S3Path):
+        if folder == project.root() / DVC_OUTPUT:
+            _check_world(experiment)
+            _dvc("repro", "--quiet", "raw")
+            return _pushed(folder, "raw")
+        if (pointer := folder.with_name(f"{folder.name}.dvc")).is_file():
+            return _pushed(folder, str(pointer))
+    return storage.pin(folder)
 
 
-def _tracked(experiment: Experiment) -> str:
+def _check_world(experiment: Experiment) -> None:
     if experiment.synthetic != load_experiment(project.root() / project.PARAMS).synthetic:
         raise SimipuError(
             f"synthetic: differs from {project.PARAMS}, from which {DVC_OUTPUT} is made; change it there, or render "
             "your own with `simipu synthesize --out FOLDER` and run with DATA=FOLDER."
         )
-    _dvc("repro", "--quiet", "raw")
-    _dvc("push", "--quiet", "raw")
+
+
+def _pushed(folder: Path, target: str) -> str:
+    """Address of a folder's version in the remote; of one that was imported without a copy, that of its source."""
+    _dvc("push", "--quiet", target)
     from dvc import api  # takes a second
 
-    address: str = api.get_url(DVC_OUTPUT, repo=str(project.root()))
-    return address
+    address: str = api.get_url(os.path.relpath(folder, project.root()), repo=str(project.root()))
+    return address if address.endswith(".dir") else storage.pin(storage.place(address))
 
 
 def _dvc(*arguments: str) -> None:

@@ -1,7 +1,8 @@
 """Artifact directories: what one step hands to the next.
 
 An artifact is a directory with a ``manifest.json``. It is written under a temporary name and renamed when it is
-whole, so a killed step leaves nothing half-written behind.
+whole, so a killed step leaves nothing half-written behind. In S3 the manifest comes last: without one there is no
+artifact.
 """
 
 import hashlib
@@ -19,7 +20,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simipu_core.errors import SimipuError
-from simipu_core.files import new_folder
+from simipu_core.files import check_new_folder, new_folder
+from simipu_core.storage import S3Path, forget_listings, uploads
+from simipu_core.storage.cache import cached
+from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -80,7 +84,7 @@ def write_artifact(
     """Write an artifact atomically: the directory `out` appears, whole, when the block ends without an error.
 
     Args:
-        out: directory to make; must not exist (an empty directory is replaced).
+        out: directory to make; must not exist (an empty directory is replaced). An `S3Path` is uploaded to.
         kind: what the artifact is.
         inputs: digests of the artifacts it was made from, by role.
         parameters: JSON-like values that decided its content.
@@ -89,9 +93,10 @@ def write_artifact(
         origin: URI of the raw data that a catalogue describes.
 
     Raises:
-        SimipuError: `out` exists, or the disk is full or not writable.
+        SimipuError: `out` exists, the disk is full or not writable, or S3 fails.
     """
-    with new_folder(out) as folder:
+    writing = uploads.new_remote_folder(out, last=MANIFEST) if isinstance(out, S3Path) else new_folder(out)
+    with writing as folder:
         draft = Draft(folder)
         yield draft
         files = {
@@ -118,29 +123,54 @@ def write_artifact(
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def check_new(out: Path) -> None:
+    """Check, before work begins, that an artifact can be written there.
+
+    Raises:
+        SimipuError: it exists, or S3 fails.
+    """
+    if isinstance(out, S3Path):
+        uploads.check_new(out, last=MANIFEST)
+    else:
+        check_new_folder(out)
+
+
+def local_artifact(path: Path) -> Path:
+    """The local folder of an artifact: itself, or, of one in S3, a verified download, which is made once.
+
+    Downloads lie in the cache (see :func:`simipu_core.project.cache`) by the content of their manifest.
+
+    Raises:
+        SimipuError: it is no artifact, a file is missing or differs from the manifest, or S3 fails.
+    """
+    if not isinstance(path, S3Path):
+        return path
+    manifest, text = _load(path)
+
+    def fetch(folder: Path) -> None:
+        try:
+            fetch_files(
+                {name: Wanted(path / name, "sha256", entry.sha256) for name, entry in manifest.files.items()}, folder
+            )
+        except FileNotFoundError as error:
+            raise SimipuError(f"{error.filename}: missing, but its manifest names it; run the step again.") from None
+        (folder / MANIFEST).write_bytes(text)
+
+    size = sum(entry.bytes for entry in manifest.files.values())
+    return cached(f"{manifest.kind}-{hashlib.sha256(text).hexdigest()[:32]}", fetch, size)
+
+
 def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     """Open an artifact and check that it is whole and of the wanted kind.
 
     File sizes are checked here; :func:`verify_files` also checks every sha256.
 
     Raises:
-        SimipuError: no manifest, another kind or schema version, or a file missing or of another size.
+        SimipuError: no manifest, another kind or schema version, or a file missing, of another size, or outside
+            the folder.
     """
-    name = path / MANIFEST
-    try:
-        manifest = Manifest.model_validate_json(name.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SimipuError(
-            f"{path}: not an artifact (no {MANIFEST}); give the folder that a `simipu` step wrote."
-        ) from None
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
-        raise SimipuError(
-            f"{name}: not a readable manifest ({str(error).splitlines()[0]}); run the step again."
-        ) from None
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise SimipuError(
-            f"{path}: schema version {manifest.schema_version}, needed {SCHEMA_VERSION}; run the step again."
-        )
+    forget_listings()
+    manifest, _ = _load(path)
     if kinds and manifest.kind not in kinds:
         raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
     for relative, entry in manifest.files.items():
@@ -148,6 +178,29 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
         if not file.is_file() or file.stat().st_size != entry.bytes:
             raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")
     return manifest
+
+
+def _load(path: Path) -> tuple[Manifest, bytes]:
+    name = path / MANIFEST
+    try:
+        text = name.read_bytes()
+        manifest = Manifest.model_validate_json(text)
+    except FileNotFoundError:
+        raise SimipuError(
+            f"{path}: not an artifact (no {MANIFEST}); give the folder that a `simipu` step wrote."
+        ) from None
+    except (ValidationError, OSError) as error:
+        raise SimipuError(
+            f"{name}: not a readable manifest ({str(error).splitlines()[0]}); run the step again."
+        ) from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise SimipuError(
+            f"{path}: schema version {manifest.schema_version}, needed {SCHEMA_VERSION}; run the step again."
+        )
+    for relative in manifest.files:
+        if not is_safe(relative):
+            raise SimipuError(f"{name}: the file {relative!r} leads out of the folder; run the step again.")
+    return manifest, text
 
 
 def verify_files(path: Path, manifest: Manifest) -> None:

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import groupby, islice
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import TypeVar
 
 import cv2
@@ -24,7 +26,12 @@ _CHUNK = 4
 
 
 def map_frames(
-    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], description: str, workers: int | None = None
+    function: Callable[[ItemT], ResultT],
+    items: Sequence[ItemT],
+    description: str,
+    workers: int | None = None,
+    *,
+    group: Callable[[ItemT], Hashable] | None = None,
 ) -> Generator[ResultT, None, None]:
     """Apply a function to each item, showing progress; results come in the order of the items.
 
@@ -36,6 +43,8 @@ def map_frames(
         items: what to work on.
         description: shown with the progress.
         workers: processes; by default one a CPU, or none (in this process) for few items.
+        group: what neighbouring items have in common that one process should work on, in order, such as the file that
+            they lie in; a group is shared out only where there would be fewer groups than processes.
 
     Raises:
         SimipuError: a worker process was killed.
@@ -43,15 +52,28 @@ def map_frames(
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if len(items) >= _FEWEST else 0
     with progress(description, total=len(items)) as advance:
-        results = _map_processes(function, items, workers) if workers else map(function, items)
+        results = _map_processes(function, _chunks(items, workers, group), workers) if workers else map(function, items)
         for result in results:
             yield result
             advance()
 
 
-def _map_processes(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int) -> Iterator[ResultT]:
-    chunks = (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver"), initializer=_one_thread)
+def _chunks(
+    items: Sequence[ItemT], workers: int, group: Callable[[ItemT], Hashable] | None
+) -> Iterator[Sequence[ItemT]]:
+    """Items that go to one process together."""
+    longest = _CHUNK if group is None else max(_CHUNK, -(-len(items) // workers))
+    for _, members in groupby(items, group or (lambda _: None)):
+        together = list(members)
+        size = -(-len(together) // -(-len(together) // longest)) if group else longest
+        yield from (together[start : start + size] for start in range(0, len(together), size))
+
+
+def _map_processes(
+    function: Callable[[ItemT], ResultT], chunks: Iterator[Sequence[ItemT]], workers: int
+) -> Iterator[ResultT]:
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(dict(os.environ),))
     try:
         waiting: deque[Future[list[ResultT]]] = deque(
             pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
@@ -72,5 +94,14 @@ def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
     return [function(item) for item in items]
 
 
-def _one_thread() -> None:
+def _begin_worker(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the fork server's is as old as itself, credentials included
     cv2.setNumThreads(0)
+    if parent := multiprocessing.parent_process():
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that gives it work is no more, as after SIGKILL; it would wait for ever."""
+    parent.join()
+    os._exit(1)

@@ -1,4 +1,4 @@
-"""Where things are: the project's folder, its experiment files, its checkpoints."""
+"""Where things are: the project's folder, its experiment files, its checkpoints, its cache of downloads."""
 
 import os
 from pathlib import Path
@@ -44,3 +44,8 @@ def checkpoints() -> str | Path:
     if place and place.startswith("s3://"):
         return place
     return Path(place or root() / "build" / "checkpoints")
+
+
+def cache() -> Path:
+    """Where downloads are kept: ``SIMIPU_CACHE``, or build/cache."""
+    return Path(os.environ.get("SIMIPU_CACHE") or root() / "build" / "cache").absolute()

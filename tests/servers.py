@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -46,6 +47,11 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
     command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-s3.config={folder / 's3.json'}", "-volume.max=50", "-master.volumeSizeLimitMB=256"]
+    command += [
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+    ]  # fixed ports of theirs, which a second server would want too
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
         "AWS_ACCESS_KEY_ID": _ACCESS,
@@ -58,12 +64,8 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
         _make_bucket(environment, "checkpoints", server, folder / "log")
         yield SeaweedFS("checkpoints", environment)
     finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()  # its data are done with
+        server.wait()
 
 
 def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -227,7 +229,7 @@ def _stop(server: subprocess.Popen[bytes], *, is_group: bool = False) -> None:
 def _free_ports(num: int) -> list[int]:
     """Ports that are free now, below those of outgoing connections; SeaweedFS also takes each port + 10000."""
     found: list[int] = []
-    for port in range(18000, 22000, 7):
+    for port in random.sample(range(18000, 22000), 4000):  # servers that start side by side are to differ
         if len(found) < num and all(_is_free(candidate) for candidate in (port, port + 10000)):
             found.append(port)
     return found

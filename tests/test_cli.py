@@ -10,9 +10,11 @@ import yaml
 from typer.testing import CliRunner
 
 from simipu_core.artifacts import read_manifest, sha256_file, write_artifact
+from simipu_core.checking.report import Report
 from simipu_core.cli import app, main
 from simipu_core.errors import SimipuError
 from simipu_core.project import checkpoints, experiment_file, root
+from tests.data import files
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {
@@ -22,6 +24,8 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--register", "--experiment", "--set", "--no-track"],
+    "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
+    "check": ["--kind", "--root", "--out", "--experiment", "--set"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "models": ["--repair", "--experiment"],
@@ -72,7 +76,7 @@ def test_each_command_explains_itself(command: str, options: list[str]) -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     for group in app.registered_groups:
         assert group.typer_instance
         for command in group.typer_instance.registered_commands:
@@ -237,3 +241,38 @@ def test_checkpoints_can_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert checkpoints() == tmp_path
     monkeypatch.delenv("SIMIPU_CHECKPOINTS")
     assert checkpoints() == root() / "build" / "checkpoints"
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_shows_findings_and_ends_with_1_on_a_fault(simipu: Run, tmp_path: Path) -> None:
+    files.nyu(tmp_path / "nyu", {"den": [0, 1, 2]})
+    (tmp_path / "nyu/den/sync_depth_00001.png").write_bytes(b"")
+    arguments = ["check", "--kind", "nyu", "--root", str(tmp_path), "--out", str(tmp_path / "out")]
+    code, out, _ = simipu(*arguments)
+    assert code == 1
+    assert "sync_depth_00001.png: empty (0 bytes)" in " ".join(out.split())
+    assert "2 faults" in out.splitlines()[-1]  # noise is no plausible depth either
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.html"}
+
+    files.write(tmp_path / "nyu/den/sync_depth_00001.png", files.depth(1))
+    code, out, _ = simipu(*arguments, "--set", "pair.min_points=1")
+    assert "broken" in out
+    assert "empty" not in out
+
+
+def test_check_reads_the_experiments_sources(simipu: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def check(source: Any, pair: Any, out: Path, *, root: str | None) -> Any:
+        seen.append((source.kind, root))
+        return Report(kind=source.kind, root="r", parameters={}, frames=1, findings=(), broken=(), statistics={})
+
+    monkeypatch.setattr("simipu_core.stages.check.check", check)
+    assert simipu("check")[0] == 0
+    assert simipu("check", "depth", "--root", "there")[0] == 0
+    assert seen == [("kitti_object", None), ("kitti_depth", "there")]
+    code, _, err = simipu("check", "--kind", "pigeons")
+    assert code == 1
+    assert err.startswith("error: --kind: `kind`: ")

@@ -177,7 +177,7 @@ def test_official_counts(source: SourceConfig, train: int, evaluated: int) -> No
 def test_counts_of_the_synthetic_world_are_those_of_its_files(tmp_path: Path) -> None:
     world = SyntheticConfig(
         object_frames=3, drives=3, frames_per_drive=2, rooms=3, waymo_segments=2, waymo_frames=2,
-        image_size=(24, 80), lidar_points=640,
+        nuscenes_scenes=2, nuscenes_frames=1, labelled_images=5, image_size=(24, 80), lidar_points=640,
     )  # fmt: skip
     synthesize(world, tmp_path / "raw", workers=0)
     sources = [
@@ -188,6 +188,8 @@ def test_counts_of_the_synthetic_world_are_those_of_its_files(tmp_path: Path) ->
         SourceConfig(kind="kitti_depth", split="by_sequence"),
         SourceConfig(kind="nyu", split="folders"),
         SourceConfig(kind="waymo", split="by_sequence", train_share=0.5),
+        SourceConfig(kind="nuscenes", split="by_sequence", train_share=0.5),
+        SourceConfig(kind="nyu_labelled", split="by_sequence", train_share=0.5),
     ]
     for source in sources:
         assigned = splits.assign(list_frames(source, tmp_path / "raw"), source)

@@ -2,7 +2,7 @@
 
 import typer
 
-from simipu_core.cli import experiment, models, stages, weights
+from simipu_core.cli import check, experiment, logs, models, stages, weights
 from simipu_core.errors import plain_errors
 
 _HELP = """
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _commands in (stages, experiment, models, weights):
+for _commands in (stages, check, logs, experiment, models, weights):
     _commands.add_to(app)
 
 

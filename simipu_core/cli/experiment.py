@@ -18,6 +18,7 @@ from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.config import Experiment
+from simipu_core.storage import place
 
 if TYPE_CHECKING:
     from simipu_core.planning import Plan, StagePlan
@@ -57,9 +58,12 @@ def plan(
     ] = 1.0,
     devices: Annotated[int, typer.Option(min=1, help="Devices that share every batch.")] = 1,
     pairs: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Pre-training shards or catalogue, to count what is there.")
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=place, help="Pre-training shards or catalogue, to count what is there."),
     ] = None,
-    depth: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The same for the depth frames.")] = None,
+    depth: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", parser=place, help="The same for the depth frames.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers in plain units as JSON.")] = False,
 ) -> None:
     """Say what an experiment will take before it runs: steps, FLOPs, memory, time, disk.

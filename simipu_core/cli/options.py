@@ -11,6 +11,7 @@ import typer
 from simipu_core.artifacts import Manifest
 from simipu_core.config import Experiment, load_experiment
 from simipu_core.project import experiment_file
+from simipu_core.storage import place
 from simipu_core.tracking.run import Run, SilentRun
 
 ExperimentOption = Annotated[
@@ -26,7 +27,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. finetune.epochs=3; may be repeated."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write; must be new.")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="FOLDER", parser=place, help="Folder to write, or s3://bucket/prefix; must be new."
+    ),
+]
 NoTrackOption = Annotated[bool, typer.Option("--no-track", help="Record nothing in MLflow.")]
 
 

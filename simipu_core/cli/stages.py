@@ -9,6 +9,7 @@ import typer
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
 from simipu_core.config import Experiment
 from simipu_core.project import checkpoints
+from simipu_core.storage import place
 
 
 class Use(StrEnum):
@@ -24,7 +25,8 @@ UseArgument = Annotated[
 
 
 def _artifact(kind: str, step: str) -> Any:
-    return typer.Argument(metavar=kind, help=f"Folder written by `simipu {step}`.", show_default=False)
+    help_ = f"Folder, or s3://bucket/prefix, written by `simipu {step}`."
+    return typer.Argument(metavar=kind, help=help_, parser=place, show_default=False)
 
 
 def synthesize(
@@ -33,7 +35,7 @@ def synthesize(
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Render a synthetic world to genuine KITTI, NYU and Waymo files.
+    """Render a synthetic world to genuine KITTI, NYU, Waymo and nuScenes files.
 
     Example: `simipu synthesize --out data/raw --set synthetic.drives=2`
     """
@@ -47,7 +49,8 @@ def ingest(
     use: UseArgument,
     out: OutOption,
     root: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root: a folder or s3:// address."),
     ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
@@ -114,7 +117,9 @@ def finetune(
     encoder: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Pre-trained encoder, from `simipu pretrain`, for finetune.init=pretrained."
+            metavar="FOLDER",
+            parser=place,
+            help="Pre-trained encoder, from `simipu pretrain`, for finetune.init=pretrained.",
         ),
     ] = None,
     experiment: ExperimentOption = "demo",
@@ -141,7 +146,8 @@ def evaluate(
     depth: Annotated[Path, _artifact("DEPTH", "pair depth")],
     out: OutOption,
     control: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Network trained from scratch, scored beside the model.")
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=place, help="Network trained from scratch, scored beside the model."),
     ] = None,
     register: Annotated[
         bool,

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
@@ -12,8 +11,11 @@ from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
+from simipu_core.config.yaml_files import parse_yaml, read_yaml
 from simipu_core.errors import SimipuError
 
+_LONGEST = 200
+"""Characters of a refused key or value that are shown."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -71,11 +73,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
         SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise SimipuError(f"{path}: no such experiment file; see experiments/ for the ready ones.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SimipuError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file.") from None
+    except SimipuError as error:
+        raise SimipuError(f"{path}: {error}; mend the file.") from None
     if not isinstance(values, dict):
         raise SimipuError(f"{path}: must hold `key: value` lines; copy params.yaml to begin.")
     for override in overrides or []:
@@ -97,13 +99,18 @@ def validate(model: type[ModelT], values: Any, where: str) -> ModelT:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "experiment"
+    key = ".".join(str(part) for part in problem["loc"])[:_LONGEST] or "experiment"
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"`{key}`: {message}"
-    return f"`{key}`: {message} (got {problem['input']!r})"
+    return f"`{key}`: {message} (got {_short(problem['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -118,10 +125,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise SimipuError(f"--set {override}: `{part}` is a value, not a section.")
         node = child
     try:
-        node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SimipuError(f"--set {override}: the value is not YAML ({_one_line(error)}).") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        node[parts[-1]] = parse_yaml(text)
+    except SimipuError as error:
+        raise SimipuError(f"--set {override}: the value is not YAML ({error}).") from None

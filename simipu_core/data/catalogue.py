@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,13 +16,30 @@ from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import check_format
 from simipu_core.data.sources import Frame, Rejected
 from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
+from simipu_core.storage import StorageError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
+_LATEST_US = 1 << 62
 
 Row = dict[str, Any]
+_RIGID_TOLERANCE = 0.01
+"""Largest entry of R·Rᵀ − 1 of a rotation R."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A sound frame's row and what its files hold."""
+
+    row: Row
+    """A catalogue row without its split."""
+    image: bytes
+    scan: Scan | None
+    depth: bytes | None
 
 
 def examine(root: Path, frame: Frame) -> Row | Rejected:
@@ -32,7 +51,16 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
 
     Returns:
         A catalogue row without its split, or what is wrong with the frame.
+
+    Raises:
+        StorageError: storage fails, which says nothing about the frame.
     """
+    content = read_content(root, frame)
+    return content if isinstance(content, Rejected) else content.row
+
+
+def read_content(root: Path, frame: Frame) -> Content | Rejected:
+    """The same as :func:`examine`, with what was read."""
     row: Row = {
         "sample_id": frame.sample_id,
         "source": frame.source,
@@ -41,24 +69,36 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         "points_timestamp_us": frame.points_timestamp_us,
         "depth_scale": frame.depth_scale,
         "intrinsics": frame.intrinsics,
+        "lens": frame.lens,
+        "distortion": frame.distortion,
         "lidar_to_camera": frame.lidar_to_camera,
     }
-    file = frame.image
+    file, scan, depth = frame.image, None, None
     try:
-        data = _read(file, row, "image", root)
-        row["height"], row["width"] = check_image(data)
+        if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
+            raise SimipuError("its name holds characters that cannot be printed")
+        if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
+            raise SimipuError("was taken at a time that no clock shows")
+        image = _read(file, row, "image", root)
+        row["height"], row["width"] = size = check_image(image)
+        if frame.size and size != frame.size:
+            raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
+            _check_rigid(frame)
             scan = read_scan(frame.points, frame.source)
             row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
             row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
-            check_depth(_read(file, row, "depth", root), (row["height"], row["width"]))
+            depth = _read(file, row, "depth", root)
+            check_depth(depth, (row["height"], row["width"]))
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
+    except StorageError:
+        raise
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
-    return row
+    return Content(row, image, scan, depth)
 
 
 def check_broken_share(broken: list[Rejected], total: int, largest: float, setting: str, root: Path) -> None:
@@ -67,7 +107,7 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
     Raises:
         SimipuError: naming the first few files and reasons, the setting, and the mend.
     """
-    shown = [f"{_relative(each.file, root)}: {each.reason}" for each in broken[:3]]
+    shown = [f"{_shown(each.file, root)}: {each.reason}" for each in broken[:3]]
     if len(broken) > len(shown):
         shown.append(f"and {len(broken) - len(shown)} more")
     if len(broken) <= largest * total:
@@ -92,12 +132,19 @@ def read_frames(folder: Path) -> list[Row]:
     """Rows of a catalogue, in order of sample_id.
 
     Raises:
-        SimipuError: written in another format.
+        SimipuError: written in another format, damaged, or with a path that leads out of the data's root.
     """
     file = folder / FRAMES_FILE
-    table = pq.read_table(file)
-    check_format(table.schema, CATALOGUE, file)
-    return list(table.to_pylist())
+    try:
+        table = pq.ParquetFile(file).read(use_threads=False)
+        check_format(table.schema, CATALOGUE, file)
+        rows: list[Row] = table.to_pylist()
+    except PARQUET_ERRORS:
+        raise SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run ingest again.") from None
+    for path in (row[kind] for row in rows for kind in ("image", "points", "depth") if row[kind]):
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise SimipuError(f"{file}: the path {path} leads out of the root of its data; run ingest again.")
+    return rows
 
 
 def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
@@ -106,7 +153,17 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
         {"sample_id": each.sample_id, "file": _relative(each.file, root), "reason": each.reason} for each in broken
     ]
     text = json.dumps(sorted(entries, key=lambda entry: entry["sample_id"]), indent=1, ensure_ascii=False)
-    (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _check_rigid(frame: Frame) -> None:
+    """Refuse a calibration that mirrors, scales or shears; a rotation written with few digits passes."""
+    if frame.points is None or frame.lidar_to_camera is None:
+        return
+    rotation = np.reshape(frame.lidar_to_camera, (4, 4))[:3, :3]
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
+        fault = "mirrors it" if np.linalg.det(rotation) < 0 else "is no rigid motion"
+        raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
 
 
 def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
@@ -118,3 +175,8 @@ def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
 
 def _relative(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix()
+
+
+def _shown(file: Path, root: Path) -> str:
+    """A path for people; bytes of its name that are no text are written as escapes."""
+    return _relative(file, root).encode(errors="backslashreplace").decode()

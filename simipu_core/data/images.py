@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.npy import MAGIC, parse_npy
 from simipu_core.errors import SimipuError
 
 JPEG_QUALITY = 95
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_NPY = b"\x93NUMPY"
+_MOST_PIXELS = 1 << 26
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -51,12 +52,26 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     Raises:
         SimipuError: not decodable.
     """
-    if data.startswith(_NPY):
+    if data.startswith(MAGIC):
         return _decode_raw(data, np.uint8, 3)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR) if data else None
+    image = _decode(data, _COLOUR)
     if image is None:
         raise SimipuError("cannot be decoded as an image")
     return np.asarray(image, np.uint8)
+
+
+def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
+    """What OpenCV makes of a PNG or JPEG file whose header asks for a sane number of pixels."""
+    try:
+        height, width = image_size(data)
+    except SimipuError:
+        return None
+    if not 0 < height * width <= _MOST_PIXELS:
+        raise SimipuError(f"says it has {height}×{width} pixels; up to {_MOST_PIXELS >> 20} million are read")
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
 def encode_raw(pixels: NDArray[Any]) -> bytes:
@@ -68,15 +83,24 @@ def encode_raw(pixels: NDArray[Any]) -> bytes:
 
 def _decode_raw(data: bytes, dtype: type[np.generic], num_axes: int) -> NDArray[Any]:
     try:
-        header = io.BytesIO(data)
-        np.lib.format.read_magic(header)
-        shape, is_fortran, stored = np.lib.format.read_array_header_1_0(header)
-        pixels = np.frombuffer(data, stored, offset=header.tell()).reshape(shape).copy()
-    except (ValueError, TypeError) as error:
-        raise SimipuError(f"damaged raw pixels ({' '.join(str(error).split())})") from None
-    if stored != dtype or pixels.ndim != num_axes or is_fortran:
-        raise SimipuError(f"raw pixels of {stored} with {pixels.ndim} axes, not {np.dtype(dtype)} with {num_axes}")
-    return pixels
+        pixels = parse_npy(data)
+    except SimipuError as error:
+        raise SimipuError(f"damaged raw pixels ({error})") from None
+    if pixels.dtype != dtype or pixels.ndim != num_axes or not pixels.flags.c_contiguous:
+        raise SimipuError(
+            f"raw pixels of {pixels.dtype} with {pixels.ndim} axes, not {np.dtype(dtype)} with {num_axes}"
+        )
+    return pixels.copy()
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as PNG."""
+    return _encode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
+def encode_image(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as PNG, without loss."""
+    return _encode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
@@ -103,9 +127,9 @@ def depth_values(data: bytes) -> NDArray[np.uint16]:
     Raises:
         SimipuError: not decodable, or not one channel of 16 bits.
     """
-    if data.startswith(_NPY):
+    if data.startswith(MAGIC):
         return _decode_raw(data, np.uint16, 2)
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    values = _decode(data, cv2.IMREAD_UNCHANGED)
     if values is None:
         raise SimipuError("cannot be decoded as a depth PNG")
     if values.dtype != np.uint16 or values.ndim != 2:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row
-from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_raw
+from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_png, encode_raw
+from simipu_core.data.lenses import undistort
 from simipu_core.data.sources import Rejected
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.reading import read_bytes, read_scan
@@ -149,10 +150,12 @@ def _visible(uv: NDArray[np.float64], depth: NDArray[np.float64], config: PairCo
 
 def _image_columns(root: Path, config: PairConfig, frame: Row) -> dict[str, Any]:
     image = _read(root, frame, "image")
-    if config.image_encoding == "jpeg":
-        image = encode_jpeg(decode_image(image))
-    elif config.image_encoding == "raw":
-        image = encode_raw(decode_image(image))
+    if config.image_encoding != "source" or frame["lens"]:
+        pixels = decode_image(image)
+        if frame["lens"]:
+            pixels = undistort(pixels, tuple(frame["intrinsics"]), frame["lens"], tuple(frame["distortion"]))
+        encode = {"source": encode_png, "jpeg": encode_jpeg, "raw": encode_raw}[config.image_encoding]
+        image = encode(pixels)
     names = ("sample_id", "source", "sequence", "timestamp_us", "height", "width", "intrinsics")
     return {**{name: frame[name] for name in names}, "image": image}
 

@@ -37,6 +37,8 @@ CATALOGUE = _schema(
         pa.field("depth_sha256", pa.string()),
         pa.field("depth_scale", pa.float64()),  # metres = value / depth_scale
         pa.field("intrinsics", _INTRINSICS, nullable=False),
+        pa.field("lens", pa.string()),  # distortion that packing undoes; null where images are a pinhole camera's
+        pa.field("distortion", pa.list_(pa.float64())),  # the lens's coefficients
         pa.field("lidar_to_camera", pa.list_(pa.float64())),  # 16 or null: Parquet cannot read null fixed lists back
     ],
 )

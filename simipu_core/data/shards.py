@@ -7,8 +7,8 @@ PNG, JPEG or noise-like floats already), so a row group is read at the speed of 
 import re
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from simipu_core.artifacts import read_manifest
 from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 
 ShardKind = Literal["pairs", "depth"]
@@ -35,6 +36,19 @@ def check_format(schema: pa.Schema, expected: pa.Schema, file: Path) -> None:
         raise SimipuError(
             f"{file}: written in another format than this version reads; run the step that wrote it again."
         )
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Say it in one sentence where a shard turns out to be damaged."""
+    try:
+        yield
+    except PARQUET_ERRORS:
+        raise _damaged(file) from None
+
+
+def _damaged(file: Path) -> SimipuError:
+    return SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run pair again.")
 
 
 class ShardWriter:
@@ -148,13 +162,14 @@ class Shards:
         """Source of the rows of each row group."""
         self._groups: list[tuple[int, int]] = []
         for number, file in enumerate(self._files):
-            metadata = pq.read_metadata(file)
-            check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
-            source = metadata.schema.names.index("source")
-            for group in range(metadata.num_row_groups):
-                self.group_sizes.append(metadata.row_group(group).num_rows)
-                self.group_sources.append(metadata.row_group(group).column(source).statistics.min)
-                self._groups.append((number, group))
+            with _whole(file):
+                metadata = pq.read_metadata(file)
+                check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
+                source = metadata.schema.names.index("source")
+                for group in range(metadata.num_row_groups):
+                    self.group_sizes.append(metadata.row_group(group).num_rows)
+                    self.group_sources.append(metadata.row_group(group).column(source).statistics.min)
+                    self._groups.append((number, group))
         self._ends = list(accumulate(self.group_sizes))
         self._cached_groups = cached_groups
         self._open: dict[int, pq.ParquetFile] = {}
@@ -173,20 +188,25 @@ class Shards:
             raise IndexError(index)
         group = bisect_right(self._ends, index)
         table = self._group(group)
-        return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
+        with _whole(self._files[self._groups[group][0]]):
+            return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
 
     def column(self, name: str) -> list[Any]:
         """All values of one column, in the order of the indices; the other columns are not read."""
-        return [
-            value
-            for number in range(len(self._files))
-            for value in self._file(number).read([name], use_threads=False)[name].to_pylist()
-        ]
+        values: list[Any] = []
+        for number, file in enumerate(self._files):
+            with _whole(file):
+                values += self._file(number).read([name], use_threads=False)[name].to_pylist()
+        return values
 
     def _group(self, group: int) -> pa.Table:
         if group not in self._cache:
             number, within = self._groups[group]
-            self._cache[group] = self._file(number).read_row_group(within, use_threads=False)
+            with _whole(self._files[number]):
+                table = self._file(number).read_row_group(within, use_threads=False)
+                if table.num_rows != self.group_sizes[group]:
+                    raise _damaged(self._files[number])
+                self._cache[group] = table
             if len(self._cache) > self._cached_groups:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(group)

@@ -25,17 +25,21 @@ def save_panel(
         prediction: (H, W) metres, NaN where nothing was predicted.
         max_depth: metres shown in the last colour.
     """
-    dots = max(1, round(image.shape[1] / 600))
-    measured = cv2.dilate(
-        np.where(truth > 0, 1 / np.maximum(truth, 1e-3), 0).astype(np.float32), np.ones((dots + 1,) * 2)
-    )
-    near = (1 / np.maximum(measured, 1e-6)).astype(np.float32)
-    overlay = np.where(measured[..., None] > 0, colour(near, max_depth), image // 2)
-    parts = [image, overlay, colour(prediction, max_depth)]
+    parts = [image, overlay(image, truth, max_depth), colour(prediction, max_depth)]
     zoom = max(1, round(_MIN_WIDTH / image.shape[1]))
     panel = np.concatenate([np.repeat(np.repeat(part, zoom, 0), zoom, 1) for part in parts])
     if not cv2.imwrite(str(file), panel[..., ::-1]):
         raise OSError(f"{file}: cannot be written")
+
+
+def overlay(image: NDArray[np.uint8], depth: NDArray[np.floating], max_depth: float) -> NDArray[np.uint8]:
+    """Sparse depth (H, W), metres, 0 where there is none, as dots over a dimmed image (H, W, 3) RGB."""
+    dots = max(1, round(image.shape[1] / 600))
+    measured = cv2.dilate(
+        np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0).astype(np.float32), np.ones((dots + 1,) * 2)
+    )
+    near = (1 / np.maximum(measured, 1e-6)).astype(np.float32)
+    return np.where(measured[..., None] > 0, colour(near, max_depth), image // 2)
 
 
 def colour(depth: NDArray[np.float32], max_depth: float) -> NDArray[np.uint8]:

@@ -43,14 +43,12 @@ def visible(
     Returns:
         (N,) true where the point is not hidden.
     """
-    columns = (uv[:, 0] / cell).astype(np.intp)
-    rows = (uv[:, 1] / cell).astype(np.intp)
-    nearest = np.full((math.ceil(height / cell), math.ceil(width / cell)), np.inf)
-    np.minimum.at(nearest, (rows, columns), depth)
-    return _minimum_3x3(nearest)[rows, columns] >= depth * (1 - margin)
-
-
-def _minimum_3x3(grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    padded = np.pad(grid, 1, constant_values=np.inf)
-    rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
-    return np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    stride = math.ceil(width / cell) + 2  # of a grid with a border
+    cells = ((uv[:, 1] / cell).astype(np.intp) + 1) * stride + (uv[:, 0] / cell).astype(np.intp) + 1
+    nearest = np.full((math.ceil(height / cell) + 2) * stride, np.inf)
+    np.minimum.at(nearest, cells, depth)
+    around = nearest[cells]
+    for row in (-stride, 0, stride):
+        for column in (-1, 0, 1):
+            np.minimum(around, nearest[cells + (row + column)], out=around)
+    return around >= depth * (1 - margin)

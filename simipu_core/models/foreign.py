@@ -233,7 +233,9 @@ def _load_plain(file: Path) -> Any:
             f"{file}: holds more than plain tensors and values: to read it, code from inside it would have to run; "
             "where you trust it, save its state_dict alone and give that."
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
+    except SimipuError:
+        raise
+    except Exception as error:  # PyTorch's own unpickler fails in as many ways as there are damaged files
         reason = " ".join(str(error).split())[:200]
         raise SimipuError(f"{file}: not a readable PyTorch file ({reason}); copy or make it again.") from None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from simipu_core.artifacts import Manifest, read_manifest
+from simipu_core.artifacts import Manifest, local_artifact, read_manifest
 from simipu_core.config import Experiment, PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.config.section import Size
 from simipu_core.data import splits
@@ -50,7 +50,8 @@ _KITTI = _Typical((375, 1242), 800_000, 190_000, 275_000, 170_000, 70_000)
 _NYU = _Typical((480, 640), 49_000, 90_000, 0, 174_000, 0)
 _WAYMO = _Typical((1280, 1920), 490_000, 490_000, 380_000, 0, 100_000)
 _RAW_IMAGE, _RAW_DEPTH = 2.9, 0.5  # bytes a pixel of raw images and sparse depth maps after LZ4
-_TYPICAL = {"nyu": _NYU, "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+_NUSCENES = _Typical((900, 1600), 170_000, 330_000, 50_000, 0, 14_000)
+_TYPICAL = {"nyu": _NYU, "nyu_labelled": _NYU, "waymo": _WAYMO, "waymo_kitti": _WAYMO, "nuscenes": _NUSCENES}
 
 
 def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
@@ -98,6 +99,7 @@ def _weighted(typicals: Sequence[_Typical], counts: Sequence[tuple[int, int]], s
 
 
 def _found(folder: Path, use: Use, experiment: Experiment) -> Frames:
+    folder = local_artifact(folder)
     manifest = read_manifest(folder, use, "catalogue")
     return _catalogued(folder, use, experiment) if manifest.kind == "catalogue" else _packed(folder, use, manifest)
 
@@ -135,6 +137,8 @@ def _official(source: SourceConfig) -> tuple[int, int] | None:
         return counts["kitti_eigen_train"], counts["kitti_eigen_test"]
     if source.split == "folders" and source.kind == "nyu" and source.every == 1:
         return counts["nyu_train"], counts["nyu_test"]
+    if source.split == "nyu_official" and source.every == 1:
+        return counts["nyu_labelled_train"], counts["nyu_test"]
     return None
 
 
@@ -150,9 +154,11 @@ def _synthetic(source: SourceConfig, world: SyntheticConfig) -> tuple[int, int] 
         "kitti_depth": drives,
         "nyu": [room for room in tests for _ in range(_VIEWS_PER_ROOM)],
         "waymo": [f"{segment:04d}" for segment in range(world.waymo_segments) for _ in range(world.waymo_frames)],
+        "nuscenes": [f"{scene:04d}" for scene in range(world.nuscenes_scenes) for _ in range(world.nuscenes_frames)],
+        "nyu_labelled": [f"{image // _VIEWS_PER_ROOM:04d}" for image in range(world.labelled_images)],
     }
     kept = sequences.get(source.kind, [])[:: source.every]
-    if not kept or source.split == "eigen":
+    if not kept or source.split in ("eigen", "nyu_official"):
         return None
     assigned = splits.assign([Rejected("", sequence, Path(), "") for sequence in kept], source)
     return assigned.count("train"), assigned.count("eval")
@@ -160,12 +166,12 @@ def _synthetic(source: SourceConfig, world: SyntheticConfig) -> tuple[int, int] 
 
 def _rendered(source: SourceConfig, experiment: Experiment) -> _Typical:
     """Rendered frames: bytes a pixel and points a ray, as measured on a few."""
-    if source.kind == "nyu":
+    if source.kind in ("nyu", "nyu_labelled"):
         return _Typical(_NYU.size, 87_000, 87_000, 0, 175_000, 0)
     world = experiment.synthetic
     pixels = world.image_size[0] * world.image_size[1]
     points = round(0.13 * world.lidar_points)
-    image = 1.8 if source.kind != "waymo" else 0.45
+    image = 1.8 if source.kind not in ("waymo", "nuscenes") else 0.45
     return _Typical(world.image_size, round(image * pixels), round(0.45 * pixels), 16 * points, pixels // 3, 4 * points)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, write_artifact
 from simipu_core.config import EvaluateConfig, PromotionConfig
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.data.shards import Shards
@@ -61,6 +61,8 @@ def evaluate(
     Raises:
         SimipuError: the inputs do not fit, or no evaluation frame has a valid pixel.
     """
+    check_new(out)
+    model, depth, control = local_artifact(model), local_artifact(depth), control and local_artifact(control)
     device = str(pick_device(config.device))
     made = {MODEL: read_manifest(model, "depth_net")}
     nets = {MODEL: load_depth_net(model / "model.safetensors", device)}

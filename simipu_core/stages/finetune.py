@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, write_artifact
 from simipu_core.config import FinetuneConfig
 from simipu_core.data.depth_views import DepthBatch, DepthViews
 from simipu_core.data.loader import SampleOrder
@@ -51,6 +51,8 @@ def finetune(
     Raises:
         SimipuError: the inputs do not fit each other, training diverged, or SIGTERM was received.
     """
+    check_new(out)
+    depth, encoder = local_artifact(depth), encoder and local_artifact(encoder)
     source = read_manifest(depth, "depth")
     start = read_manifest(encoder, "encoder") if encoder else None
     inputs = {"depth": source.digest} | ({"encoder": start.digest} if start else {}) | weights_digest(config.init_file)

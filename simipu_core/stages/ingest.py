@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from simipu_core import storage
-from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import SourceConfig
 from simipu_core.data import catalogue, splits
 from simipu_core.data.catalogue import Row
 from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.reading import component
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
 from simipu_core.tracking.run import Run, SilentRun, address_digest
@@ -20,7 +21,15 @@ SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
 _WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
-_LICENCES = {"nyu": "NYU Depth v2 (no licence stated)", "waymo": _WAYMO, "waymo_kitti": _WAYMO}
+_NYU = "NYU Depth v2 (no licence stated)"
+_LICENCES = {
+    "logs": "that of the logs' owner",
+    "nyu": _NYU,
+    "nyu_labelled": _NYU,
+    "waymo": _WAYMO,
+    "waymo_kitti": _WAYMO,
+    "nuscenes": "CC BY-NC-SA 4.0 and the nuScenes terms of use (non-commercial)",
+}
 
 
 def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
@@ -38,6 +47,7 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     Raises:
         SimipuError: no frames, or more broken ones than `source.max_broken_share` allows.
     """
+    check_new(out)
     uri = root or source.root
     folder = storage.resolve(uri)
     found = [each for part in source.parts for each in _with_splits(part, folder)]
@@ -46,7 +56,8 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     rows: list[Row] = []
-    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest")) as results:
+    group = (lambda frame: component(frame.image)) if any(component(frame.image) for frame in candidates[:1]) else None
+    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)
@@ -70,7 +81,7 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
         parameters={"source": source.model_dump(mode="json", exclude={"root"})},
         licence=_licence(source, folder),
         mlflow_run_id=run.run_id,
-        origin=str(Path(uri).absolute()),
+        origin=storage.absolute(uri),
     ) as draft:
         catalogue.write_frames(rows, draft.path)
         catalogue.write_rejected(broken, draft.path, folder)
@@ -105,7 +116,7 @@ def _licence(source: SourceConfig, folder: Path) -> str:
     if file.is_file():
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
     licences = dict.fromkeys(_LICENCES.get(part.kind, "CC BY-NC-SA 3.0 (KITTI)") for part in source.parts)
     return "; ".join(licences)

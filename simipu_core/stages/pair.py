@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from simipu_core import storage
-from simipu_core.artifacts import Manifest, read_manifest, sha256_text, write_artifact
+from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row, check_broken_share, read_frames, write_rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
+from simipu_core.data.reading_order import pack_frames
 from simipu_core.data.schema import DEPTH, PAIRS
 from simipu_core.data.shards import ShardWriter
 from simipu_core.data.sources import Rejected
 from simipu_core.errors import SimipuError
-from simipu_core.parallel import map_frames
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 from simipu_core.tracking.run import Run, SilentRun
 
@@ -46,6 +47,8 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
     Raises:
         SimipuError: no usable frame, more unusable ones than `config.max_broken_share` allows, or raw files missing.
     """
+    check_new(out)
+    catalogue = local_artifact(catalogue)
     source = read_manifest(catalogue, "catalogue")
     if source.origin is None:
         raise SimipuError(f"{catalogue}: does not say where its raw data lies; run ingest again.")
@@ -67,8 +70,9 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
         mlflow_run_id=run.run_id,
     ) as draft:
         statistics = _Statistics()
-        with closing(map_frames(pack, frames, f"pair {target}")) as results:
-            _write(results, config, target, draft.path, statistics)
+        schema = PAIRS if target == "pairs" else DEPTH
+        with closing(pack_frames(pack, frames, schema, draft.path / ".unsorted", f"pair {target}")) as results:
+            _write(results, config, target, schema, draft.path, statistics)
         check_broken_share(statistics.broken, len(frames), config.max_broken_share, "pair.max_broken_share", root)
         write_rejected(statistics.broken, draft.path, root)
         if any(statistics.rows[split] == 0 for split in _SPLITS[target]):
@@ -130,9 +134,13 @@ def median_depth(histograms: dict[float, NDArray[np.int64]]) -> float:
 
 
 def _write(
-    results: Iterator[Packed | Rejected], config: PairConfig, target: Target, folder: Path, statistics: _Statistics
+    results: Iterator[Packed | Rejected],
+    config: PairConfig,
+    target: Target,
+    schema: pa.Schema,
+    folder: Path,
+    statistics: _Statistics,
 ) -> None:
-    schema = PAIRS if target == "pairs" else DEPTH
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(

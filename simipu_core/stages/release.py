@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from simipu_core.artifacts import local_artifact
 from simipu_core.config import EvaluateConfig, TrackingConfig
 from simipu_core.evaluation.report import Report
 from simipu_core.stages.evaluate import evaluate
@@ -65,6 +66,7 @@ def release(
     Raises:
         SimipuError: the inputs do not fit, or MLflow does not answer or refuses.
     """
+    model = local_artifact(model)
     rules = tracking.promotion
     if rules.mode == "off":
         evaluate(model, depth, config, out, control=control, run=run)

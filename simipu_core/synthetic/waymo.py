@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from simipu_core.synthetic.calibration import rotation
 from simipu_core.synthetic.camera import Camera
@@ -21,7 +22,7 @@ from simipu_core.synthetic.lidar import MAX_RANGE
 from simipu_core.synthetic.materials import look_of
 from simipu_core.synthetic.raycast import NONE, cast, full_windows, surface
 from simipu_core.synthetic.render import Lens, render_image
-from simipu_core.synthetic.scene import Floats, Material, Scene
+from simipu_core.synthetic.scene import Floats, Ints, Material, Scene
 from simipu_core.synthetic.street import FRAME_SECONDS, SENSOR_HEIGHT, Street
 
 TOP, FRONT = 1, 2
@@ -93,6 +94,17 @@ SCHEMAS = {
     ),
     "lidar_pose": pa.schema(
         [*_FRAME, ("key.laser_name", pa.int8()), *_range_image("[LiDARPoseComponent].range_image_return1")]
+    ),
+    "lidar_camera_projection": pa.schema(
+        [
+            *_FRAME,
+            ("key.laser_name", pa.int8()),
+            *(
+                (f"[LiDARCameraProjectionComponent].range_image_return{number}.{part}", kind)
+                for number in (1, 2)
+                for part, kind in (("values", pa.list_(pa.int32())), ("shape", pa.list_(pa.int32(), 3)))
+            ),
+        ]
     ),
     "vehicle_pose": pa.schema([*_FRAME, ("[VehiclePoseComponent].world_from_vehicle.transform", _TRANSFORM)]),
 }
@@ -257,9 +269,13 @@ def _frame(
     for lidar in sensors:
         row: dict[str, Any] = {"key.laser_name": lidar.number}
         first, second, poses = _scan(scene, street, time, lidar, rng)
+        seen = {"key.laser_name": lidar.number}
         for number, returned in ((1, first), (2, second)):
             row |= _flat(f"[LiDARComponent].range_image_return{number}", returned)
+            pixels = _projected(returned, street, time, lidar, camera, seen_from)
+            seen |= _flat(f"[LiDARCameraProjectionComponent].range_image_return{number}", pixels)
         yield "lidar", row
+        yield "lidar_camera_projection", seen
         if lidar.number == TOP:
             yield "lidar_pose", {"key.laser_name": TOP, **_flat("[LiDARPoseComponent].range_image_return1", poses)}
 
@@ -277,10 +293,7 @@ def _scan(
     poses = np.empty((height, width, 6), np.float32)
     solid_things = scene.solids.select(scene.solids.material != Material.FOLIAGE)
     behind = Scene(solid_things, scene.light, scene.ground)
-    turns = np.array_split(np.arange(width), min(_SECTORS, width)) if lidar.number == TOP else [np.arange(width)]
-    for columns in turns:
-        moment = time + FRAME_SECONDS * columns.mean() / width if lidar.number == TOP else time
-        pose = vehicle_pose(street, moment)
+    for columns, pose in _sectors(street, time, lidar):
         poses[:, columns] = _euler(pose)
         to_world = pose @ lidar.extrinsic
         directions = np.einsum("ij,jkl->ikl", to_world[:3, :3], rays[:, :, columns]).astype(np.float32)
@@ -289,6 +302,35 @@ def _scan(
             through, _ = _measure(behind, to_world[:3, 3], directions, rng)
             second[:, columns] = np.where(leafy[..., None], through, -1)
     return first, second, poses
+
+
+def _sectors(street: Street, time: float, lidar: Lidar) -> Iterator[tuple[Ints, Floats]]:
+    """Columns that a LiDAR fires together, and the vehicle's pose (4, 4) at that moment."""
+    columns = np.arange(lidar.width)
+    for together in np.array_split(columns, min(_SECTORS, lidar.width)) if lidar.number == TOP else [columns]:
+        moment = FRAME_SECONDS * together.mean() / lidar.width if lidar.number == TOP else 0.0
+        yield together, vehicle_pose(street, time + moment)
+
+
+def _projected(
+    image: Floats, street: Street, time: float, lidar: Lidar, camera: Camera, seen_from: Floats
+) -> NDArray[np.int32]:
+    """Camera, column and row on which each return of a range image falls, twice, (H, W, 6); 0 where on none."""
+    rays, result = lidar.rays(), np.zeros((*image.shape[:2], 6), np.int32)
+    height, width = camera.size
+    for columns, pose in _sectors(street, time, lidar):
+        to_camera = camera.lidar_to_camera @ np.linalg.inv(seen_from) @ pose @ lidar.extrinsic
+        points = rays[:, :, columns] * image[:, columns, 0]
+        x, y, depth = np.einsum("ij,jhw->ihw", to_camera[:3, :3], points) + to_camera[:3, 3, None, None]
+        (f_u, _, c_u), (_, f_v, c_v), _ = camera.intrinsics.tolist()
+        # Waymo counts from the image's edge
+        u, v = f_u * x / depth + c_u + 0.5, f_v * y / depth + c_v + 0.5
+        row, column = np.nonzero(
+            (image[:, columns, 0] > 0) & (depth > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        )
+        found = np.stack((np.full(row.size, _CAMERA_FRONT), u[row, column], v[row, column]), axis=1)
+        result[row, columns[column], :3] = found.astype(np.int32)
+    return result
 
 
 def _measure(scene: Scene, origin: Floats, directions: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -353,7 +395,7 @@ def _euler(pose: Floats) -> Floats:
     return np.array([*angles, *pose[:3, 3]])
 
 
-def _flat(column: str, image: Floats) -> dict[str, Any]:
+def _flat(column: str, image: Floats | Ints) -> dict[str, Any]:
     return {f"{column}.values": image.ravel(), f"{column}.shape": list(image.shape)}
 
 

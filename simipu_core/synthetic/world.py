@@ -1,18 +1,21 @@
 """The whole synthetic world as files: every frame is one job, every job knows its own random numbers."""
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simipu_core.config import SyntheticConfig
 from simipu_core.files import new_folder
 from simipu_core.parallel import map_frames
-from simipu_core.synthetic import waymo, writers
+from simipu_core.synthetic import logs, nuscenes, nyu_labelled, waymo, writers
 from simipu_core.synthetic.calibration import object_calibration, object_camera, raw_calibration, raw_camera
 from simipu_core.synthetic.lidar import scan
 from simipu_core.synthetic.render import Lens, render_depth, render_image
@@ -33,11 +36,14 @@ class Part(IntEnum):
     ROOM = 2
     CLOCK = 3
     WAYMO = 4
+    NUSCENES = 5
+    LABELLED = 6
+    LOG = 7
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame of a street, one room, or one Waymo segment."""
+    """One frame of a street or log, one room, one Waymo segment, or the labelled NYU file."""
 
     part: Part
     index: int
@@ -45,7 +51,7 @@ class Job:
 
 
 def synthesize(config: SyntheticConfig, out: Path, workers: int | None = None) -> None:
-    """Render a world of streets and rooms to KITTI, NYU and Waymo files.
+    """Render a world of streets and rooms to KITTI, NYU, Waymo and nuScenes files, and own logs.
 
     The files depend on the configuration alone, not on the number of workers. The folder `out` appears, whole, at
     the end.
@@ -78,10 +84,24 @@ def drive_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
 
 
+@lru_cache(maxsize=2)
+def log_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
+    """The street of an own log, and its camera's lens."""
+    rng = np.random.default_rng([config.seed, Part.LOG, index])
+    return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
+
+
 def segment_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of a Waymo segment, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.WAYMO, index])
     return make_street(rng, config.waymo_frames), _lens(rng, config.image_size)
+
+
+@lru_cache(maxsize=2)
+def nuscenes_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
+    """The street of a nuScenes scene, and its cameras' lens."""
+    rng = np.random.default_rng([config.seed, Part.NUSCENES, index])
+    return make_street(rng, config.nuscenes_frames * nuscenes.STEPS), _lens(rng, config.image_size)
 
 
 def _lens(rng: np.random.Generator, size: tuple[int, int]) -> Lens:
@@ -127,7 +147,19 @@ def _lay_out(config: SyntheticConfig, root: Path) -> list[Job]:
     if config.waymo_segments:
         for name in waymo.SCHEMAS:
             (_waymo_folder(root) / name).mkdir(parents=True)
-    return jobs + [Job(Part.WAYMO, index) for index in range(config.waymo_segments)]
+    jobs += [Job(Part.WAYMO, index) for index in range(config.waymo_segments)]
+    if config.nuscenes_scenes:
+        streets = [nuscenes_scene(config, index)[0] for index in range(config.nuscenes_scenes)]
+        nuscenes.write_tables(root / "nuscenes", streets, config.nuscenes_frames, config.image_size)
+        frames = range(config.nuscenes_frames)
+        jobs += [Job(Part.NUSCENES, index, frame) for index in range(config.nuscenes_scenes) for frame in frames]
+    if config.labelled_images:
+        (root / "nyu_labelled").mkdir()
+        jobs.append(Job(Part.LABELLED, 0))
+    for index in range(config.logs):
+        logs.lay_out(root, index, config.image_size)
+        jobs += [Job(Part.LOG, index, frame) for frame in range(config.frames_per_drive)]
+    return jobs
 
 
 def _drive_folders(root: Path, drive: int) -> tuple[Path, Path]:
@@ -153,6 +185,9 @@ def _render(config: SyntheticConfig, root: Path, job: Job) -> None:
         Part.DRIVE: _render_drive,
         Part.ROOM: _render_room,
         Part.WAYMO: _render_segment,
+        Part.NUSCENES: _render_keyframe,
+        Part.LABELLED: _render_labelled,
+        Part.LOG: _render_log,
     }
     parts[job.part](config, root, job)
 
@@ -183,12 +218,27 @@ def _render_drive(config: SyntheticConfig, root: Path, job: Job) -> None:
 
 
 def _render_room(config: SyntheticConfig, root: Path, job: Job) -> None:
-    folder, camera = _room_folder(root, job.index), nyu_camera()
-    rng = np.random.default_rng([config.seed, Part.ROOM, job.index])
-    for view, (scene, pose) in enumerate(make_room(rng, _VIEWS_PER_ROOM)):
+    folder = _room_folder(root, job.index)
+    for view, (image, depth) in enumerate(_views(config, Part.ROOM, job.index)):
+        writers.write_image(folder / f"rgb_{view:05d}.jpg", image)
+        writers.write_depth(folder / f"sync_depth_{view:05d}.png", depth, 1000)
+
+
+def _render_labelled(config: SyntheticConfig, root: Path, job: Job) -> None:
+    numbers = range(config.labelled_images)
+    rooms = (_views(config, job.part, room) for room in range(-(-len(numbers) // _VIEWS_PER_ROOM)))
+    views = list(islice(chain.from_iterable(rooms), len(numbers)))
+    scenes = [f"room_{number // _VIEWS_PER_ROOM:04d}" for number in numbers]
+    images, depths = [image for image, _ in views], [depth for _, depth in views]
+    nyu_labelled.write(root / "nyu_labelled" / nyu_labelled.FILE, scenes, images, depths)
+
+
+def _views(config: SyntheticConfig, part: Part, room: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Photograph (480, 640, 3) and exact depth (480, 640), metres, of each view of a room."""
+    rng, camera = np.random.default_rng([config.seed, part, room]), nyu_camera()
+    for scene, pose in make_room(rng, _VIEWS_PER_ROOM):
         lens = _lens(rng, camera.size)
-        writers.write_image(folder / f"rgb_{view:05d}.jpg", render_image(scene, camera, pose, lens, rng))
-        writers.write_depth(folder / f"sync_depth_{view:05d}.png", render_depth(scene, camera, pose), 1000)
+        yield render_image(scene, camera, pose, lens, rng), render_depth(scene, camera, pose)
 
 
 def _render_segment(config: SyntheticConfig, root: Path, job: Job) -> None:
@@ -203,3 +253,25 @@ def _render_segment(config: SyntheticConfig, root: Path, job: Job) -> None:
         image_size=config.image_size,
         num_rays=config.lidar_points,
     )
+
+
+def _render_keyframe(config: SyntheticConfig, root: Path, job: Job) -> None:
+    street, lens = nuscenes_scene(config, job.index)
+    nuscenes.write_keyframe(
+        root / "nuscenes",
+        job.index,
+        job.frame,
+        street,
+        lens,
+        _frame_rng(config, job),
+        image_size=config.image_size,
+        num_rays=config.lidar_points,
+    )
+
+
+def _render_log(config: SyntheticConfig, root: Path, job: Job) -> None:
+    street, lens = log_scene(config, job.index)
+    scene, pose = street.at(job.frame)
+    rng = _frame_rng(config, job)
+    image = render_image(scene, object_camera(config.image_size), pose, lens, rng)
+    logs.write_frame(root, job.index, job.frame, image, scan(scene, pose, config.lidar_points, rng))

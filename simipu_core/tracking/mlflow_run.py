@@ -30,6 +30,7 @@ from simipu_core import project
 from simipu_core.artifacts import code_revision
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.storage import S3Path
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
 from simipu_core.tracking.outbox import Outbox
 from simipu_core.tracking.system_metrics import recorded
@@ -241,11 +242,17 @@ def _origin() -> dict[str, str]:
 
 
 def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> None:
-    """Write what was not sent into the step's artifact, or beside it, or into build/; say how to send it."""
+    """Write what was not sent into the step's artifact, or beside it, or into build/; say how to send it.
+
+    Args:
+        lines: the entries.
+        run_id: names the file in build/.
+        out: the step's artifact; of one in S3 the file stays here, since S3 may be away for the same reason.
+    """
     if not lines:
         return
     file = project.root() / "build" / f"{run_id}.{UNSENT}"
-    if out is not None:
+    if out is not None and not isinstance(out, S3Path):
         file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as rest:

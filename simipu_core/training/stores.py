@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from simipu_core.errors import SimipuError
-
-_S3 = "s3://"
+from simipu_core.storage import S3Path, s3
 
 
 class Store(Protocol):
@@ -34,7 +33,7 @@ def open_store(place: str | Path) -> Store:
     Raises:
         SimipuError: an S3 address without a bucket.
     """
-    return S3Store(place) if isinstance(place, str) and place.startswith(_S3) else LocalStore(Path(place))
+    return S3Store(place) if isinstance(place, str) and place.startswith(s3.SCHEME) else LocalStore(Path(place))
 
 
 class LocalStore:
@@ -90,58 +89,30 @@ class LocalStore:
 class S3Store:
     """A prefix of a bucket, with the endpoint and credentials of the usual AWS settings.
 
-    Every method raises a `SimipuError` where S3 does not answer or refuses; no credential is ever told.
+    Every method raises a `StorageError` where S3 does not answer or refuses.
     """
 
     def __init__(self, place: str) -> None:
-        import boto3
-        from botocore.config import Config  # type: ignore[import-untyped]
-
-        self.place = place
-        self.bucket, *folders = place.removeprefix(_S3).split("/")
-        if not self.bucket:
-            raise SimipuError(f"{place}: names no bucket; write s3://bucket/prefix.")
-        self.prefix = "".join(f"{folder}/" for folder in folders if folder)
-        with self._errors():
-            # a session of its own: the default one keeps the first credentials that it sees
-            self.client: Any = boto3.session.Session().client("s3", config=Config(retries={"mode": "standard"}))
+        self.place = S3Path.at(place)
+        self.bucket, self.prefix = self.place.bucket, self.place.prefix
+        self.client = s3.client()
 
     def names(self) -> set[str]:
-        with self._errors():
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            return {entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", [])}
+        return {entry.key.removeprefix(self.prefix) for entry in s3.entries(self.bucket, self.prefix)}
 
     def read(self, name: str) -> bytes | None:
-        with self._errors():
-            try:
-                return bytes(self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())
-            except self.client.exceptions.NoSuchKey:
-                return None
+        try:
+            return (self.place / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def write(self, name: str, data: bytes) -> None:
-        with self._errors():
+        with s3.s3_errors(self.place / name):
             self.client.upload_fileobj(BytesIO(data), self.bucket, self.prefix + name)
 
     def keep(self, names: set[str]) -> None:
         removed = self.names() - names
-        with self._errors():
+        with s3.s3_errors(self.place):
             for name in removed:
                 self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
-            unfinished = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix)
-            for upload in unfinished.get("Uploads", []):
-                self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
-        try:
-            yield
-        except (BotoCoreError, Boto3Error, ClientError) as error:
-            told = error.__context__ if isinstance(error, Boto3Error) else error
-            reason = told.response["Error"]["Code"] if isinstance(told, ClientError) else type(told).__name__
-            raise SimipuError(
-                f"{self.place}: checkpoints cannot be read or written ({reason}); check the bucket, AWS_ENDPOINT_URL "
-                "and the credentials."
-            ) from None
+        s3.abort_unfinished_uploads(self.bucket, self.prefix)

@@ -5,7 +5,7 @@ import pytest
 
 from simipu_core.config import SourceConfig
 from simipu_core.data import splits
-from simipu_core.data.sources import Frame, Rejected
+from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.errors import SimipuError
 from tests.data import files
 
@@ -45,6 +45,31 @@ def test_eigen_drives_are_33_and_28_and_disjoint() -> None:
     testing = {drive for drive, _ in splits.eigen_test()}
     assert (len(training), len(testing)) == (33, 28)
     assert not training & testing
+
+
+@pytest.mark.slow
+def test_the_whole_of_kitti_is_split_into_the_published_counts(tmp_path: Path) -> None:
+    """Empty files under all names of the Eigen split, with ten more frames at both ends of each training drive."""
+    train, test = splits.eigen_train(), splits.eigen_test(with_groundtruth=False)
+    measured = {*train, *splits.eigen_test()}
+    ends = {(drive, frame + step) for drive, frame in train for step in (-5, 5)}
+    for date in {drive[:10] for drive, _ in (*train, *test)}:
+        files.raw_calibration(tmp_path / "kitti_raw" / date)
+    for drive, frame in {*train, *test, *ends}:
+        truth = tmp_path / "kitti_depth/train" / drive / f"proj_depth/groundtruth/image_02/{frame:010d}.png"
+        folder = tmp_path / "kitti_raw" / drive[:10] / drive
+        names = [folder / f"image_02/data/{frame:010d}.png", folder / f"velodyne_points/data/{frame:010d}.bin"]
+        for file in [*names, truth] if (drive, frame) in measured else names:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+    def counts(kind: str) -> tuple[int, int, int]:
+        source = SourceConfig.model_validate({"kind": kind, "split": "eigen"})
+        assigned = splits.assign(list_frames(source, tmp_path), source)
+        return assigned.count("train"), assigned.count("eval"), assigned.count(None)
+
+    assert counts("kitti_depth") == (23_158, 652, 0)
+    assert counts("kitti_raw") == (23_158, 697, 33 * 10)
 
 
 def test_nyu_test_indices_lie_among_the_labelled_images() -> None:

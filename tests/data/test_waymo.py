@@ -177,6 +177,29 @@ def _by_word(file: Path, column: str, names: tuple[str, ...]) -> None:
     pq.write_table(table.set_column(table.schema.get_field_index(column), column, words), file)
 
 
+def test_chosen_lidars_and_returns_alone_are_read(made: Path) -> None:
+    def points(**choice: Any) -> np.ndarray:
+        frame = listing(made, **choice)[3]
+        assert isinstance(frame, Frame)
+        assert frame.points is not None
+        return read_scan(frame.points, "waymo").points
+
+    everything, top, front = points(), points(lidars=["top"]), points(lidars=["front"])
+    np.testing.assert_array_equal(np.concatenate((top, front)), everything)
+    np.testing.assert_array_equal(points(lidars=["front", "top"]), everything)
+    first, both = points(lidars=["top"], returns="first"), len(top)
+    np.testing.assert_array_equal(top[: len(first)], first)
+    assert 0 < len(first) < both
+    frame = listing(made, lidars=["front", "top"], returns="first")[0]
+    assert isinstance(frame, Frame)
+    assert str(frame.points).endswith(f".parquet#{frame_time_us(0, 0)}.top+front.first")
+    frame = listing(made, lidars=["rear"])[0]
+    assert isinstance(frame, Frame)
+    rejected = examine(made, frame)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == "has no range image"
+
+
 def test_a_camera_that_is_not_there_is_named(made: Path) -> None:
     found = listing(made, camera="side_left")
     assert [each.reason for each in found if isinstance(each, Rejected)] == ["has no row of the camera side_left"] * 2
@@ -190,15 +213,22 @@ def test_tfrecords_are_refused_with_what_to_download(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("choice", "sentence"),
     [
         ({"kind": "waymo", "frames": "train_half"}, "train_half goes with kind: kitti_object only"),
-        ({"kind": "nyu", "camera": "side_left"}, "side_left goes with kind: waymo or waymo_kitti only"),
+        ({"kind": "nyu", "camera": "side_left"}, "side_left goes with kind: waymo or waymo_kitti or nuscenes only"),
+        ({"kind": "waymo", "camera": "back"}, "back is none of kind: waymo, which has front, front_left,"),
+        ({"kind": "nuscenes", "camera": "side_left"}, "side_left is none of kind: nuscenes, which has front,"),
+        ({"kind": "nuscenes", "lidars": ["top"]}, "lidars: top goes with kind: waymo only"),
+        ({"kind": "waymo_kitti", "returns": "first"}, "returns: first goes with kind: waymo only"),
+        ({"kind": "nyu_labelled", "lists": ["train.txt"]}, "lists: train.txt goes with kind: nyu only"),
+        ({"kind": "nyu", "depth": "in_painted"}, "depth: in_painted goes with kind: nyu_labelled only"),
+        ({"kind": "nyu", "split": "nyu_official"}, "split: nyu_official goes with kind: nyu_labelled only"),
     ],
 )
-def test_choices_of_another_kind_are_refused(settings: dict[str, str], sentence: str) -> None:
+def test_choices_of_another_kind_are_refused(choice: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        SourceConfig.model_validate(settings)
+        SourceConfig.model_validate(choice)
 
 
 # -- through the stages ----------------------------------------------------------------------------------------------
@@ -219,6 +249,46 @@ def test_waymo_frames_become_pairs_and_depth(made: Path, tmp_path: Path) -> None
 
 
 Target: tuple[Literal["pairs", "depth"], ...] = ("pairs", "depth")
+
+
+@pytest.mark.parametrize("target", Target)
+def test_reading_by_component_changes_no_shard(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Literal["pairs", "depth"]
+) -> None:
+    """Rows stand in their own order, whether frames were read in it or by component, by one process or two."""
+    ingest(SourceConfig(kind="waymo", root=str(made), split="within_sequence"), tmp_path / "catalogue")
+    packed = pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")
+    fewest = round(packed.counts["mean_points_in_image"])  # so that rejected frames stand between the others
+    config = PairConfig(min_points=fewest, depth_from="projected_lidar", max_broken_share=1, rows_per_group=2)
+    digests, counts = {}, {}
+    for name in ("by component", "together", "in order"):
+        monkeypatch.setattr("simipu_core.parallel._FEWEST", 1 if name == "together" else 100)
+        if name == "in order":
+            monkeypatch.setattr("simipu_core.data.reading_order.component", lambda _: None)
+        manifest = pair(tmp_path / "catalogue", config, target, tmp_path / name)
+        digests[name], counts[name] = manifest.digest, manifest.counts
+        assert not (tmp_path / name / ".unsorted").exists()
+    assert len(set(digests.values())) == 1
+    assert counts["by component"] == counts["together"] == counts["in order"]
+    assert counts["in order"]["broken"] > 0
+
+
+def test_each_component_is_read_once_from_beginning_to_end(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(SourceConfig(kind="waymo", root=str(made)), tmp_path / "catalogue")
+    begun: list[tuple[str, int]] = []
+    stream = Component._stream_group
+
+    def counted(self: Component, group: int) -> Any:
+        begun.append((f"{self._file} {self._columns}", group))
+        return stream(self, group)
+
+    monkeypatch.setattr(Component, "_stream_group", counted)
+    open_component.__globals__["_open"].cache_clear()
+    pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")
+    streams = [each for each in begun if "calibration" not in each[0]]
+    assert len(streams) == len(set(streams)) == 2 * 4 * 2  # segments, components, row groups
 
 
 def test_a_scan_that_changed_is_not_paired(world: Path, tmp_path: Path) -> None:
@@ -322,6 +392,25 @@ def test_damaged_bytes_crash_nothing_and_spare_other_segments(world: Path, seed:
     file.write_bytes(data)
     results = [examine(world, frame) if isinstance(frame, Frame) else frame for frame in listing(world)]
     assert sum(not isinstance(each, Rejected) for each in results) >= 5
+
+
+def turn_camera(rows: list[dict[str, Any]]) -> None:
+    extrinsic = np.reshape(rows[0]["[CameraCalibrationComponent].extrinsic.transform"], (4, 4))
+    angle = np.deg2rad(5)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    extrinsic[:3, :3] = turn @ extrinsic[:3, :3]
+    rows[0]["[CameraCalibrationComponent].extrinsic.transform"] = extrinsic.ravel().tolist()
+
+
+def test_a_calibration_that_the_own_projection_contradicts_breaks_its_segment(world: Path) -> None:
+    rewrite(component(world, "camera_calibration"), turn_camera)
+    broken, *sound = listing(world)
+    assert isinstance(broken, Rejected)
+    assert (broken.sample_id, broken.file) == (f"waymo/{SEGMENT}", component(world, "lidar_camera_projection"))
+    assert "pixels away from where the calibrations and poses put them" in broken.reason
+    assert len(sound) == 5
+    component(world, "lidar_camera_projection").unlink()
+    assert len(listing(world)) == 10
 
 
 # -- components ------------------------------------------------------------------------------------------------------

@@ -134,10 +134,10 @@ def test_a_problem_ends_in_one_sentence(project: Path, python: Python, first: di
 
 def test_dvc_packs_the_shards(project: Path, python: Python, first: dict[str, Any]) -> None:
     assert first
-    done = python("dvc", "repro")
+    done = python("dvc", "repro", "pairs@demo", "depth@demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Stage 'raw' didn't change" in done.stdout
     for shards in ("pretrain", "depth"):
-        assert (project / "data" / "shards" / shards / "manifest.json").is_file()
-    again = python("dvc", "status")
+        assert (project / "data" / "shards" / "demo" / shards / "manifest.json").is_file()
+    again = python("dvc", "status", "pairs@demo", "depth@demo")
     assert "up to date" in again.stdout

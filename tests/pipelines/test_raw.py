@@ -31,6 +31,29 @@ def test_frames_of_dvc_are_made_and_pushed_once(commands: list[tuple[str, ...]])
     assert commands == [("repro", "--quiet", "raw"), ("push", "--quiet", "raw")]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_pointer_names_the_version(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simipu_core.project.root", lambda: tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/kitti.dvc").touch()
+    roots = (f"pretrain_data.root={tmp_path}/data/kitti", f"depth_data.root={tmp_path}/data/kitti")
+    assert raw.raw_uris(demo(*roots))["depth_uri"] == f"{tmp_path}/remote/files/md5/data/kitti.dir"
+    assert commands == [("push", "--quiet", f"{tmp_path}/data/kitti.dvc")]
+
+
+def test_a_pointer_without_a_copy_names_its_source(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/scan.bin").write_bytes(b"scan")
+    (tmp_path / "kitti.dvc").touch()
+    monkeypatch.setattr("dvc.api.get_url", lambda path, repo: f"{tmp_path}/source")
+    uris = raw.raw_uris(demo("finetune.init=torch_default", f"depth_data.root={tmp_path}/kitti"))
+    assert uris["depth_uri"].startswith(f"{tmp_path}/source#")
+
+
 def test_other_folders_are_pinned(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -74,7 +97,7 @@ def test_another_world_than_dvcs_is_refused(commands: list[tuple[str, ...]]) -> 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(SimipuError, match="nowhere"):
-        raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/nowhere"))
+        raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/nowhere", f"depth_data.root={tmp_path}"))
 
 
 def test_a_failing_dvc_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from simipu_core.data.images import image_size
 from simipu_core.data.sources import Frame, list_frames
 from simipu_core.data.sources.range_images import to_points
 from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources.waymo import projection_offsets
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.synthetic import synthesize, waymo, world
 from simipu_core.synthetic.raycast import cast, full_windows
@@ -97,6 +98,13 @@ def test_projected_depths_are_those_of_the_rendered_image(frame: Frame, points: 
     off = np.abs(seen - depth[inside])
     assert np.median(off) < 0.001
     assert (off < CENTIMETRE).mean() > 0.95  # the rest is hidden from the camera
+
+
+def test_the_data_sets_own_projection_agrees_to_the_pixel(frame: Frame) -> None:
+    offsets = projection_offsets(frame)
+    assert offsets is not None
+    assert len(offsets) > 300
+    assert np.quantile(offsets, 0.99) < 0.75  # whole pixels: half a diagonal and rounding
 
 
 def test_without_the_pose_per_pixel_points_are_off(root: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,9 +104,13 @@ def test_a_killed_upload_is_aborted_by_the_next_save(s3: SeaweedFS, monkeypatch:
 @pytest.mark.parametrize(
     ("change", "bucket", "reason"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, None, "SignatureDoesNotMatch"),
-        ({}, "no-such-bucket", "NoSuchBucket"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, None, "EndpointConnectionError"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, None, "access is refused (SignatureDoesNotMatch); check AWS_"),
+        ({}, "no-such-bucket", "there is no such bucket (NoSuchBucket); make it"),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            None,
+            "the server does not answer (EndpointConnectionError); check",
+        ),
     ],
 )
 def test_s3_problems_are_one_sentence_without_credentials(
@@ -116,7 +121,7 @@ def test_s3_problems_are_one_sentence_without_credentials(
     store = Checkpoints(f"s3://{bucket or s3.bucket}/x")
     acts: list[Callable[[], object]] = [lambda: store.save(1, new_state()), lambda: store.resume(new_state())]
     for act in acts[1:] if bucket else acts:  # SeaweedFS makes a missing bucket when it is written to
-        with pytest.raises(SimipuError, match=rf"cannot be read or written \({reason}\); check the bucket") as told:
+        with pytest.raises(SimipuError, match=re.escape(reason)) as told:
             act()
         assert "\n" not in str(told.value)
         assert not any(value in str(told.value) for name, value in s3.environment.items() if "KEY" in name)

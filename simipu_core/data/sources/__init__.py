@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simipu_core.config import SourceConfig
-from simipu_core.data.sources import kitti, kitti_depth, kitti_object, kitti_raw, nyu, waymo, waymo_kitti
+from simipu_core.data.sources import (
+    kitti,
+    kitti_depth,
+    kitti_object,
+    kitti_raw,
+    logs,
+    nuscenes,
+    nyu,
+    nyu_labelled,
+    waymo,
+    waymo_kitti,
+)
 from simipu_core.data.sources.base import Frame, Listing, Rejected
 from simipu_core.errors import SimipuError
 
@@ -38,16 +49,31 @@ _LAYOUTS = {
         kitti_depth.find,
         lambda folder, _: kitti_depth.frames(folder),
     ),
-    "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, _: nyu.frames(folder)),
+    "logs": _Layout(
+        "logs/<sequence>/images/<camera>",
+        logs.find,
+        lambda folder, source: logs.frames(folder, source.log_cameras, source.log_lidar),
+    ),
+    "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, source: nyu.frames(folder, source.lists)),
+    "nyu_labelled": _Layout(
+        f"nyu_labelled/{nyu_labelled.FILE}",
+        nyu_labelled.find,
+        lambda folder, source: nyu_labelled.frames(folder, source.depth),
+    ),
     "waymo": _Layout(
         "waymo/[training/]camera_image/<segment>.parquet",
         waymo.find,
-        lambda folder, source: waymo.frames(folder, source.camera),
+        lambda folder, source: waymo.frames(folder, source.camera, source.lidars, source.returns),
     ),
     "waymo_kitti": _Layout(
         "waymo_kitti/training/image_0",
         waymo_kitti.find,
         lambda folder, source: waymo_kitti.frames(folder, source.camera),
+    ),
+    "nuscenes": _Layout(
+        "nuscenes/v1.0-trainval/sample.json",
+        nuscenes.find,
+        lambda folder, source: nuscenes.frames(folder, source.camera),
     ),
 }
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.lenses import Lens
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -33,6 +35,12 @@ class Frame:
     """Metres = value / depth_scale."""
     timestamp_us: int | None = None
     points_timestamp_us: int | None = None
+    size: tuple[int, int] | None = None
+    """Height and width that the calibration is for, where it says so."""
+    lens: Lens | None = None
+    """How the image is distorted; None: it is a pinhole camera's. Undone when the frame is packed."""
+    distortion: tuple[float, ...] | None = None
+    """Coefficients of the lens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from simipu_core.data.sources.base import BrokenFrameError
 
 Matrix = NDArray[np.float64]
+_TOLERANCE = 0.01
+"""Published matrices have few digits."""
 
 
 class Calibration:
@@ -66,7 +68,16 @@ def camera_matrices(
     if min(intrinsics[0, 0], intrinsics[1, 1], intrinsics[2, 2]) <= 0 or np.tril(intrinsics, -1).any():
         raise BrokenFrameError(calibration.path, f"the line {projection_label} is no camera matrix")
     offset, rectify, to_camera = np.eye(4), np.eye(4), np.eye(4)
-    offset[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
     rectify[:3, :3] = calibration.matrix(rectification_label, 3, 3)
     to_camera[:3] = velo_to_cam
-    return intrinsics, offset @ rectify @ to_camera
+    with np.errstate(all="ignore"):
+        offset[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
+        lidar_to_camera = offset @ rectify @ to_camera
+        turn = lidar_to_camera[:3, :3]
+        # not `all close to`: NaN fails every comparison
+        is_rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _TOLERANCE and np.linalg.det(turn) > 0
+    if not is_rigid or not np.isfinite(lidar_to_camera).all():
+        raise BrokenFrameError(
+            calibration.path, f"the line {rectification_label} and the scanner's pose make no rigid motion"
+        )
+    return intrinsics, lidar_to_camera

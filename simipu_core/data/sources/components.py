@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.storage import seekable
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
 """Arrow scalars by column."""
+PARQUET_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
+"""What pyarrow raises on a damaged file, whose names need be no text and whose sizes no sane numbers."""
 
 
 def read_table(file: Path, *columns: str) -> pa.Table:
@@ -23,10 +26,10 @@ def read_table(file: Path, *columns: str) -> pa.Table:
         BrokenFrameError: the file is missing or damaged, or lacks a column.
     """
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(seekable(file))
         _check_columns(file, parquet, columns)
         return parquet.read(columns=list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+    except PARQUET_ERRORS as error:
         raise BrokenFrameError(file, _reason(error)) from None
 
 
@@ -53,10 +56,10 @@ class Component:
         self._file = file
         self._columns = list(columns)
         table = read_table(file, *keys)
-        self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
         try:
-            self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-        except (OSError, pa.ArrowException) as error:
+            self._rows = {key: row for row, key in enumerate(zip(*(table[k].to_pylist() for k in keys), strict=True))}
+            self._parquet = pq.ParquetFile(seekable(file), buffer_size=1 << 20, pre_buffer=False)
+        except PARQUET_ERRORS as error:
             raise BrokenFrameError(file, _reason(error)) from None
         _check_columns(file, self._parquet, columns)
         metadata = self._parquet.metadata
@@ -90,7 +93,7 @@ class Component:
                 self._next += 1
             self._next += 1
             return next(self._stream)
-        except (OSError, pa.ArrowException, StopIteration) as error:
+        except (*PARQUET_ERRORS, StopIteration) as error:
             self._group = -1
             raise BrokenFrameError(self._file, _reason(error)) from None
 

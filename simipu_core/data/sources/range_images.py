@@ -16,6 +16,11 @@ def uniform_inclinations(low: float, high: float, rows: int) -> NDArray[np.float
     return low + (np.arange(rows) + 0.5) / rows * (high - low)
 
 
+def is_return(image: Floats) -> NDArray[np.bool_]:
+    """Which pixels of a range image (H, W, 4) become points, (H, W)."""
+    return np.asarray((image[..., 0] > 0) & (image[..., 3] != 1))
+
+
 def to_points(
     image: Floats,
     inclinations: Floats,
@@ -36,7 +41,7 @@ def to_points(
     Returns:
         (N, 4) x, y, z in the vehicle frame at the frame's time, metres, and tanh of the intensity, 0–1; row by row.
     """
-    row, column = np.nonzero((image[..., 0] > 0) & (image[..., 3] != 1))
+    row, column = np.nonzero(is_return(image))
     distance, intensity = image[row, column, 0].astype(np.float64), image[row, column, 1]
     elevation = np.asarray(inclinations, np.float64)[::-1][row]
     yaw = np.arctan2(extrinsic[1, 0], extrinsic[0, 0])

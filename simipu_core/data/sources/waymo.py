@@ -1,34 +1,42 @@
 """Waymo Open Dataset v2: Parquet components, ``[training/]<component>/<segment>.parquet``, read with pyarrow alone.
 
 Needed are camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose and vehicle_pose. Where the root has
-a folder ``training/`` it alone is read; name another split's folder to read that.
+a folder ``training/`` it alone is read; name another split's folder to read that. Where lidar_camera_projection is
+there too, each segment's first frame is held against it: the data set's own projection knows the rolling shutter and
+the lens, so the two agree to some pixels, unless a calibration is another segment's.
 
-* Points: all LiDARs and both returns, in the vehicle frame (x forward, y left, z up, origin on the ground) at the
-  frame's time; the TOP scan is corrected for the vehicle's motion by its pose per pixel, the others have none.
-  Reflectance is tanh of the intensity. Points in no-label zones are left out, as the usual KITTI conversion does.
+* Points: all LiDARs and both returns, unless fewer are asked for, in the vehicle frame (x forward, y left, z up,
+  origin on the ground) at the frame's time; the TOP scan is corrected for the vehicle's motion by its pose per pixel,
+  the others have none. Reflectance is tanh of the intensity. Points in no-label zones are left out, as the usual
+  KITTI conversion does.
 * Camera: pinhole. The lens distortion is not undone; it reaches some 20 of 1,920 pixels in the corners. The rolling
   shutter is not undone either, but `lidar_to_camera` holds the vehicle's motion from the frame's time (the scan's
   start) to the image's (some 50 ms later), so that standing things project to where they are seen.
 * Waymo's pixel 0 begins at the image's edge; ours has its centre there, so the principal point moves by half a pixel.
 
+* The published "1/5 Waymo" is every fifth of the 158,081 training frames, 31,617; the 31,632 of its table is that,
+  filled up by repeated frames to whole batches of 24.
+
 A frame's image and scan are records of Parquet files; references to them end in ``.parquet#timestamp.camera`` and
-``.parquet#timestamp``.
+``.parquet#timestamp``, or ``.parquet#timestamp.top+front.first`` where some LiDARs or first returns alone are read.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, Rejected, attempt, flat
 from simipu_core.data.sources.components import Component, Row, open_component, read_table
-from simipu_core.data.sources.range_images import to_points, uniform_inclinations
+from simipu_core.data.sources.range_images import is_return, to_points, uniform_inclinations
 from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.cameras import project
 
 NAME = "waymo"
 CAMERAS = ("front", "front_left", "front_right", "side_left", "side_right")
@@ -45,10 +53,14 @@ _INCLINATION = f"{_LIDAR_CALIBRATION}.beam_inclination"
 _VEHICLE_POSE = "[VehiclePoseComponent].world_from_vehicle.transform"
 _RETURNS = tuple(f"[LiDARComponent].range_image_return{number}" for number in (1, 2))
 _PIXEL_POSE = "[LiDARPoseComponent].range_image_return1"
+_PROJECTION = "[LiDARCameraProjectionComponent].range_image_return1"
+_LARGEST_OFFSET = 0.02
+"""Of the focal length: largest median distance between our projection and the data set's own."""
 _FARTHEST = 1000.0
 """Range that no LiDAR of these measures, metres."""
 _PARTS = ("values", "shape")
 """Columns that an array is stored in."""
+_ALL = "+".join(LIDARS)
 _AXES = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 """Waymo's camera frame (x forward, y left, z up) to ours (x right, y down, z forward)."""
 
@@ -66,22 +78,31 @@ def find(root: Path) -> Path | None:
     if found is None and any(root.rglob("*.tfrecord")):
         raise SimipuError(
             f"{root}: holds Waymo v1 .tfrecord files, which are not read; download the same segments as v2 Parquet "
-            "components (camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose, vehicle_pose)."
+            "components (camera_image, camera_calibration, lidar, lidar_calibration, lidar_pose, vehicle_pose; bucket "
+            "waymo_open_dataset_v_2_0_1)."
         )
     return found
 
 
-def frames(folder: Path, camera: str) -> Listing:
+def frames(
+    folder: Path, camera: str, lidars: Collection[str] = LIDARS, returns: Literal["both", "first"] = "both"
+) -> Listing:
     """Frames of one camera in all segments, by segment name and time; a segment that cannot be listed is Rejected.
 
     Args:
         folder: the folder that holds the components.
         camera: one of `CAMERAS`.
+        lidars: some of `LIDARS`.
+        returns: which returns of each pulse.
     """
+    chosen = "+".join(lidar for lidar in LIDARS if lidar in lidars)
+    part = "" if (chosen, returns) == (_ALL, "both") else f".{chosen}.{returns}"
     segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("*.parquet")}
     for segment in sorted(segments):
         try:
-            yield from _Segment(folder, segment, camera).frames()
+            with _well_typed(folder / "camera_image" / f"{segment}.parquet"):
+                found = list(_Segment(folder, segment, camera, part).frames())
+            yield from found
         except BrokenFrameError as error:
             yield Rejected(f"{NAME}/{segment}", segment, error.file, error.reason)
 
@@ -98,33 +119,42 @@ def read_image(record: Path) -> bytes:
         BrokenFrameError: it is not there or cannot be read.
     """
     file, time, camera = _split(record)
-    component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
-    return bytes(component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))[f"{_IMAGE}.image"].as_py())
+    with _well_typed(file):
+        component = open_component(file, (_TIME, _CAMERA), (f"{_IMAGE}.image",))
+        row = component.row(_key(component, time, CAMERAS, CAMERAS.index(camera) + 1))
+        return bytes(row[f"{_IMAGE}.image"].as_py())
 
 
 def read_scan(record: Path) -> Scan:
-    """Points of a LiDAR record: all LiDARs and returns, TOP first.
+    """Points of a LiDAR record: the LiDARs and returns that its reference names, TOP first.
 
     Raises:
         BrokenFrameError: a component that is needed is missing, damaged or does not fit the others.
     """
-    file, time, _ = _split(record)
+    file, time, part = _split(record)
+    with _well_typed(file):
+        return _read_scan(record, file, time, part)
+
+
+def _read_scan(record: Path, file: Path, time: int, part: str) -> Scan:
+    chosen, _, returns = part.partition(".")
+    columns = _RETURNS[:1] if returns == "first" else _RETURNS
     folder, name = file.parent.parent, file.name
-    lidar = open_component(file, (_TIME, _LIDAR), tuple(f"{image}.{part}" for image in _RETURNS for part in _PARTS))
+    lidar = open_component(file, (_TIME, _LIDAR), tuple(f"{image}.{part}" for image in columns for part in _PARTS))
     pose_file, calibration_file = folder / "vehicle_pose" / name, folder / "lidar_calibration" / name
     vehicle_pose = _matrix(pose_file, open_component(pose_file, (_TIME,), (_VEHICLE_POSE,)).row((time,))[_VEHICLE_POSE])
     digest = hashlib.sha256(vehicle_pose.tobytes())
     scans = []
     for number in range(1, len(LIDARS) + 1):
         key = _key(lidar, time, LIDARS, number)
-        if key not in lidar.keys:
+        if key not in lidar.keys or LIDARS[number - 1] not in (chosen or _ALL).split("+"):
             continue
         row = lidar.row(key)
         extrinsic, limits, beams = _lidar_calibration(calibration_file, number)
         pixel_pose = _pixel_pose(folder / "lidar_pose" / name, time) if number == 1 else None
         for array in (extrinsic, limits, beams, pixel_pose):
             digest.update(b"" if array is None else array.tobytes())
-        for column in _RETURNS:
+        for column in columns:
             image = _shaped(file, row, column, 4)
             if image is None:
                 continue
@@ -144,11 +174,64 @@ def read_scan(record: Path) -> Scan:
     return Scan(np.concatenate(scans), digest.hexdigest())
 
 
+def projection_offsets(frame: Frame) -> Floats | None:
+    """Distances between where a frame's matrices and where the data set's own projection put the points of TOP.
+
+    Args:
+        frame: made by `frames`.
+
+    Returns:
+        (N,) pixels, for the first returns that the data set projects into the frame's image; None where the component
+        lidar_camera_projection has no row of the frame, or no such return.
+
+    Raises:
+        BrokenFrameError: a component is damaged, or does not fit the others.
+    """
+    if frame.points is None or frame.lidar_to_camera is None:
+        return None
+    file, time, _ = _split(frame.points)
+    number = CAMERAS.index(_split(frame.image)[2]) + 1
+    projections = file.parent.parent / "lidar_camera_projection" / file.name
+    if not projections.is_file():
+        return None
+    component = open_component(projections, (_TIME, _LIDAR), tuple(f"{_PROJECTION}.{part}" for part in _PARTS))
+    lidar = open_component(file, (_TIME, _LIDAR), tuple(f"{_RETURNS[0]}.{part}" for part in _PARTS))
+    keys = [_key(each, time, LIDARS, 1) for each in (component, lidar)]
+    if keys[0] not in component.keys or keys[1] not in lidar.keys:
+        return None
+    theirs = _shaped(projections, component.row(keys[0]), _PROJECTION, 6)
+    image = _shaped(file, lidar.row(keys[1]), _RETURNS[0], 4)
+    if theirs is None or image is None:
+        return None
+    if theirs.shape[:2] != image.shape[:2]:
+        raise BrokenFrameError(projections, "its projections have another size than the range image")
+    theirs = theirs[is_return(image)]  # in the order of the points; channels: camera, column, row, and again
+    points = read_scan(file.with_name(f"{file.name}#{time}.{LIDARS[0]}.first")).points
+    uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
+    found = [
+        np.linalg.norm(uv[seen] - theirs[seen, first + 1 : first + 3], axis=1)
+        for first in (0, 3)
+        for seen in [(theirs[:, first] == number) & (depth > 0)]
+    ]
+    offsets = np.concatenate(found)
+    return offsets if len(offsets) else None
+
+
+@contextmanager
+def _well_typed(file: Path) -> Iterator[None]:
+    """Reject a segment whose columns, in spite of their names, hold other things than Waymo's."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BrokenFrameError(file, f"it or a component beside it holds values of a wrong type ({reason})") from None
+
+
 class _Segment:
     """What a segment's small components say about all its frames."""
 
-    def __init__(self, folder: Path, name: str, camera: str) -> None:
-        self._folder, self._name, self._camera = folder, name, camera
+    def __init__(self, folder: Path, name: str, camera: str, part: str) -> None:
+        self._folder, self._name, self._camera, self._part = folder, name, camera, part
         number = CAMERAS.index(camera) + 1
         images, poses = self._file("camera_image"), self._file("vehicle_pose")
         columns = (_TIME, _CAMERA, f"{_IMAGE}.pose.transform", f"{_IMAGE}.pose_timestamp")
@@ -158,11 +241,31 @@ class _Segment:
         self._intrinsics, self._to_camera = _camera_calibration(self._file("camera_calibration"), camera)
 
     def frames(self) -> Iterator[Frame | Rejected]:
-        for time in sorted(self._images.keys() | self._scans):
-            yield attempt(f"{NAME}/{self._name}/{time}", self._name, partial(self._frame, time))
+        times = sorted(self._images.keys() | self._scans)
+        for time in times:
+            frame = attempt(f"{NAME}/{self._name}/{time}", self._name, partial(self._frame, time))
+            if time == times[0] and isinstance(frame, Frame):
+                self._check_projection(frame)
+            yield frame
+
+    def _check_projection(self, frame: Frame) -> None:
+        """Hold a frame's matrices against the data set's own projection.
+
+        Raises:
+            BrokenFrameError: they disagree.
+        """
+        try:
+            offsets = projection_offsets(frame)
+        except BrokenFrameError:
+            return  # a broken frame is told of where its files are opened
+        if offsets is not None and (middle := float(np.median(offsets))) > _LARGEST_OFFSET * frame.intrinsics[0]:
+            raise BrokenFrameError(
+                self._file("lidar_camera_projection"),
+                f"sees the points {middle:.0f} pixels away from where the calibrations and poses put them",
+            )
 
     def _frame(self, time: int) -> Frame:
-        image, scan = self._file("camera_image", f"#{time}.{self._camera}"), self._file("lidar", f"#{time}")
+        image, scan = self._file("camera_image", f"#{time}.{self._camera}"), self._file("lidar", f"#{time}{self._part}")
         if time not in self._images:
             raise BrokenFrameError(image, f"the scan of {time} has no such image")
         if time not in self._scans:

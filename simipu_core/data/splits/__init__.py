@@ -13,7 +13,13 @@ from simipu_core.errors import SimipuError
 
 Split = Literal["train", "eval"]
 
-PUBLISHED_COUNTS = {"kitti_eigen_train": 23_158, "kitti_eigen_test": 652, "nyu_train": 24_231, "nyu_test": 654}
+PUBLISHED_COUNTS = {
+    "kitti_eigen_train": 23_158,
+    "kitti_eigen_test": 652,
+    "nyu_train": 24_231,
+    "nyu_labelled_train": 795,
+    "nyu_test": 654,
+}
 """Frames of the published splits that have ground truth."""
 
 
@@ -47,6 +53,9 @@ def assign(found: Sequence[Frame | Rejected], source: SourceConfig) -> list[Spli
     """
     if source.split == "eigen":
         return _eigen(found)
+    if source.split == "nyu_official":
+        testing = {f"{index:04d}" for index in nyu_test()}
+        return ["eval" if frame.sample_id.rpartition("/")[2] in testing else "train" for frame in found]
     if source.split == "within_sequence":
         return _within_sequence(found, source.train_share)
     if source.split == "by_sequence":

@@ -1,0 +1,191 @@
+"""Do calibrations belong to their frames?"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from simipu_core.checking.alignment import Alignment
+from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
+from simipu_core.checking.survey import FrameFacts, Survey
+
+KITTI_SIZES = {
+    (375, 1242): ("2011_09_26", 721.5377),
+    (370, 1224): ("2011_09_28", 707.0493),
+    (374, 1238): ("2011_09_29", 718.3351),
+    (370, 1226): ("2011_09_30", 707.0912),
+    (376, 1241): ("2011_10_03", 718.856),
+}
+"""Date and focal length, pixels, of KITTI's rectified colour images by height and width."""
+_KITTI = ("kitti_object", "kitti_raw", "kitti_depth")
+_USUAL_SHARE = dict.fromkeys(_KITTI, (0.08, 0.30))
+"""Share of a full scan's points in the image; KITTI's own scans have 13–21 %."""
+_LEAST_SHARE = 0.01
+_UPRIGHT = 0.7
+"""Least cosine between the camera's down and the scanner's."""
+_GAIN, _SIGMAS, _SEQUENCE_SIGMAS = 0.015, 3.0, 4.0
+"""A change is believed where it raises the score so much on average, and so many standard errors above zero."""
+_FEWEST_FRAMES = 4
+_ABOVE_CHANCE = 0.02
+_POOR = 0.05
+"""Least score above chance of a frame that is not named; KITTI's own frames reach 0.08 to 0.3."""
+_TURNED, _MOVED = 1.5, 0.3
+"""Degrees and metres by which one calibration differs from the median of its sequence."""
+
+
+def check(found: Survey) -> Iterator[Finding]:
+    """Share of points in the image, uprightness, odd ones out, alignment of edges."""
+    with_scan = [facts for facts in found.facts if "points" in facts.row]
+    if not with_scan:
+        yield ok("calibration", "no frame has a scan, so there is nothing to align")
+        return
+    yield _shares(found, with_scan)
+    tilted = [facts.sample_id for facts in with_scan if _transform(facts)[1, 2] > -_UPRIGHT]
+    yield _upright(tilted)
+    if not found.is_synthetic:
+        yield from _kitti_dates(found)
+    yield from _odd_ones(found)
+    if 2 * len(tilted) < len(with_scan):  # else no small change could mend it
+        yield from _alignment(found)
+
+
+def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
+    few = [facts.sample_id for facts in with_scan if facts.num_in_image < found.pair.min_points]
+    shares = np.array([facts.share_in_image for facts in with_scan])
+    low, high = _USUAL_SHARE.get(with_scan[0].row["source"], (_LEAST_SHARE, 1.0))
+    if found.is_synthetic:
+        low, high = _LEAST_SHARE, 1.0
+    median, ahead = float(np.median(shares)), float(np.median([facts.share_ahead for facts in with_scan]))
+    what = f"{100 * median:.1f} % of the points lie in the image, {100 * ahead:.0f} % in front of the camera (medians)"
+    if few:
+        severity = by_share(len(few), len(with_scan), found.pair.max_broken_share)
+        what += f"; {len(few)} frames have fewer than pair.min_points={found.pair.min_points}"
+        return problem("points in image", severity, what, few, "Look at these scans and calibrations; pair drops them.")
+    if not low <= median <= high:
+        what += f"; usual are {100 * low:.0f}–{100 * high:.0f} %"
+        return problem(
+            "points in image", Severity.FAULT, what, [], "Check that scans and calibration are this camera's."
+        )
+    return ok("points in image", what)
+
+
+def _upright(tilted: list[str]) -> Finding:
+    if not tilted:
+        return ok("orientation", "cameras stand upright over the scanner's ground")
+    what = f"{len(tilted)} calibrations turn the scanner's up away from the camera's up"
+    mend = "Check for a transposed or inverted matrix, or another order of axes."
+    return problem("orientation", Severity.FAULT, what, tilted, mend)
+
+
+def _kitti_dates(found: Survey) -> Iterator[Finding]:
+    wrong = []
+    known = 0
+    for facts in found.facts:
+        size = (facts.row["height"], facts.row["width"])
+        if facts.row["source"] not in _KITTI or size not in KITTI_SIZES or "points" not in facts.row:
+            continue
+        known += 1
+        date, focal = KITTI_SIZES[size]
+        if abs(facts.row["intrinsics"][0] - focal) > 1:
+            wrong.append(f"{facts.sample_id} (image of {date}, focal length {facts.row['intrinsics'][0]:.1f})")
+    if wrong:
+        what = f"{len(wrong)} images have the size of one KITTI date and the focal length of another"
+        yield problem(
+            "calibration date", Severity.FAULT, what, wrong, "Put the calibration of each date to its frames."
+        )
+    elif known:
+        yield ok("calibration date", "image sizes and focal lengths belong to the same KITTI dates")
+
+
+def _odd_ones(found: Survey) -> Iterator[Finding]:
+    """Frames whose calibration differs from that of the other frames of their sequence."""
+    odd = []
+    for frames in found.streams():
+        posed = [facts for facts in frames if "points" in facts.row]
+        if len(posed) < _FEWEST_FRAMES - 1:
+            continue
+        transforms = np.array([_transform(facts)[:3] for facts in posed])
+        middle = np.median(transforms, axis=0)
+        moved = np.linalg.norm(transforms[:, :, 3] - middle[:, 3], axis=1)
+        turned = np.rad2deg(np.abs(transforms[:, :, :3] - middle[:, :3]).max(axis=(1, 2)))
+        focal = np.array([facts.row["intrinsics"][0] for facts in posed])
+        is_odd = (moved > max(_MOVED, 6 * float(np.median(moved)))) | (
+            turned > max(_TURNED, 6 * float(np.median(turned)))
+        )
+        is_odd |= np.abs(focal / np.median(focal) - 1) > 0.05
+        odd += [facts.sample_id for facts, each in zip(posed, is_odd, strict=True) if each]
+    if odd:
+        what = f"{len(odd)} calibrations differ from those of the other frames of their sequence"
+        severity = by_share(len(odd), len(found.facts), found.source.max_broken_share)
+        yield problem("odd calibration", severity, what, odd, "Check that these calibrations are their own camera's.")
+
+
+def _alignment(found: Survey) -> Iterator[Finding]:
+    tried = {
+        name: [facts.alignment for facts in frames if facts.alignment] for name, frames in found.sequences().items()
+    }
+    everything = [alignment for each in tried.values() for alignment in each]
+    if len(everything) < _FEWEST_FRAMES:
+        yield ok("edge alignment", f"only {len(everything)} frames show enough edges, too few to tell")
+        return
+    given, chance = _mean(everything, "given"), _mean(everything, "chance")
+    score = f"score {given:.2f}, by chance {chance:.2f}, {len(everything)} frames"
+    mend = "Look at the overlays; check that calibration, camera and scans belong together."
+    if fault := better_change(everything, _SIGMAS):
+        what = f"LiDAR edges meet image edges better with {fault} ({score})"
+        yield problem("edge alignment", Severity.FAULT, what, [], mend)
+        return
+    if given < chance + _ABOVE_CHANCE:
+        what = f"LiDAR edges meet image edges hardly more often than by chance ({score})"
+        yield problem("edge alignment", Severity.WARNING, what, [], mend)
+        return
+    wrong = {
+        name: fault
+        for name, each in tried.items()
+        if len(each) >= _FEWEST_FRAMES and (fault := better_change(each, _SEQUENCE_SIGMAS))
+    }
+    if wrong and len(tried) > 1:
+        (kind, _), *_ = Counter(wrong.values()).most_common(1)
+        what = f"in {len(wrong)} sequences LiDAR edges meet image edges better with another calibration, e.g. {kind}"
+        yield problem("edge alignment", Severity.FAULT, what, [f"{name}: {each}" for name, each in wrong.items()], mend)
+        return
+    poor = [
+        facts.sample_id
+        for facts in found.facts
+        if facts.alignment and facts.alignment.given < facts.alignment.chance + _POOR
+    ]
+    if poor:
+        what = f"{len(poor)} of {len(everything)} frames tried hardly align, the others do ({score})"
+        mend = "Look whether scan and image are of the same moment."
+        yield problem("edge alignment", Severity.WARNING, what, poor, mend)
+        return
+    yield ok("edge alignment", f"no change of the calibration puts LiDAR edges closer to image edges ({score})")
+
+
+def better_change(alignments: Sequence[Alignment], sigmas: float) -> str | None:
+    """The change of the calibration that raises the score most, if one does so significantly.
+
+    Args:
+        alignments: of frames that share a fault, if they have one.
+        sigmas: least mean gain in standard errors.
+    """
+    gains: dict[str, list[float]] = defaultdict(list)
+    for alignment in alignments:
+        for name, score in alignment.changed.items():
+            gains[name].append(score - alignment.given)
+    believed = {}
+    for name, values in gains.items():
+        if len(values) < max(_FEWEST_FRAMES, len(alignments) / 2):
+            continue
+        mean, error = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+        if mean >= _GAIN and mean >= sigmas * error:
+            believed[name] = mean
+    return max(believed, key=lambda name: believed[name], default=None)
+
+
+def _mean(alignments: Sequence[Alignment], name: str) -> float:
+    return float(np.mean([getattr(alignment, name) for alignment in alignments]))
+
+
+def _transform(facts: FrameFacts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.reshape(np.asarray(facts.row["lidar_to_camera"], np.float64), (4, 4))

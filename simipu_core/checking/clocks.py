@@ -1,0 +1,96 @@
+"""Do times run on, and were image and scan taken together?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
+from simipu_core.checking.survey import FrameFacts, Survey
+
+_GAP = 3.0
+"""A gap is this many times the usual interval of its sequence."""
+_FEWEST_FRAMES = 3
+
+
+def check(found: Survey) -> Iterator[Finding]:
+    """Order, gaps and synchronisation."""
+    timed = [facts for facts in found.facts if facts.row["timestamp_us"] is not None]
+    if not timed:
+        yield ok("timestamps", "frames have no times, so order and synchronisation cannot be told")
+        return
+    if len(timed) < len(found.facts):
+        missing = [facts.sample_id for facts in found.facts if facts.row["timestamp_us"] is None]
+        severity = Severity.WARNING
+        what = f"{len(missing)} frames have no time, the others have"
+        yield problem("timestamps", severity, what, missing, "Complete the timestamps, or remove them all.")
+    yield from _order(found)
+    yield from _synchronisation(found, timed)
+
+
+def sync_errors_ms(found: Survey) -> list[float]:
+    """Time of the scan minus time of the image where both are known, milliseconds."""
+    return [error for facts in found.facts if (error := _error_ms(facts)) is not None]
+
+
+def statistics(found: Survey) -> dict[str, Any]:
+    """Quantiles of the synchronisation error, milliseconds."""
+    errors = np.abs(sync_errors_ms(found))
+    if not errors.size:
+        return {}
+    return {
+        "sync_error_ms": {f"p{share}": round(float(np.percentile(errors, share)), 3) for share in (50, 90, 99, 100)}
+    }
+
+
+def _order(found: Survey) -> Iterator[Finding]:
+    backwards, twice, gaps = [], [], []
+    for frames in found.streams():
+        timed = [facts for facts in frames if facts.row["timestamp_us"] is not None]
+        steps = np.diff([facts.row["timestamp_us"] for facts in timed])
+        usual = float(np.median(steps)) if len(steps) >= _FEWEST_FRAMES else np.inf
+        for facts, step in zip(timed[1:], steps.tolist(), strict=True):
+            if step < 0:
+                backwards.append(facts.sample_id)
+            elif step == 0:
+                twice.append(facts.sample_id)
+            elif usual > 0 and step > _GAP * usual:
+                gaps.append(f"{facts.sample_id} (after {step / 1e6:.2f} s, usual {usual / 1e6:.2f} s)")
+    mend = "Check the timestamps' file: line n belongs to frame n."
+    if backwards:
+        severity = by_share(len(backwards), len(found.facts), found.source.max_broken_share)
+        what = f"time runs backwards at {len(backwards)} frames"
+        yield problem("timestamps", severity, what, backwards, mend)
+    if twice:
+        severity = by_share(len(twice), len(found.facts), found.source.max_broken_share)
+        yield problem("timestamps", severity, f"{len(twice)} frames have the time of the frame before", twice, mend)
+    if gaps:
+        what = f"{len(gaps)} gaps of more than {_GAP:g} usual intervals"
+        yield problem("timestamps", Severity.WARNING, what, gaps, "Harmless unless frames were lost by mistake.")
+    if not (backwards or twice or gaps):
+        yield ok("timestamps", "times run on in every sequence, without gaps")
+
+
+def _synchronisation(found: Survey, timed: list[FrameFacts]) -> Iterator[Finding]:
+    errors = sync_errors_ms(found)
+    if not errors:
+        yield ok("synchronisation", "scans have no times of their own")
+        return
+    quantiles = statistics(found)["sync_error_ms"]
+    what = (
+        f"image and scan are {quantiles['p50']:.1f} ms apart (median; 99 %: {quantiles['p99']:.1f} ms, "
+        f"most: {quantiles['p100']:.1f} ms)"
+    )
+    limit = found.pair.max_sync_ms
+    late = [facts.sample_id for facts in timed if abs(_error_ms(facts) or 0) > limit]
+    if not late:
+        yield ok("synchronisation", what)
+        return
+    severity = by_share(len(late), len(errors), found.pair.max_broken_share)
+    mend = "Check the clocks of camera and scanner; pair drops these frames."
+    yield problem("synchronisation", severity, f"{what}; {len(late)} above pair.max_sync_ms={limit:g}", late, mend)
+
+
+def _error_ms(facts: FrameFacts) -> float | None:
+    image, scan = facts.row["timestamp_us"], facts.row["points_timestamp_us"]
+    return None if image is None or scan is None else (scan - image) / 1000

@@ -1,0 +1,87 @@
+"""One HTML page: the findings, and a few frames with their LiDAR points or depth drawn over the image."""
+
+import base64
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simipu_core.checking.report import Report
+from simipu_core.checking.survey import Survey, evenly
+from simipu_core.config import PairConfig
+from simipu_core.data.catalogue import Content, read_content
+from simipu_core.data.images import decode_depth, decode_image, encode_jpeg
+from simipu_core.data.pairing import depth_map
+from simipu_core.data.sources import Frame, Rejected
+from simipu_core.evaluation.panels import overlay
+from simipu_core.geometry.cameras import in_image, project
+
+_FRAMES = 6
+_QUALITY = 80
+_FARTHEST = {"nyu": 10.0, "nyu_labelled": 10.0}
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .35rem .6rem;
+border-bottom: 1px solid #ddd; } figure { margin: 1.5rem 0; } img { width: 100%; display: block; }
+.ok { color: #176f2c; } .warning { color: #8a5a00; } .fault { color: #b3261e; font-weight: 600; }
+small { color: #555; overflow-wrap: anywhere; }
+"""
+
+
+def page(report: Report, found: Survey) -> str:
+    """The page, with everything it needs in it: no scripts, no other files."""
+    rows = "".join(
+        f'<tr><td>{escape(each.check)}</td><td class="{each.severity}">{each.severity}</td><td>{escape(each.what)}'
+        f"{_names(each.names, each.count)}</td><td>{escape(each.mend)}</td></tr>\n"
+        for each in report.findings
+    )
+    title = f"{escape(report.kind)} in {escape(report.root)}"
+    broken = "".join(
+        f"<tr><td>{escape(each.file)}</td><td>{escape(each.reason)}</td></tr>\n" for each in report.broken[:1000]
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>simipu check: {title}</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{report.frames:,} sound frames, "
+        f"{len(report.broken):,} broken.</p>\n<table><tr><th>looked at</th><th></th><th>found</th><th>mend</th></tr>\n"
+        f"{rows}</table>\n"
+        + (f"<h2>Broken frames</h2>\n<table>{broken}</table>\n" if broken else "")
+        + f"<h2>Frames</h2>\n<p>LiDAR points, or depth where there is no scan, from near (red) to far (blue). Points "
+        f"must sit on the things they were measured on.</p>\n{''.join(_figures(found))}</body></html>\n"
+    )
+
+
+def _names(names: tuple[str, ...], count: int) -> str:
+    if not names:
+        return ""
+    more = f" and {count - len(names):,} more" if count > len(names) else ""
+    return f"<br><small>{'; '.join(map(escape, names))}{more}</small>"
+
+
+def _figures(found: Survey) -> list[str]:
+    sound = {facts.sample_id for facts in found.facts}
+    frames = {frame.sample_id: frame for frame, _ in found.listed if isinstance(frame, Frame)}
+    figures = []
+    for name in evenly([name for name in frames if name in sound], _FRAMES):
+        content = read_content(found.root, frames[name])
+        if isinstance(content, Rejected):
+            continue
+        picture = base64.b64encode(encode_jpeg(draw(frames[name], content, found.pair), _QUALITY)).decode()
+        figures.append(
+            f'<figure><img alt="{escape(name)}" src="data:image/jpeg;base64,{picture}">'
+            f"<figcaption>{escape(name)}</figcaption></figure>\n"
+        )
+    return figures
+
+
+def draw(frame: Frame, content: Content, pair: PairConfig) -> NDArray[np.uint8]:
+    """The image (H, W, 3) RGB with its scan, or else its depth map, drawn over it."""
+    image = decode_image(content.image)
+    height, width = image.shape[:2]
+    depth: NDArray[np.floating] = np.zeros((height, width))
+    if content.scan and frame.lidar_to_camera:
+        uv, ahead = project(content.scan.points[:, :3], frame.lidar_to_camera, frame.intrinsics)
+        inside = in_image(uv, ahead, height, width, pair.depth_range)
+        depth = depth_map(uv[inside], ahead[inside], height, width)
+    elif content.depth is not None and frame.depth_scale:
+        depth = decode_depth(content.depth, frame.depth_scale)
+    return overlay(image, depth, _FARTHEST.get(frame.source, 80.0))

@@ -1,0 +1,133 @@
+"""Are images of one size, in colour, not black, and not the same again?"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
+from simipu_core.checking.survey import FrameFacts, Survey
+
+_NO_CONTRAST = 2.0
+"""Standard deviation of grey values, 0–255."""
+STILL = 1.0
+"""Mean difference of two thumbnails' grey values below which they show the same."""
+_MUCH_STANDING = 0.2
+
+
+def check(found: Survey) -> Iterator[Finding]:
+    """Sizes, colour, content, repetition, and how files are stored."""
+    yield _sizes(found)
+    yield from _looks(found)
+    yield from _duplicates(found)
+    yield from _storage(found)
+
+
+def standing_share(found: Survey) -> float:
+    """Share of frames that show the same as the frame before them in their sequence."""
+    return len(_standing(found)) / max(len(found.facts), 1)
+
+
+def statistics(found: Survey) -> dict[str, Any]:
+    """Sizes and the share of standing frames."""
+    sizes = {f"{height}×{width}": number for (height, width), number in _count_sizes(found).most_common()}
+    return {"image_sizes": sizes, "standing_share": round(standing_share(found), 4)}
+
+
+def difference(one: FrameFacts, other: FrameFacts) -> float:
+    """Mean absolute difference of two thumbnails, grey values 0–255."""
+    left, right = (np.frombuffer(facts.thumbnail, np.uint8).astype(np.int16) for facts in (one, other))
+    return float(np.abs(left - right).mean())
+
+
+def _count_sizes(found: Survey) -> Counter[tuple[int, int]]:
+    return Counter(map(_size, found.facts))
+
+
+def _size(facts: FrameFacts) -> tuple[int, int]:
+    return facts.row["height"], facts.row["width"]
+
+
+def _sizes(found: Survey) -> Finding:
+    sizes = _count_sizes(found)
+    cameras: dict[tuple[float, ...], list[FrameFacts]] = defaultdict(list)
+    for facts in found.facts:
+        cameras[facts.row["intrinsics"]].append(facts)
+    odd = []
+    for frames in cameras.values():
+        usual, _ = Counter(map(_size, frames)).most_common(1)[0]
+        odd += [facts.sample_id for facts in frames if _size(facts) != usual]
+    shown = ", ".join(f"{height}×{width} ({number:,})" for (height, width), number in sizes.most_common(6))
+    what = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
+    if odd:
+        mend = "Check that these images are this camera's; intrinsics hold for one size only."
+        severity = by_share(len(odd), len(found.facts), found.source.max_broken_share)
+        return problem(
+            "image size", severity, f"{what}; {len(odd)} differ from others with the same intrinsics", odd, mend
+        )
+    return ok("image size", what)
+
+
+def _looks(found: Survey) -> Iterator[Finding]:
+    empty = [facts.sample_id for facts in found.facts if facts.contrast < _NO_CONTRAST]
+    grey = [facts.sample_id for facts in found.facts if facts.is_grey and facts.contrast >= _NO_CONTRAST]
+    allowed, total = found.source.max_broken_share, len(found.facts)
+    if empty:
+        what = f"{len(empty)} images are black or of one colour"
+        yield problem("image content", by_share(len(empty), total, allowed), what, empty, "Remove these frames.")
+    if grey:
+        what = f"{len(grey)} of {total} images have no colour"
+        yield problem("image content", Severity.WARNING, what, grey, "Take the colour camera if there is one.")
+    if not empty and not grey:
+        yield ok("image content", "all images have colour and contrast")
+
+
+def _duplicates(found: Survey) -> Iterator[Finding]:
+    repeated = False
+    for kind, consequence in (
+        ("image", "the same image"),
+        ("points", "the same scan"),
+        ("depth", "the same depth map"),
+    ):
+        copies: dict[str, list[str]] = defaultdict(list)
+        for facts in found.facts:
+            if sha256 := facts.row.get(f"{kind}_sha256"):
+                copies[sha256].append(facts.sample_id)
+        groups = [" = ".join(names[:3]) for names in copies.values() if len(names) > 1]
+        if not groups:
+            continue
+        repeated = True
+        number = sum(len(names) - 1 for names in copies.values())
+        severity = by_share(number, len(found.facts), found.source.max_broken_share)
+        mend = "Remove the copies; a scan or map that is a copy does not belong to its image."
+        yield problem("duplicates", severity, f"{number} frames hold {consequence} as another frame", groups, mend)
+    standing = _standing(found)
+    share = len(standing) / max(len(found.facts), 1)
+    if share > _MUCH_STANDING:
+        what = f"{100 * share:.0f} % of the frames show the same as the frame before: the vehicle stands"
+        mend = "Consider `every`, or leave the standing parts out; they teach nothing new."
+        yield problem("duplicates", Severity.WARNING, what, standing, mend)
+    elif not repeated:
+        yield ok("duplicates", f"no file is there twice; {100 * share:.0f} % of the frames stand still")
+
+
+def _standing(found: Survey) -> list[str]:
+    return [
+        after.sample_id
+        for frames in found.streams()
+        for before, after in pairwise(frames)
+        if difference(before, after) < STILL
+    ]
+
+
+def _storage(found: Survey) -> Iterator[Finding]:
+    misnamed = [facts.sample_id for facts in found.facts if facts.is_misnamed]
+    if misnamed:
+        what = f"{len(misnamed)} images are in another format than their names say"
+        yield problem("file format", Severity.WARNING, what, misnamed, "Rename them; they are read by content.")
+    outside = [facts.sample_id for facts in found.facts if facts.outside]
+    if outside and len(outside) < len(found.facts):  # a view of a DVC object consists of links
+        what = f"{len(outside)} frames are links to files outside the root"
+        yield problem("links", Severity.WARNING, what, outside, "Copy the files in, or the data may change unseen.")

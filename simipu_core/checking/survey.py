@@ -1,0 +1,277 @@
+"""Opens every frame of a source once and measures what the checks need."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from simipu_core.checking.alignment import Alignment, Camera, align
+from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.data import splits
+from simipu_core.data.catalogue import Content, Row, read_content
+from simipu_core.data.images import decode_depth, decode_image
+from simipu_core.data.pairing import depth_map
+from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.geometry.cameras import in_image, project
+from simipu_core.geometry.visibility import cell_size, visible
+from simipu_core.parallel import map_frames
+
+THUMBNAIL = (16, 32)
+"""Rows and columns of the small grey picture by which frames are compared."""
+_ALIGNED_FRAMES = 400
+"""Frames whose calibration is tried, over all sequences."""
+_ALIGNED_A_SEQUENCE = (4, 48)
+_OTHER_CAMERAS = 4
+_AGREE = 0.1
+"""Largest relative difference of a depth map from the scan's depth for the two to agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthFacts:
+    """A depth map, measured."""
+
+    valid_share: float
+    median: float
+    """Metres, as is `largest`, the 99th percentile."""
+    largest: float
+    num_common: int = 0
+    """Pixels with a projected LiDAR point too; the two fields below are of these."""
+    ratio: float = 1.0
+    """Median of depth / LiDAR depth."""
+    agreement: float = 1.0
+    """Share where they differ by less than a tenth."""
+    copied: float = 0.0
+    """Share of the map's pixels that hold just what projecting this one scan gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """A sound frame, measured."""
+
+    row: Row
+    split: str
+    thumbnail: bytes
+    contrast: float
+    """Standard deviation of the grey values."""
+    is_grey: bool
+    is_misnamed: bool
+    """The suffix names another image format than the content has."""
+    outside: bool
+    """A file is a link that leads out of the root."""
+    num_in_image: int = 0
+    """Points in the image and in the depth range."""
+    share_in_image: float = 0.0
+    share_ahead: float = 0.0
+    """Points in front of the camera."""
+    depth: DepthFacts | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def sample_id(self) -> str:
+        """Of the frame."""
+        return str(self.row["sample_id"])
+
+    @property
+    def sequence(self) -> str:
+        """Of the frame."""
+        return str(self.row["sequence"])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A whole source, measured."""
+
+    source: SourceConfig
+    pair: PairConfig
+    root: Path
+    is_synthetic: bool
+    listed: list[tuple[Frame | Rejected, str]]
+    """Frames that the split keeps, with their split."""
+    facts: list[FrameFacts]
+    """Of the sound ones, in the same order."""
+    broken: list[Rejected]
+
+    @property
+    def total(self) -> int:
+        """Sound and broken frames."""
+        return len(self.listed)
+
+    def sequences(self) -> dict[str, list[FrameFacts]]:
+        """Frames by sequence, in order."""
+        found: dict[str, list[FrameFacts]] = defaultdict(list)
+        for facts in self.facts:
+            found[facts.sequence].append(facts)
+        return found
+
+    def streams(self) -> list[list[FrameFacts]]:
+        """Frames of one camera in one sequence, in order: those whose ids differ in their last part only."""
+        found: dict[tuple[str, str], list[FrameFacts]] = defaultdict(list)
+        for facts in self.facts:
+            found[facts.sequence, facts.sample_id.rpartition("/")[0]].append(facts)
+        return list(found.values())
+
+
+def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: bool) -> Survey:
+    """Measure every frame of a source, in parallel.
+
+    Args:
+        source: layout and split.
+        pair: depth range within which points count.
+        root: folder of the raw data.
+        is_synthetic: made by `simipu synthesize`.
+
+    Raises:
+        SimipuError: the root does not hold the layout, or the split does not suit it.
+    """
+    found = list_frames(source, root)
+    kept = [(frame, split) for frame, split in zip(found, splits.assign(found, source), strict=True) if split]
+    frames = [(frame, split) for frame, split in kept if isinstance(frame, Frame)]
+    cameras = _frequent_cameras([frame for frame, _ in frames])
+    tried = _spread([frame for frame, _ in frames])
+    facts: list[FrameFacts] = []
+    broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
+    measure_one = partial(_measure, root, pair, tried, cameras)
+    with closing(map_frames(measure_one, frames, "check")) as results:
+        for result in results:
+            if isinstance(result, Rejected):
+                broken.append(result)
+            else:
+                facts.append(result)
+    return Survey(source, pair, root, is_synthetic, [(frame, split) for frame, split in kept], facts, broken)
+
+
+def thumbnail(image: NDArray[np.uint8]) -> bytes:
+    """Small grey picture of an image (H, W, 3) RGB, as `THUMBNAIL` bytes."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return bytes(cv2.resize(grey, THUMBNAIL[::-1], interpolation=cv2.INTER_AREA).tobytes())
+
+
+def camera_of(frame: Frame) -> Camera | None:
+    """Calibration of a frame with a scan."""
+    return Camera(frame.intrinsics, frame.lidar_to_camera) if frame.lidar_to_camera else None
+
+
+def _measure(
+    root: Path, pair: PairConfig, tried: frozenset[str], cameras: Mapping[str, Camera], item: tuple[Frame, str]
+) -> FrameFacts | Rejected:
+    frame, split = item
+    content = read_content(root, frame)
+    if isinstance(content, Rejected):
+        return content
+    image = decode_image(content.image)
+    height, width = image.shape[:2]
+    files = [file for file in (frame.image, frame.points, frame.depth) if file]
+    is_png = content.image.startswith(b"\x89PNG")
+    suffix = frame.image.suffix.lower()
+    facts: dict[str, object] = {}
+    projected = None
+    if content.scan and frame.lidar_to_camera:
+        points = content.scan.points
+        uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
+        inside = in_image(uv, depth, height, width, pair.depth_range)
+        facts |= {
+            "num_in_image": int(inside.sum()),
+            "share_in_image": float(inside.mean()),
+            "share_ahead": float((depth > 0).mean()),
+        }
+        if frame.depth:
+            projected = _draw(uv[inside], depth[inside], frame, pair, (height, width))
+        if frame.sample_id in tried:
+            own = camera_of(frame)
+            others = {name: camera for name, camera in cameras.items() if own and not _same(camera, own)}
+            facts["alignment"] = align(image, points, own, others) if own else None
+    if content.depth is not None and frame.depth_scale:
+        facts["depth"] = _depth_facts(content, frame.depth_scale, projected)
+    return FrameFacts(
+        row=content.row,
+        split=split,
+        thumbnail=thumbnail(image),
+        contrast=float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std()),
+        is_grey=bool((np.ptp(image[::4, ::4], axis=2) == 0).all()),
+        is_misnamed=suffix in (".png", ".jpg", ".jpeg") and is_png != (suffix == ".png"),
+        outside=any(_leads_out(file, root) for file in files),
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+def _draw(
+    uv: NDArray[np.float64], depth: NDArray[np.float64], frame: Frame, pair: PairConfig, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    seen = visible(uv, depth, *size, pair.occlusion_margin, cell_size(frame.intrinsics))
+    return depth_map(uv[seen], depth[seen], *size)
+
+
+def _depth_facts(content: Content, scale: float, projected: NDArray[np.float64] | None) -> DepthFacts:
+    assert content.depth is not None  # noqa: S101 (the caller's condition)
+    metres = decode_depth(content.depth, scale)
+    known = metres > 0
+    values = metres[known]
+    facts = (float(known.mean()), float(np.median(values)), float(np.quantile(values, 0.99)))
+    common = known & (projected > 0) if projected is not None else np.zeros_like(known)
+    if projected is None or not common.any():
+        return DepthFacts(*facts)
+    ratio = metres[common] / projected[common]
+    copied = np.abs(metres[common] - projected[common]) <= 1.5 / scale
+    return DepthFacts(
+        *facts,
+        num_common=int(common.sum()),
+        ratio=float(np.median(ratio)),
+        agreement=float((np.abs(ratio - 1) < _AGREE).mean()),
+        copied=float(copied.sum() / known.sum()),
+    )
+
+
+def _leads_out(file: Path, root: Path) -> bool:
+    path = file.with_name(file.name.partition("#")[0])
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _spread(frames: Sequence[Frame]) -> frozenset[str]:
+    """Ids of frames, evenly from each sequence, whose calibration is tried."""
+    sequences: dict[str, list[str]] = defaultdict(list)
+    for frame in frames:
+        if frame.lidar_to_camera:
+            sequences[frame.sequence].append(frame.sample_id)
+    fewest, most = _ALIGNED_A_SEQUENCE
+    each = min(max(_ALIGNED_FRAMES // max(len(sequences), 1), fewest), most)
+    return frozenset(name for names in sequences.values() for name in evenly(names, each))
+
+
+def evenly(items: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the items, spread evenly."""
+    picked = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[index] for index in dict.fromkeys(picked.tolist())]
+
+
+def _frequent_cameras(frames: Sequence[Frame]) -> dict[str, Camera]:
+    """The most frequent calibrations, by the first frame that has each."""
+    first: dict[tuple[float, ...], Frame] = {}
+    counts: Counter[tuple[float, ...]] = Counter()
+    for frame in frames:
+        if camera := camera_of(frame):
+            key = _rounded(camera)
+            first.setdefault(key, frame)
+            counts[key] += 1
+    chosen = [first[key] for key, _ in counts.most_common(_OTHER_CAMERAS)] if len(counts) > 1 else []
+    return {
+        f"the calibration of {frame.sequence if frame.sequence != frame.source else frame.sample_id}": camera
+        for frame in chosen
+        if (camera := camera_of(frame))
+    }
+
+
+def _rounded(camera: Camera) -> tuple[float, ...]:
+    transform = np.reshape(np.asarray(camera.lidar_to_camera, np.float64), (4, 4))[:3]
+    parts = (np.ravel(camera.intrinsics), 100 * transform[:, :3], 10 * transform[:, 3])
+    return tuple(np.concatenate([np.round(np.ravel(part)) for part in parts]).tolist())
+
+
+def _same(one: Camera, other: Camera) -> bool:
+    return _rounded(one) == _rounded(other)

@@ -1,0 +1,317 @@
+"""ROS 1 and ROS 2 recordings (.bag, .db3, .mcap) unpacked to the layout of own logs, without ROS."""
+
+import json
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from simipu_core.data import ros_messages
+from simipu_core.data.images import encode_png, image_size
+from simipu_core.data.npy import parse_npy
+from simipu_core.data.sources import logs
+from simipu_core.data.sources.log_calibration import NAME as CALIBRATION
+from simipu_core.data.sources.log_calibration import Matrix, inverse, motion
+from simipu_core.errors import SimipuError
+from simipu_core.progress import progress
+
+LIDAR = "lidar"
+"""Name given to the LiDAR."""
+_SETTINGS = ".import.json"
+_STATIC_TRANSFORMS = "/tf_static"
+_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_POINT_TYPE = "sensor_msgs/msg/PointCloud2"
+_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+
+
+@dataclass(frozen=True)
+class BagSettings:
+    """What to take out of a bag, and how."""
+
+    images: Mapping[str, str]
+    """Topic of the images (Image or CompressedImage) by the name that the camera is to have."""
+    points: str
+    """Topic of the scans (PointCloud2)."""
+    infos: Mapping[str, str] = field(default_factory=dict)
+    """Topic of the CameraInfo by camera."""
+    is_rectified: bool = False
+    """The image topics are rectified: intrinsics are CameraInfo's P, and there is no distortion."""
+    use_receive_time: bool = False
+    """Name files by when messages were recorded, not by the time in their headers."""
+    reflectance_scale: float | None = None
+    """Raw intensity of reflectance 1; None: 1, 255 or 65535, whichever first holds all that was seen."""
+
+
+@dataclass
+class Imported:
+    """What was made of a bag."""
+
+    folder: Path
+    images: int = 0
+    scans: int = 0
+    reused: int = 0
+    """Of these, files that an interrupted import had written already."""
+    left_out: list[str] = field(default_factory=list)
+    """Messages that could not be used, with reasons."""
+    missing: list[str] = field(default_factory=list)
+    """What the bag does not say and calibration.yaml therefore lacks; one sentence each."""
+
+
+def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None = None) -> Imported:
+    """Unpack a bag to ``out/logs/<sequence>/``, which appears whole at the end.
+
+    Files are first written below ``out/logs/.<sequence>.partial``; an import that was interrupted goes on there.
+
+    Args:
+        bag: .bag or .mcap file, or the folder of a ROS 2 bag.
+        out: root of the raw data; may hold other sequences.
+        settings: topics and reading.
+        sequence: name of the folder; by default the bag's.
+
+    Raises:
+        SimipuError: the bag or a topic is not there or cannot be read, the sequence exists, or nothing can be written.
+    """
+    name = sequence or re.sub(r"[^A-Za-z0-9._+-]", "_", bag.stem).lstrip(".") or "bag"
+    if not logs.is_sound_name(name):
+        raise SimipuError(f"--sequence {name}: a name consists of letters, digits and . _ + -; choose another.")
+    target = out / logs.NAME / name
+    if target.exists():
+        raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
+    if not bag.exists():
+        raise SimipuError(f"{bag}: no such bag; give a .bag or .mcap file, or the folder of a ROS 2 bag.")
+    draft = target.with_name(f".{name}.partial")
+    with closing(_opened(bag)) as reader:
+        connections = _choose(bag, reader, settings)
+        try:
+            _begin(draft, bag, settings)
+            unpacking = _Unpacking(draft, settings, Imported(target))
+            with progress(f"import {name}", sum(each.msgcount for each in connections)) as advance:
+                for connection, time, message in _messages(bag, reader, connections, unpacking.made):
+                    unpacking.take(connection, time, message)
+                    advance()
+            made = unpacking.finish(bag)
+            (draft / _SETTINGS).unlink()
+            draft.replace(target)
+        except OSError as error:
+            raise SimipuError(
+                f"{target}: cannot be written ({error.strerror}); free space or choose another."
+            ) from None
+    return made
+
+
+def _opened(bag: Path) -> AnyReader:
+    try:
+        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+    except Exception as error:  # readers of three formats, each with errors of its own
+        raise _unreadable(bag, error) from None
+    return reader
+
+
+def _unreadable(bag: Path, error: Exception) -> SimipuError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return SimipuError(
+        f"{bag}: cannot be read as a bag ({reason}); repair it with `ros2 bag reindex`, `rosbag reindex` or "
+        "`mcap recover`."
+    )
+
+
+def _choose(bag: Path, reader: AnyReader, settings: BagSettings) -> list[Connection]:
+    """The wanted topics' connections, and that of static transforms."""
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(settings.images.values(), _IMAGE_TYPES)
+    wanted |= {settings.points: (_POINT_TYPE,), **dict.fromkeys(settings.infos.values(), (_INFO_TYPE,))}
+    known = {each.topic: each.msgtype for each in reader.connections}
+    for topic, types in wanted.items():
+        if known.get(topic) not in types:
+            fitting = ", ".join(sorted(name for name, kind in known.items() if kind in types)) or "none"
+            short = " or ".join(kind.rpartition("/")[2] for kind in types)
+            raise SimipuError(f"{bag}: has no topic {topic} of {short} messages; its topics of this type: {fitting}.")
+    return [each for each in reader.connections if each.topic in wanted or each.topic == _STATIC_TRANSFORMS]
+
+
+def _begin(draft: Path, bag: Path, settings: BagSettings) -> None:
+    """Make the folder, or go on in that of an interrupted import of the same."""
+    about = {"bag": bag.name, "bytes": _size(bag), **asdict(settings)}
+    file = draft / _SETTINGS
+    if not file.is_file() or file.read_text(encoding="utf-8") != json.dumps(about):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        file.write_text(json.dumps(about), encoding="utf-8")
+
+
+def _size(bag: Path) -> int:
+    return sum(file.stat().st_size for file in bag.rglob("*")) if bag.is_dir() else bag.stat().st_size
+
+
+def _messages(
+    bag: Path, reader: AnyReader, connections: list[Connection], made: Imported
+) -> Iterator[tuple[Connection, int, Any]]:
+    """Messages in the order of recording; what cannot be decoded is noted and None."""
+    stream = reader.messages(connections=connections)
+    while True:
+        try:
+            connection, time, data = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:  # as in _opened
+            raise _unreadable(bag, error) from None
+        try:
+            message = reader.deserialize(data, connection.msgtype)
+        except Exception:  # generated decoders fail in as many ways as there are damaged messages
+            made.left_out.append(f"{connection.topic} at {time}: cannot be decoded")
+            message = None
+        yield connection, time, message
+
+
+class _Unpacking:
+    def __init__(self, draft: Path, settings: BagSettings, made: Imported) -> None:
+        self._draft, self._settings, self.made = draft, settings, made
+        self._cameras = {topic: name for name, topic in settings.images.items()}
+        self._info_of = {topic: name for name, topic in settings.infos.items()}
+        self._infos: dict[str, Any] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._frames: dict[str, str] = {}
+        self._transforms: dict[str, dict[str, Matrix]] = {}
+        self._strongest: float | None = None
+        for name in (*(f"images/{camera}" for camera in settings.images), f"scans/{LIDAR}"):
+            (draft / name).mkdir(parents=True, exist_ok=True)
+
+    def take(self, connection: Connection, time: int, message: Any) -> None:
+        """Write or remember one message."""
+        if message is None:
+            return
+        topic = connection.topic
+        if topic == _STATIC_TRANSFORMS:
+            for each in message.transforms:
+                self._add_transform(each)
+        elif topic in self._info_of:
+            self._infos.setdefault(self._info_of[topic], message)
+        else:
+            try:
+                if not self._settings.use_receive_time:
+                    time = ros_messages.stamp_ns(message)
+                if topic in self._cameras:
+                    self._take_image(self._cameras[topic], time, connection.msgtype, message)
+                else:
+                    self._take_scan(time, message)
+            except SimipuError as error:
+                self.made.left_out.append(f"{topic} at {time}: {error}")
+
+    def _take_image(self, camera: str, time: int, kind: str, message: Any) -> None:
+        if kind == _IMAGE_TYPES[1]:
+            data = bytes(message.data)
+            size = image_size(data)
+            suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
+        else:
+            size, suffix, data = (message.height, message.width), ".png", b""
+        file = self._draft / "images" / camera / f"{time}{suffix}"
+        if not self._is_there(file):
+            _write(file, data or encode_png(ros_messages.pixels(message)))
+        self._sizes.setdefault(camera, size)
+        self._frames.setdefault(camera, message.header.frame_id.lstrip("/"))
+        self.made.images += 1
+
+    def _take_scan(self, time: int, message: Any) -> None:
+        file = self._draft / "scans" / LIDAR / f"{time}.npy"
+        if self._is_there(file):
+            points = parse_npy(file.read_bytes())
+        else:
+            points = ros_messages.cloud(message)
+            buffer = BytesIO()
+            np.save(buffer, points, allow_pickle=False)
+            _write(file, buffer.getvalue())
+        if points.shape[1] > 3:
+            self._strongest = max(self._strongest or 0.0, float(points[:, 3].max()))
+        self._frames.setdefault(LIDAR, message.header.frame_id.lstrip("/"))
+        self.made.scans += 1
+
+    def _is_there(self, file: Path) -> bool:
+        if found := file.is_file():
+            self.made.reused += 1
+        return found
+
+    def _add_transform(self, stamped: Any) -> None:
+        """Keep both directions; a transform moves points from the child's frame to the header's."""
+        parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+        shift, turn = stamped.transform.translation, stamped.transform.rotation
+        quaternion = np.array([turn.x, turn.y, turn.z, turn.w], np.float64)
+        if not 0.99 < np.linalg.norm(quaternion) < 1.01:
+            return
+        to_parent = motion(np.array([shift.x, shift.y, shift.z], np.float64), quaternion)
+        self._transforms.setdefault(child, {})[parent] = to_parent
+        self._transforms.setdefault(parent, {})[child] = inverse(to_parent)
+
+    def finish(self, bag: Path) -> Imported:
+        """Write the calibration; what the bag does not tell is left out of it and named."""
+        made = self.made
+        if not made.images or not made.scans:
+            reasons = "; ".join(made.left_out[:3])
+            raise SimipuError(
+                f"{bag}: gave {made.images} images and {made.scans} scans ({reasons or 'none recorded'})."
+            )
+        file = f"{made.folder.name}/{CALIBRATION}"
+        cameras = {name: self._camera(name, file) for name in self._settings.images if name in self._sizes}
+        lidar: dict[str, Any] = {"columns": ["x", "y", "z", "intensity"], "reflectance_scale": self._scale()}
+        if self._strongest is None:
+            lidar = {"columns": ["x", "y", "z"], "reflectance_scale": None}
+        text = yaml.safe_dump(
+            {"time_unit": "ns", "cameras": cameras, "lidars": {LIDAR: lidar}}, sort_keys=False, default_flow_style=None
+        )
+        notes = "".join(f"# {sentence}\n" for sentence in made.missing)
+        _write(self._draft / CALIBRATION, (notes + text).encode())
+        return made
+
+    def _camera(self, name: str, file: str) -> dict[str, Any]:
+        camera: dict[str, Any] = {"size": list(self._sizes[name])}
+        problem = "no CameraInfo topic was given or recorded"
+        if name in self._infos:
+            try:
+                camera |= ros_messages.intrinsics(self._infos[name], self._settings.is_rectified)
+                problem = ""
+            except SimipuError as error:
+                problem = str(error)
+        if problem:
+            self.made.missing.append(f"{file} lacks fx, fy, cx, cy of {name} ({problem}): write them there.")
+        matrix = self._path(self._frames[LIDAR], self._frames[name])
+        if matrix is None:
+            self.made.missing.append(
+                f"{file} lacks lidar_to_camera of {name} ({_STATIC_TRANSFORMS} does not join {self._frames[LIDAR]!r} "
+                f"and {self._frames[name]!r}): write it there."
+            )
+        else:
+            camera["lidar_to_camera"] = {"matrix": matrix.tolist()}
+        return camera
+
+    def _path(self, start: str, end: str) -> Matrix | None:
+        """Transform from one frame's points to another's, along the fewest static transforms."""
+        found, waiting = {start: np.eye(4)}, deque([start])
+        while waiting and end not in found:
+            here = waiting.popleft()
+            for there, step in self._transforms.get(here, {}).items():
+                if there not in found:
+                    found[there] = step @ found[here]
+                    waiting.append(there)
+        return found.get(end)
+
+    def _scale(self) -> float:
+        if self._settings.reflectance_scale is not None:
+            return self._settings.reflectance_scale
+        strongest = self._strongest or 0.0
+        return next((scale for scale in (1.0, 255.0, 65535.0) if strongest <= scale), strongest)
+
+
+def _write(file: Path, data: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(file)

@@ -1,0 +1,78 @@
+"""Check: examine raw frames, and say what is wrong with them before anything is trained on them."""
+
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from simipu_core import storage
+from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures
+from simipu_core.checking.page import page
+from simipu_core.checking.report import BrokenFrame, Finding, Report
+from simipu_core.checking.survey import Survey, survey
+from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.errors import SimipuError
+from simipu_core.stages.ingest import SYNTHETIC_FILE
+
+REPORT_FILE, PAGE_FILE = "check.json", "check.html"
+_CHECKS = (counts, calibrations, clocks, depths, pictures, leakage)
+
+
+def check(source: SourceConfig, pair: PairConfig, out: Path | None = None, *, root: str | None = None) -> Report:
+    """Examine a source.
+
+    Args:
+        source: layout, split and tolerance.
+        pair: what pairing will ask of the frames.
+        out: folder for the report (``check.json``, ``check.html``); files of these names are replaced.
+        root: URI of the raw data; overrides `source.root`.
+
+    Raises:
+        SimipuError: no frames, or `out` cannot be written.
+    """
+    folder = storage.resolve(root or source.root)
+    found = survey(source, pair, folder, (folder / SYNTHETIC_FILE).is_file())
+    report = Report(
+        kind=source.kind,
+        root=str(folder),
+        parameters={"source": source.model_dump(mode="json", exclude={"root"}), "pair": pair.model_dump(mode="json")},
+        frames=len(found.facts),
+        findings=tuple(_findings(found)),
+        broken=tuple(_broken(found)),
+        statistics=_statistics(found),
+    )
+    if out is not None:
+        _write(out / REPORT_FILE, report.model_dump_json(indent=1) + "\n")
+        _write(out / PAGE_FILE, page(report, found))
+    return report
+
+
+def _findings(found: Survey) -> list[Finding]:
+    if not found.facts:
+        return list(counts.check(found))
+    return [finding for each in _CHECKS for finding in each.check(found)]
+
+
+def _broken(found: Survey) -> list[BrokenFrame]:
+    return [
+        BrokenFrame(sample_id=each.sample_id, file=counts.below(found.root, each.file), reason=each.reason)
+        for each in found.broken
+    ]
+
+
+def _statistics(found: Survey) -> dict[str, Any]:
+    if not found.facts:
+        return {}
+    return pictures.statistics(found) | clocks.statistics(found) | depths.statistics(found)
+
+
+def _write(file: Path, text: str) -> None:
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise SimipuError(f"{file}: cannot be written ({error.strerror}); free space or set another --out.") from None

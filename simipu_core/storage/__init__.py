@@ -1,0 +1,97 @@
+"""From an address to the data behind it, checked.
+
+A place is a local path or ``s3://bucket/prefix``. Raw data may also be given as a pinned place, which names the
+content as well, or as the object of a DVC directory, locally or in S3.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from simipu_core.errors import SimipuError
+from simipu_core.storage import dvc
+from simipu_core.storage.s3 import SCHEME, StorageError
+from simipu_core.storage.s3_path import S3Path, forget_listings, seekable
+
+__all__ = ["S3Path", "StorageError", "absolute", "forget_listings", "pin", "place", "resolve", "seekable"]
+
+_PINNED = re.compile(r"(?P<place>.+)#(?P<digest>[0-9a-f]{64})")
+
+
+def place(address: str) -> Path:
+    """The path of a local path or an S3 address.
+
+    Raises:
+        SimipuError: an S3 address that is none.
+    """
+    return S3Path.at(address) if address.startswith(SCHEME) else Path(address)
+
+
+def absolute(uri: str) -> str:
+    """A URI of :func:`resolve` that does not depend on the current folder."""
+    return str(place(uri).absolute())
+
+
+def pin(path: Path) -> str:
+    """Content-addressed URI of a folder: its absolute path and a digest of its file names, sizes and times (or ETags).
+
+    Raises:
+        SimipuError: no such folder, or S3 fails.
+    """
+    folder = _folder(path)
+    return f"{folder}#{_digest(folder)}"
+
+
+def resolve(uri: str, workdir: Path | None = None) -> Path:
+    """Folder that holds the data of a URI: a local one, or an `S3Path`, whose files are read when they are needed.
+
+    Args:
+        uri: a path or S3 address, the answer of :func:`pin`, or ``…/files/md5/ab/cdef….dir`` in a DVC cache or remote;
+            the last is linked or downloaded, and verified.
+        workdir: where folders of links to DVC objects are made; ``build/dvc-views`` by default.
+
+    Returns:
+        Absolute folder; read-only use.
+
+    Raises:
+        SimipuError: it is not there, is incomplete, or changed since it was pinned; or S3 fails.
+    """
+    if pinned := _PINNED.fullmatch(uri):
+        folder = _folder(place(pinned["place"]))
+        if _digest(folder) != pinned["digest"]:
+            raise SimipuError(f"{folder}: its files changed since the run was submitted; submit the run again.")
+        return folder
+    if directory := dvc.parse(place(uri).absolute()):
+        return dvc.view(directory, workdir or Path("build/dvc-views"))
+    return _folder(place(uri))
+
+
+def _folder(path: Path) -> Path:
+    forget_listings()
+    if not path.is_dir():
+        raise SimipuError(
+            f"{path}: no such folder; set `root` of pretrain_data or depth_data to the folder that holds the raw data."
+        )
+    return path.absolute()
+
+
+def _digest(folder: Path) -> str:
+    lines = _lines_s3(folder) if isinstance(folder, S3Path) else _lines(folder)
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _lines_s3(folder: S3Path) -> Iterator[str]:
+    for path, entry in folder.walk():
+        yield f"{path.relative_to(folder).as_posix()}\0{entry.size}\0{entry.etag}\n"
+
+
+def _lines(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for file in (Path(parent, name) for name in names):
+            try:
+                status = file.stat()
+            except OSError as error:
+                raise SimipuError(f"{file}: cannot be read ({error.strerror}); mend or remove it.") from None
+            yield f"{file.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n"

@@ -1,0 +1,112 @@
+"""Directories of DVC: a listing of files by their md5, beside which the files lie under theirs."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from simipu_core.errors import SimipuError
+from simipu_core.files import disk_errors, draft_folder
+from simipu_core.storage.cache import cached
+from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
+from simipu_core.storage.s3_path import S3Path
+
+_DIRECTORY = re.compile(r"(?P<objects>.+/files/md5)/(?P<head>[0-9a-f]{2})/(?P<tail>[0-9a-f]{30})\.dir")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class DvcDirectory(NamedTuple):
+    """``…/files/md5/ab/cdef….dir`` in a DVC cache or remote; immutable by nature."""
+
+    objects: Path
+    """``…/files/md5``."""
+    md5: str
+    """Of the listing."""
+
+    def object(self, md5: str) -> Path:
+        """Where a file's content lies."""
+        return self.objects / md5[:2] / md5[2:]
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Names of the files and their md5.
+
+        Raises:
+            SimipuError: the listing is missing or damaged.
+        """
+        listing = self.object(self.md5).with_suffix(".dir")
+        try:
+            data = listing.read_bytes()
+        except FileNotFoundError:
+            raise missing(listing) from None
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != self.md5:
+            raise SimipuError(f"{listing}: its content does not match its name; run `dvc pull` again.")
+        for entry in json.loads(data):
+            if not is_safe(entry["relpath"]) or not _MD5.fullmatch(entry["md5"]):
+                raise SimipuError(f"{listing}: the entry {entry['relpath']} leads out of the folder; add it again.")
+            yield entry["relpath"], entry["md5"]
+
+
+def parse(place: Path) -> DvcDirectory | None:
+    """The DVC directory of an address; None where it is another place."""
+    found = _DIRECTORY.fullmatch(str(place))
+    return DvcDirectory(place.parent.parent, found["head"] + found["tail"]) if found else None
+
+
+def view(directory: DvcDirectory, workdir: Path) -> Path:
+    """A local folder that shows a directory under its own file names: links, or downloads where it lies in S3.
+
+    Args:
+        directory: what to show.
+        workdir: where folders of links are made.
+
+    Raises:
+        SimipuError: it is not there or incomplete.
+    """
+    if isinstance(directory.objects, S3Path):
+        return cached(f"dvc-{directory.md5}", lambda folder: _fetch(directory, folder))
+    links = {name: directory.object(md5) for name, md5 in directory.entries()}
+    for target in links.values():
+        if not target.is_file():
+            raise missing(target)
+    shown = workdir.absolute() / directory.md5
+    if not _shows(shown, links):
+        _link(links, shown)
+    return shown
+
+
+def missing(file: Path) -> SimipuError:
+    """The error for an object that is not there."""
+    return SimipuError(f"{file}: this DVC object is missing; run `dvc pull` (or `dvc push` to the remote) first.")
+
+
+def _fetch(directory: DvcDirectory, folder: Path) -> None:
+    wanted = {}
+    for name, md5 in directory.entries():
+        source = directory.object(md5)
+        assert isinstance(source, S3Path)  # noqa: S101 (it is below `objects`)
+        wanted[name] = Wanted(source, "md5", md5)
+    try:
+        fetch_files(wanted, folder)
+    except FileNotFoundError as error:
+        raise missing(Path(str(error.filename))) from None
+
+
+def _link(links: dict[str, Path], view: Path) -> None:
+    with disk_errors(view), draft_folder(view) as draft:
+        for name, target in links.items():
+            link = draft / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target)
+        shutil.rmtree(view, ignore_errors=True)
+        try:
+            draft.replace(view)
+        except OSError:
+            if not _shows(view, links):  # else another process made it meanwhile
+                raise
+
+
+def _shows(view: Path, links: dict[str, Path]) -> bool:
+    return view.is_dir() and all((view / name).is_file() for name in links)

@@ -1,0 +1,251 @@
+"""S3 through boto3: one client a process, retries with back-off, and errors in one sentence.
+
+Endpoint, region and credentials come from the usual AWS settings (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
+``AWS_PROFILE``, a role …). A request is tried `AWS_MAX_ATTEMPTS` times, six by default, with growing pauses.
+"""
+
+import os
+import random
+import re
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from simipu_core.errors import SimipuError
+
+SCHEME = "s3://"
+THREADS = 16
+"""Requests under way at once where many are made."""
+
+_ATTEMPTS = 6
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+
+_AGAIN = "run again, which goes on where this stopped"
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do"
+_NETWORK = "check AWS_ENDPOINT_URL and the network"
+_REASONS: dict[tuple[str, str], str] = {
+    ("access is refused", _CREDENTIALS): "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch AllAccessDisabled 403",
+    ("the credentials have expired", "renew them and run again"): (
+        "ExpiredToken ExpiredTokenException InvalidToken RequestExpired TokenRefreshRequired UnauthorizedSSOTokenError"
+    ),
+    ("there are no whole credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"): (
+        "NoCredentialsError PartialCredentialsError CredentialRetrievalError ProfileNotFound SSOTokenLoadError "
+        "TokenRetrievalError"
+    ),
+    ("there is no such bucket", "make it or mend the address"): "NoSuchBucket",
+    ("the clock of this machine is wrong", "set it"): "RequestTimeTooSkewed",
+    ("the bucket lies in another region", "set AWS_DEFAULT_REGION"): (
+        "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301"
+    ),
+    ("the server is overloaded or failing", _AGAIN): (
+        "SlowDown ServiceUnavailable InternalError Throttling ThrottlingException TooManyRequests RequestLimitExceeded "
+        "RequestTimeout 429 500 502 503 504"
+    ),
+    ("the server does not answer", _NETWORK): (
+        "EndpointConnectionError ConnectTimeoutError ProxyConnectionError SSLError InvalidEndpoint"
+    ),
+    ("the connection broke off", _AGAIN): (
+        "ConnectionClosedError ReadTimeoutError ResponseStreamingError IncompleteReadError HTTPClientError "
+        "ConnectionError"
+    ),
+    ("arrived damaged", _AGAIN): "FlexibleChecksumError BadDigest XAmzContentSHA256Mismatch",
+    ("changed meanwhile", "run again when nothing writes there"): "PreconditionFailed ConditionalRequestConflict 412",
+}
+_EXPLAINED = {code: explanation for explanation, codes in _REASONS.items() for code in codes.split()}
+
+
+class StorageError(SimipuError):
+    """Storage does not answer, refuses, or sends something else than it should.
+
+    Unlike a file that is missing or damaged, this says nothing about a frame: work stops, and is done when repeated.
+    """
+
+
+class Entry(NamedTuple):
+    """What a listing tells of an object."""
+
+    key: str
+    size: int
+    mtime_ns: int
+    etag: str
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``.
+
+    Raises:
+        SimipuError: no such address; credentials in it are not told.
+    """
+    bucket, _, key = address.removeprefix(SCHEME).partition("/")
+    if not bucket:
+        raise SimipuError(f"{address}: names no bucket; write s3://bucket/prefix.")
+    if not _BUCKET.fullmatch(bucket) or "X-Amz-" in key:
+        raise SimipuError(
+            "An s3:// address is of the form s3://bucket/prefix, without credentials or signatures; set those as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    return bucket, key
+
+
+def client() -> Any:
+    """The boto3 client of this process for the present AWS settings; safe for threads.
+
+    Raises:
+        StorageError: the settings are no sound ones.
+    """
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with s3_errors("S3"):
+        return _client(os.getpid(), settings)
+
+
+@lru_cache(maxsize=4)
+def _client(_process: int, _settings: tuple[tuple[str, str], ...]) -> Any:
+    import boto3
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    session = boto3.session.Session()  # of its own: the default one keeps the first credentials that it sees
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": _attempts()},
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        max_pool_connections=2 * THREADS,
+    )
+    try:
+        return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+    except ValueError:
+        raise StorageError("AWS_ENDPOINT_URL: is no address; write it as http(s)://host:port.") from None
+
+
+def _attempts() -> int:
+    try:
+        return max(1, int(os.environ.get("AWS_MAX_ATTEMPTS", _ATTEMPTS)))
+    except ValueError:
+        raise StorageError("AWS_MAX_ATTEMPTS: is no whole number; write one, or unset it.") from None
+
+
+@contextmanager
+def s3_errors(place: object) -> Iterator[None]:
+    """Raise a `StorageError` that names `place` for what boto3 raises inside; no credential is ever told."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    try:
+        yield
+    except (BotoCoreError, Boto3Error, ClientError) as error:
+        told = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
+        code = _code(told)
+        reason, mend = _EXPLAINED.get(code, ("S3 fails", "check the address and the server"))
+        raise StorageError(f"{place}: {reason} ({code}); {mend}.") from None
+
+
+def _code(error: BaseException) -> str:
+    from botocore.exceptions import ClientError
+
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
+
+
+def read(bucket: str, key: str, part: tuple[int, int] | None = None, etag: str | None = None) -> bytes:
+    """The bytes of an object, or those from part[0] up to part[1]; see :func:`read_part`."""
+    return read_part(bucket, key, part, etag)[0]
+
+
+def read_part(
+    bucket: str, key: str, part: tuple[int, int] | None = None, etag: str | None = None
+) -> tuple[bytes, int, str]:
+    """Bytes of an object, its whole size and its ETag; connections that break off in the middle are tried again.
+
+    Args:
+        bucket: its bucket.
+        key: its key.
+        part: first byte and the one after the last; may reach beyond the end, but not begin there.
+        etag: the object must still have this one.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: it cannot be had.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = f"{SCHEME}{bucket}/{key}"
+    options = {"Range": f"bytes={part[0]}-{part[1] - 1}"} if part else {}
+    if etag:
+        options["IfMatch"] = etag
+    s3 = client()
+    with s3_errors(place):
+        for attempt in range(_attempts() - 1, -1, -1):
+            try:
+                answer = s3.get_object(Bucket=bucket, Key=key, **options)
+            except ClientError as error:
+                if _code(error) == "NoSuchKey":
+                    raise FileNotFoundError(2, "No such object", place) from None
+                if _code(error) == "InvalidRange" and part and part[0] == 0:  # an empty object has no byte 0
+                    return b"", 0, ""
+                raise
+            try:
+                data = bytes(answer["Body"].read())
+            except BotoCoreError:  # headers came, the rest did not: botocore itself repeats whole requests only
+                if not attempt:
+                    raise
+                time.sleep(random.random() * 2 ** (_attempts() - 1 - attempt))  # noqa: S311
+                continue
+            whole = answer["ContentRange"].rpartition("/")[2] if "ContentRange" in answer else len(data)
+            return data, int(whole), str(answer["ETag"])
+    raise AssertionError  # the last attempt returns or raises
+
+
+def entries(bucket: str, prefix: str) -> Iterator[Entry]:
+    """All objects whose keys begin so, in order of their keys, a thousand a request.
+
+    Raises:
+        StorageError: they cannot be listed.
+    """
+    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                yield _entry(found)
+
+
+def folder_entries(bucket: str, prefix: str) -> tuple[list[Entry], list[str]]:
+    """Objects right below a prefix that is empty or ends with a slash, and the prefixes of its folders.
+
+    Raises:
+        StorageError: they cannot be listed.
+    """
+    found, folders = [], []
+    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        for page in pages:
+            found += [_entry(entry) for entry in page.get("Contents", [])]
+            folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
+    return found, folders
+
+
+def abort_unfinished_uploads(bucket: str, prefix: str) -> None:
+    """Remove the parts that killed uploads below a prefix left.
+
+    Raises:
+        StorageError: they cannot be listed or removed.
+    """
+    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
+        s3 = client()
+        for upload in s3.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", []):
+            s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def _entry(found: dict[str, Any]) -> Entry:
+    mtime_ns = round(found["LastModified"].timestamp() * 1_000_000) * 1000
+    return Entry(found["Key"], found["Size"], mtime_ns, found["ETag"])
+
+
+def results(pool: ThreadPoolExecutor, futures: list[Future[Any]]) -> Iterable[Any]:
+    """Results of a pool's work as they come; the first error drops what has not begun."""
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise

@@ -1,0 +1,147 @@
+"""What becomes of each corruption; ``python -m tests.checking.outcomes`` writes ``docs/corruptions.md`` anew."""
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
+
+from simipu_core.checking.report import Severity
+from simipu_core.config import PairConfig
+from simipu_core.data.catalogue import read_frames
+from simipu_core.errors import SimipuError
+from simipu_core.stages.check import check
+from simipu_core.stages.ingest import ingest
+from simipu_core.stages.pair import pair
+from tests.checking.corruptions import CORRUPTIONS, Corruption, applies
+from tests.checking.datasets import DATA_SETS, DataSet, make_world
+
+PAGE = Path(__file__).parents[2] / "docs" / "corruptions.md"
+_TOLERANT = 0.7
+_UNSEEN = "nothing"
+_INTRODUCTION = """# What becomes of damaged data
+
+Each kind of corruption was put into a valid data set of each source that can have it, into one frame unless it says
+(all). This table is what `simipu check`, `simipu ingest` and `simipu pair` then did; a test compares it with the code,
+and `python -m tests.checking.outcomes` writes it anew.
+
+* **check**: the findings that the valid data set does not have. A fault ends the command with code 1.
+* **ingest**, **pair**: frames rejected, by name and reason in `rejected.json`, with `max_broken_share` at 0.7; at the
+  default, 0.05, these steps stop where more than one frame in twenty is broken. `stops` is one clear sentence and code
+  1, nothing written. `-` is a step that is not reached.
+
+The data sets are small (4 to 6 frames); in a large one a few broken frames are warnings, not faults.
+
+What cannot be told: a flipped bit in a JPEG image (JPEG has no checksum; PNG has), and always, whether a scan was
+exchanged with that of a neighbouring frame, which shows nearly the same.
+"""
+
+
+class Outcome(NamedTuple):
+    """One cell of the table."""
+
+    check: str
+    ingest: str
+    pair: str
+
+
+def outcome(data: DataSet, root: Path, work: Path, known: frozenset[str] = frozenset()) -> Outcome:
+    """Run the three commands.
+
+    Args:
+        data: data set at `root`.
+        root: raw data.
+        work: empty folder for what they write.
+        known: findings of the valid data set, which are not repeated.
+    """
+    lenient = PairConfig(max_broken_share=_TOLERANT)
+    try:
+        report = check(data.source(), PairConfig(), root=str(root))
+        found = {f"{each.severity}: {each.check}" for each in report.findings if each.severity is not Severity.OK}
+        seen = ", ".join(sorted(found - known)) or _UNSEEN
+    except SimipuError:
+        seen = "stops"
+    try:
+        counts = ingest(data.source(max_broken_share=_TOLERANT), work / "frames", root=str(root)).counts
+        ingested = _rejected(counts["broken"])
+    except SimipuError:
+        return Outcome(seen, "stops", "-")
+    before = len(read_frames(work / "frames"))
+    try:
+        counts = pair(work / "frames", lenient, data.target, work / "shards").counts
+        return Outcome(seen, ingested, _rejected(counts["broken"]) if before else "-")
+    except SimipuError:
+        return Outcome(seen, ingested, "stops")
+
+
+def outcomes(data: DataSet, world: Path, work: Path) -> dict[str, Outcome]:
+    """What becomes of every corruption that a data set can have.
+
+    Args:
+        data: the kind of source.
+        world: folder of all the valid data sets.
+        work: empty folder.
+    """
+    valid = _copied(data, world, work / "valid")
+    report = check(data.source(), PairConfig(), root=str(valid))
+    known = frozenset(f"{each.severity}: {each.check}" for each in report.findings)
+    assert not report.has_faults, report.findings
+    assert outcome(data, valid, work / "of_valid", known) == Outcome(_UNSEEN, "takes all", "takes all")
+    made = {}
+    for number, corruption in enumerate(CORRUPTIONS):
+        if applies(corruption, data):
+            made[corruption.name] = _corrupted(corruption, data, world, work / str(number), known)
+    return made
+
+
+def section(data: DataSet, made: dict[str, Outcome]) -> str:
+    """A data set's part of the page."""
+    rows = "".join(f"| {name} | {each.check} | {each.ingest} | {each.pair} |\n" for name, each in made.items())
+    return f"## {data.name}\n\n| corruption | check | ingest | pair |\n|---|---|---|---|\n{rows}"
+
+
+def page(sections: Iterable[str]) -> str:
+    """The whole page."""
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def written_sections() -> dict[str, str]:
+    """Parts of the page as it is, by name of the data set."""
+    parts = PAGE.read_text(encoding="utf-8").split("## ")[1:]
+    return {part.partition("\n")[0]: f"## {part}".rstrip("\n") + "\n" for part in parts}
+
+
+def _corrupted(corruption: Corruption, data: DataSet, world: Path, work: Path, known: frozenset[str]) -> Outcome:
+    root = _copied(data, world, work / "raw")
+    corruption.corrupt(data, root)
+    return outcome(data, root, work, known)
+
+
+def _copied(data: DataSet, world: Path, root: Path) -> Path:
+    for folder in data.folders:
+        shutil.copytree(world / folder, root / folder)
+    shutil.copy(world / "synthetic.json", root)
+    return root
+
+
+def _rejected(broken: float) -> str:
+    return f"rejects {broken:g}" if broken else "takes all"
+
+
+def main() -> None:
+    """Write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        work, made = Path(folder), defaultdict(str)
+        with redirect_stdout(StringIO()):
+            make_world(work / "world")
+            for data in DATA_SETS:
+                made[data.name] = section(data, outcomes(data, work / "world", work / data.name))
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(made.values()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Right and deliberately wrong calibrations of the real KITTI frames."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simipu_core.checking.alignment import Alignment, Camera, align, changes
+from simipu_core.checking.calibrations import better_change
+from simipu_core.checking.report import Report, Severity
+from simipu_core.config import PairConfig
+from simipu_core.stages.check import check
+from simipu_core.synthetic.calibration import rotation
+from tests.checking.datasets import DATA_SETS, DataSet
+
+OBJECT = DATA_SETS[0]
+RAW = replace(
+    DATA_SETS[1],
+    settings={"every": 3},
+    parts={"calibration": "kitti_raw/2011_09_26/calib_cam_to_cam.txt"},
+    calibrations="kitti_raw/2011_09_26/calib_velo_to_cam.txt",
+)
+
+
+@pytest.fixture(params=[OBJECT, RAW], ids=["kitti_object", "kitti_raw"])
+def sample(request: pytest.FixtureRequest, real_data: Path, tmp_path: Path) -> tuple[DataSet, Path]:
+    """A real sample: images and scans as links, calibration as copies that may be changed."""
+    data: DataSet = request.param
+    for file in (real_data / data.kind).rglob("*.*"):
+        made = tmp_path / file.relative_to(real_data)
+        if file.is_file():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, made) if file.suffix == ".txt" else made.symlink_to(file)
+    return data, tmp_path
+
+
+def examine(data: DataSet, root: Path) -> Report:
+    return check(data.source(), PairConfig(), root=str(root))
+
+
+def found(report: Report, name: str) -> tuple[Severity, str]:
+    (finding,) = [finding for finding in report.findings if finding.check == name]
+    return finding.severity, finding.what
+
+
+@pytest.mark.real_data
+def test_the_right_calibration_is_not_flagged(sample: tuple[DataSet, Path]) -> None:
+    report = examine(*sample)
+    assert not report.has_faults
+    for name in ("points in image", "orientation", "calibration date", "edge alignment"):
+        assert found(report, name)[0] is Severity.OK, found(report, name)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("axis", "degrees"),
+    [
+        pytest.param(axis, degrees, marks=() if (axis, degrees) == ("yaw", 2) else pytest.mark.slow)
+        for axis in ("pitch", "yaw", "roll")
+        for degrees in (-2, 2)
+    ],
+)
+def test_a_calibration_turned_by_two_degrees_is_flagged(sample: tuple[DataSet, Path], axis: str, degrees: int) -> None:
+    data, root = sample
+    turn = rotation(*(np.deg2rad(degrees) * (name == axis) for name in ("pitch", "yaw", "roll")))
+    data.edit_extrinsics(root, lambda matrix: turn @ matrix)
+    severity, what = found(examine(data, root), "edge alignment")
+    assert severity is Severity.FAULT
+    assert f"better with {axis} {-degrees:+d}°" in what
+
+
+@pytest.mark.real_data
+def test_the_calibration_of_the_right_camera_is_flagged(sample: tuple[DataSet, Path]) -> None:
+    data, root = sample
+    data.swap_cameras(root)
+    severity, what = found(examine(data, root), "edge alignment")
+    assert severity is Severity.FAULT
+    assert "better with camera +0.54 m sideways" in what
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda matrix: np.diag([-1.0, 1, 1]) @ matrix, "broken frames"),
+        (lambda matrix: matrix.T, "orientation"),
+        (lambda matrix: rotation(0, np.pi, 0) @ matrix, "edge alignment"),
+    ],
+    ids=["mirrored", "transposed", "backwards"],
+)
+def test_an_impossible_calibration_is_flagged(
+    sample: tuple[DataSet, Path], change: Callable[[np.ndarray], np.ndarray], name: str
+) -> None:
+    data, root = sample
+    data.edit_extrinsics(root, change)
+    assert found(examine(data, root), name)[0] is not Severity.OK
+
+
+@pytest.mark.real_data
+def test_the_calibration_of_another_date_is_flagged(real_data: Path, sample: tuple[DataSet, Path]) -> None:
+    data, root = sample
+    other = real_data / "kitti_object/training/calib/000000.txt"  # of 2011_09_28, where most are of 2011_09_26
+    if data is OBJECT:
+        shutil.copyfile(other, root / "kitti_object/training/calib/000003.txt")
+    else:
+        (p2,) = [line for line in other.read_text().splitlines() if line.startswith("P2: ")]
+        file = root / data.parts["calibration"]
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join(p2.replace("P2", "P_rect_02") if "P_rect_02" in line else line for line in lines))
+    severity, what = found(examine(data, root), "calibration date")
+    assert severity is Severity.FAULT
+    assert "the size of one KITTI date and the focal length of another" in what
+
+
+def test_an_image_without_edges_tells_nothing() -> None:
+    camera = Camera(np.eye(3), np.eye(4))
+    assert align(np.zeros((20, 40, 3), np.uint8), np.ones((50, 4), np.float32), camera, {}) is None
+
+
+def test_points_without_edges_tell_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    assert align(image, np.ones((50, 4), np.float32), Camera(np.eye(3), np.eye(4)), {}) is None
+
+
+def test_a_change_is_believed_where_most_frames_agree() -> None:
+    def scores(*gains: float) -> list[Alignment]:
+        return [Alignment(0.4, 0.3, {"yaw": 0.4 + gain, "pitch": 0.35}) for gain in gains]
+
+    assert better_change(scores(0.05, 0.06, 0.04, 0.05), 3) == "yaw"
+    assert better_change(scores(0.2, -0.1, 0.2, -0.1), 3) is None
+    assert better_change(scores(0.01, 0.01, 0.01, 0.01), 3) is None
+    assert better_change(scores(0.05, 0.05, 0.05), 3) is None
+
+
+def test_changes_are_undone_by_their_opposites() -> None:
+    made = changes()
+    np.testing.assert_allclose(made["yaw +2°"] @ made["yaw -2°"], np.eye(4), atol=1e-12)
+    assert made["roll +4°"][0, 0] == pytest.approx(np.cos(np.deg2rad(4)))

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from tests.checking.corruptions import CORRUPTIONS, applies
+from tests.checking.datasets import DATA_SETS, DataSet, make_world
+from tests.checking.outcomes import outcomes, section, written_sections
+
+FAST = ("kitti_object",)
+NOT_TOLD = {"image with a flipped bit", "scan exchanged with another frame's"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [pytest.param(each, id=each.name, marks=() if each.name in FAST else pytest.mark.slow) for each in DATA_SETS],
+)
+def test_the_page_tells_what_becomes_of_each_corruption(data: DataSet, tmp_path: Path) -> None:
+    make_world(tmp_path / "world", *data.folders)
+    made = outcomes(data, tmp_path / "world", tmp_path)
+    assert section(data, made) == written_sections()[data.name]
+    unseen = {name for name, each in made.items() if each.check == "nothing"}
+    assert unseen <= NOT_TOLD
+    for name, each in made.items():  # what ingest rejects, check has told
+        if each.ingest != "takes all":
+            assert "fault: broken frames" in each.check, name
+
+
+def test_there_are_at_least_twenty_kinds_for_each_source_with_scans() -> None:
+    assert len({each.name for each in CORRUPTIONS}) == len(CORRUPTIONS) >= 40
+    for data in DATA_SETS:
+        assert sum(applies(each, data) for each in CORRUPTIONS) >= 20, data.name
+
+
+def test_the_page_has_a_section_for_each_source() -> None:
+    assert list(written_sections()) == [data.name for data in DATA_SETS]

@@ -1,0 +1,356 @@
+"""Bags that rosbags itself writes, unpacked and read as own logs."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from simipu_core.config import SourceConfig
+from simipu_core.data import bags
+from simipu_core.data.bags import BagSettings, Imported, import_bag
+from simipu_core.data.catalogue import examine
+from simipu_core.data.images import decode_image
+from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.reading import read_scan
+from simipu_core.errors import SimipuError
+from tests.data import files
+
+ROS2 = get_typestore(Stores.ROS2_HUMBLE)
+IMAGE, INFO, POINTS = "/camera/image_raw", "/camera/camera_info", "/lidar/points"
+SETTINGS = BagSettings({"front": IMAGE}, POINTS, {"front": INFO})
+TIMES = [1_700_000_000_000_000_000 + step * 100_000_000 for step in range(3)]
+DELAY = 7_000_000
+COLOURS = np.random.default_rng(0).integers(0, 256, (files.HEIGHT, files.WIDTH, 3), dtype=np.uint8)
+# the camera's mount sits 2 m ahead of the LiDAR; its optical frame is turned to x right, y down, z forward
+MOUNT, OPTICAL = (2.0, 0.5, -0.1), (-0.5, 0.5, -0.5, 0.5)
+AXES = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+
+
+def make(kind: str, **values: Any) -> Any:
+    return ROS2.types[kind](**values)
+
+
+def header(time: int, frame: str) -> Any:
+    stamp = make("builtin_interfaces/msg/Time", sec=time // 10**9, nanosec=time % 10**9)
+    return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
+
+
+def raw_image(time: int, encoding: str = "rgb8", padding: int = 5) -> Any:
+    pixels = {"rgb8": COLOURS, "bgr8": COLOURS[..., ::-1], "mono8": COLOURS[..., 0]}[encoding]
+    rows = pixels.reshape(files.HEIGHT, -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)))
+    return make(
+        "sensor_msgs/msg/Image",
+        header=header(time, "front_optical"),
+        height=files.HEIGHT,
+        width=files.WIDTH,
+        encoding=encoding,
+        is_bigendian=0,
+        step=padded.shape[1],
+        data=padded.ravel(),
+    )
+
+
+def compressed_image(time: int, data: bytes) -> Any:
+    content = np.frombuffer(data, np.uint8)
+    return make("sensor_msgs/msg/CompressedImage", header=header(time, "front_optical"), format="jpeg", data=content)
+
+
+def points(time: int, cloud: Any, frame: str = "lidar") -> Any:
+    """x, y, z float32, four bytes of padding, 8-bit intensity, 16-bit ring: 19 bytes a point."""
+    names = (("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("intensity", 16, 2), ("ring", 17, 4))
+    field = "sensor_msgs/msg/PointField"
+    table = np.zeros(len(cloud), [("xyz", "<f4", 3), ("_", "<u4"), ("intensity", "u1"), ("ring", "<u2")])
+    table["xyz"], table["intensity"] = cloud[:, :3], np.rint(cloud[:, 3] * 255)
+    return make(
+        "sensor_msgs/msg/PointCloud2",
+        header=header(time, frame),
+        height=1,
+        width=len(cloud),
+        fields=[make(field, name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in names],
+        is_bigendian=False,
+        point_step=19,
+        row_step=19 * len(cloud),
+        data=np.frombuffer(table.tobytes(), np.uint8),
+        is_dense=False,
+    )
+
+
+def camera_info(time: int, distortion: tuple[float, ...] = (-0.1, 0.01, 0.0, 0.0, 0.0)) -> Any:
+    region = make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return make(
+        "sensor_msgs/msg/CameraInfo",
+        header=header(time, "front_optical"),
+        height=files.HEIGHT,
+        width=files.WIDTH,
+        distortion_model="plumb_bob",
+        d=np.array(distortion, np.float64),
+        k=np.array([60.0, 0, 40, 0, 61, 12, 0, 0, 1]),
+        r=np.eye(3).ravel(),
+        p=np.array([50.0, 0, 41, 0, 0, 51, 13, 0, 0, 0, 1, 0]),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
+
+
+def transforms(*entries: tuple[str, str, tuple[float, ...], tuple[float, ...]]) -> Any:
+    """Entries of parent, child, translation, quaternion (x, y, z, w)."""
+    stamped = []
+    for parent, child, shift, turn in entries:
+        moved = make(
+            "geometry_msgs/msg/Transform",
+            translation=make("geometry_msgs/msg/Vector3", x=shift[0], y=shift[1], z=shift[2]),
+            rotation=make("geometry_msgs/msg/Quaternion", x=turn[0], y=turn[1], z=turn[2], w=turn[3]),
+        )
+        kind = "geometry_msgs/msg/TransformStamped"
+        stamped.append(make(kind, header=header(TIMES[0], parent), child_frame_id=child, transform=moved))
+    return make("tf2_msgs/msg/TFMessage", transforms=stamped)
+
+
+STATIC = transforms(("lidar", "mount", MOUNT, (0, 0, 0, 1)), ("mount", "front_optical", (0, 0, 0), OPTICAL))
+Recorded = list[tuple[str, int, Any]]
+
+
+def drive(image: Callable[[int], Any] = raw_image) -> Recorded:
+    messages: Recorded = [("/tf_static", TIMES[0], STATIC), (INFO, TIMES[0], camera_info(TIMES[0]))]
+    for index, time in enumerate(TIMES):
+        messages += [(POINTS, time, points(time, files.scan(index))), (IMAGE, time, image(time + DELAY))]
+    return messages
+
+
+def write(bag: Path, messages: Recorded, storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
+    with Writer(bag, version=9, storage_plugin=storage) as writer:
+        topics: dict[str, Any] = {}
+        for topic, time, message in messages:
+            kind = message.__msgtype__
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=ROS2)
+            writer.write(topics[topic], time, ROS2.serialize_cdr(message, kind))
+    return bag
+
+
+def frames(root: Path) -> list[Frame | Rejected]:
+    return list_frames(SourceConfig(kind="logs", root=str(root)), root)
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_ros_2_bag_becomes_frames_that_ingest_accepts(tmp_path: Path, storage: StoragePlugin) -> None:
+    made = import_bag(write(tmp_path / "drive", drive(), storage), tmp_path / "raw", SETTINGS)
+    assert made == Imported(tmp_path / "raw/logs/drive", images=3, scans=3)
+    found = frames(tmp_path / "raw")
+    assert [frame.sample_id for frame in found] == [f"logs/drive/front/{time + DELAY}" for time in TIMES]
+    for index, frame in enumerate(found):
+        assert isinstance(frame, Frame)
+        assert frame.points is not None
+        assert (frame.timestamp_us, frame.points_timestamp_us) == ((TIMES[index] + DELAY) // 1000, TIMES[index] // 1000)
+        np.testing.assert_array_equal(decode_image(frame.image.read_bytes()), COLOURS)
+        scan = read_scan(frame.points, frame.source).points
+        np.testing.assert_array_equal(scan[:, :3], files.scan(index)[:, :3])
+        np.testing.assert_allclose(scan[:, 3], files.scan(index)[:, 3], atol=0.5 / 255 + 1e-6)
+        assert frame.intrinsics == (60.0, 0.0, 40.0, 0.0, 61.0, 12.0, 0.0, 0.0, 1.0)
+        assert (frame.lens, frame.distortion) == ("plumb_bob", (-0.1, 0.01, 0.0, 0.0, 0.0))
+        assert not isinstance(examine(tmp_path / "raw", frame), Rejected)
+
+
+def test_the_camera_sits_where_the_static_transforms_say(tmp_path: Path) -> None:
+    import_bag(write(tmp_path / "drive", drive()), tmp_path, SETTINGS)
+    (frame, *_) = frames(tmp_path)
+    assert isinstance(frame, Frame)
+    expected = np.eye(4)
+    expected[:3, :3] = AXES
+    expected[:3, 3] = -expected[:3, :3] @ MOUNT
+    np.testing.assert_allclose(np.reshape(frame.lidar_to_camera or (), (4, 4)), expected, atol=1e-12)
+
+
+def test_a_single_mcap_file_is_a_bag_too(tmp_path: Path) -> None:
+    (file,) = write(tmp_path / "drive", drive()).glob("*.mcap")
+    assert import_bag(file, tmp_path, SETTINGS).images == 3
+
+
+def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
+    """ROS 1 knows these types under the same names; the header's sequence number and CameraInfo's capitals differ."""
+    noetic = get_typestore(Stores.ROS1_NOETIC)
+    noetic.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
+
+    def to_ros_1(message: Any) -> Any:
+        kind = message.__msgtype__
+        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
+        values: dict[str, Any] = {}
+        for name in names:
+            if name == "seq":
+                values[name] = 0
+                continue
+            value = getattr(message, name if hasattr(message, name) else name.lower(), None)
+            if isinstance(value, list):
+                value = [to_ros_1(each) for each in value]
+            values[name] = to_ros_1(value) if hasattr(value, "__msgtype__") else value
+        return noetic.types[kind](**{name: values[name] for name in names if name in values})
+
+    bag = tmp_path / "old.bag"
+    with Writer1(bag) as writer:
+        topics: dict[str, Any] = {}
+        for topic, time, message in drive():
+            kind = message.__msgtype__
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=noetic)
+            writer.write(topics[topic], time, noetic.serialize_ros1(to_ros_1(message), kind))
+    made = import_bag(bag, tmp_path, SETTINGS)
+    assert (made.images, made.scans, made.left_out, made.missing) == (3, 3, [], [])
+    assert all(isinstance(frame, Frame) for frame in frames(tmp_path))
+
+
+def test_compressed_images_keep_their_bytes(tmp_path: Path) -> None:
+    jpeg, png = files.image(3, ".jpg"), files.image(4)
+    import_bag(write(tmp_path / "jpeg", drive(lambda time: compressed_image(time, jpeg))), tmp_path, SETTINGS)
+    import_bag(write(tmp_path / "png", drive(lambda time: compressed_image(time, png))), tmp_path, SETTINGS)
+    images = {frame.image.suffix: frame.image.read_bytes() for frame in frames(tmp_path) if isinstance(frame, Frame)}
+    assert images == {".jpg": jpeg, ".png": png}
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "mono8"])
+def test_encodings_of_raw_images(tmp_path: Path, encoding: str) -> None:
+    import_bag(write(tmp_path / "drive", drive(lambda time: raw_image(time, encoding))), tmp_path, SETTINGS)
+    (frame, *_) = frames(tmp_path)
+    assert isinstance(frame, Frame)
+    expected = COLOURS if encoding == "bgr8" else np.repeat(COLOURS[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(decode_image(frame.image.read_bytes()), expected)
+
+
+def test_rectified_topics_have_the_projection_and_no_distortion(tmp_path: Path) -> None:
+    settings = BagSettings({"front": IMAGE}, POINTS, {"front": INFO}, is_rectified=True)
+    import_bag(write(tmp_path / "drive", drive()), tmp_path, settings)
+    (frame, *_) = frames(tmp_path)
+    assert isinstance(frame, Frame)
+    assert frame.intrinsics[:6] == (50.0, 0.0, 41.0, 0.0, 51.0, 13.0)
+    assert frame.distortion is None
+
+
+def test_what_the_bag_does_not_say_is_named_and_missed_by_the_reader(tmp_path: Path) -> None:
+    bag = write(tmp_path / "drive", [each for each in drive() if each[0] in (IMAGE, POINTS)])
+    made = import_bag(bag, tmp_path, BagSettings({"front": IMAGE}, POINTS))
+    assert made.missing == [
+        "drive/calibration.yaml lacks fx, fy, cx, cy of front (no CameraInfo topic was given or recorded): "
+        "write them there.",
+        "drive/calibration.yaml lacks lidar_to_camera of front (/tf_static does not join 'lidar' and "
+        "'front_optical'): write it there.",
+    ]
+    file = made.folder / "calibration.yaml"
+    assert all(f"# {sentence}\n" in file.read_text() for sentence in made.missing)
+    found = frames(tmp_path)
+    assert len(found) == 3
+    assert all(isinstance(each, Rejected) and "give fx, fy, cx and cy" in each.reason for each in found)
+
+    values = yaml.safe_load(file.read_text())
+    values["cameras"]["front"] |= {"fx": 60, "fy": 60, "cx": 40, "cy": 12}
+    values["cameras"]["front"]["camera_to_lidar"] = {"translation": list(MOUNT), "quaternion_xyzw": list(OPTICAL)}
+    file.write_text(yaml.safe_dump(values))
+    assert all(isinstance(each, Frame) for each in frames(tmp_path))
+
+
+def test_an_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write(tmp_path / "drive", drive())
+    wrote: list[str] = []
+    write_file = bags._write
+
+    def killed(file: Path, data: Any) -> None:
+        if len(wrote) == 3:
+            raise KeyboardInterrupt
+        write_file(file, data)
+        wrote.append(file.name)
+
+    monkeypatch.setattr(bags, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_bag(bag, tmp_path / "raw", SETTINGS)
+    assert not (tmp_path / "raw/logs/drive").exists()
+    with pytest.raises(SimipuError, match="holds no logs frames"):
+        frames(tmp_path / "raw")
+    monkeypatch.undo()
+    assert import_bag(bag, tmp_path / "raw", SETTINGS).reused == 3
+    assert import_bag(bag, tmp_path / "whole", SETTINGS).reused == 0
+    content = [
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "raw", tmp_path / "whole")
+    ]
+    assert content[0] == content[1]
+    assert len(content[0]) == 7
+
+
+def test_messages_that_lie_about_their_size_are_left_out(tmp_path: Path) -> None:
+    messages = drive()
+    huge, short = points(TIMES[0] + 1, files.scan()), raw_image(TIMES[0] + 1)
+    huge.width = 2**32 - 1
+    short.height = 10_000
+    outside, blank = points(TIMES[0] + 2, files.scan()), raw_image(0)
+    outside.fields[0].offset = 4_000_000_000
+    messages += [(POINTS, TIMES[0] + 1, huge), (IMAGE, TIMES[0] + 1, short), (POINTS, TIMES[0] + 2, outside)]
+    messages += [(IMAGE, TIMES[0] + 3, blank), (IMAGE, TIMES[0] + 4, compressed_image(TIMES[0] + 4, b"\xff\xd8GIF"))]
+    messages = [each for each in messages if each[2].__msgtype__ != "sensor_msgs/msg/CompressedImage"]
+    made = import_bag(write(tmp_path / "drive", messages), tmp_path, SETTINGS)
+    assert (made.images, made.scans, len(made.left_out)) == (3, 3, 4)
+    said = "\n".join(made.left_out)
+    assert "says it has 4294967295 points" in said
+    assert "too few for 10000 rows of 80 pixels" in said
+    assert "has a field x that ends outside its points of 19 bytes" in said
+    assert "has no time in its header; import with --receive-time" in said
+
+
+def test_points_without_a_return_are_left_out(tmp_path: Path) -> None:
+    cloud = files.scan()
+    cloud[::7, :3] = np.nan
+    messages = [each for each in drive() if each[0] != POINTS] + [(POINTS, TIMES[0], points(TIMES[0], cloud))]
+    import_bag(write(tmp_path / "drive", messages), tmp_path, SETTINGS)
+    (frame,) = (frame for frame in frames(tmp_path) if isinstance(frame, Frame))
+    assert frame.points is not None
+    assert len(read_scan(frame.points, "logs").points) == np.isfinite(cloud).all(axis=1).sum()
+
+
+def test_wrong_bags_topics_and_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    bag = write(tmp_path / "drive", drive())
+    cases: list[tuple[Path, BagSettings, str | None, str]] = [
+        (tmp_path / "none", SETTINGS, None, "no such bag"),
+        (bag, BagSettings({"front": "/x"}, POINTS), None, f"has no topic /x of Image or .* this type: {IMAGE}"),
+        (
+            bag,
+            BagSettings({"front": IMAGE}, IMAGE),
+            None,
+            f"has no topic {IMAGE} of PointCloud2 .* this type: {POINTS}",
+        ),
+        (bag, SETTINGS, "../out", "a name consists of letters"),
+        (files.write(tmp_path / "bad.mcap", b"\x89MCAP0\r\n" + bytes(99)), SETTINGS, None, "cannot be read as a bag"),
+        (files.write(tmp_path / "bad.bag", b"#ROSBAG V2.0\n" + bytes(99)), SETTINGS, None, "cannot be read as a bag"),
+        (files.write(tmp_path / "bad.db3", b"SQLite format 3\0"), SETTINGS, None, "cannot be read as a bag"),
+    ]
+    for path, settings, sequence, sentence in cases:
+        with pytest.raises(SimipuError, match=sentence):
+            import_bag(path, tmp_path / "raw", settings, sequence)
+        assert not (tmp_path / "raw").exists()
+    import_bag(bag, tmp_path / "raw", SETTINGS)
+    with pytest.raises(SimipuError, match="already exists"):
+        import_bag(bag, tmp_path / "raw", SETTINGS)
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_damaged_bags_end_in_one_sentence_or_are_read(tmp_path: Path, storage: StoragePlugin) -> None:
+    whole = write(tmp_path / "drive", drive(), storage)
+    (file,) = (path for path in whole.iterdir() if path.suffix in (".mcap", ".db3"))
+    data = file.read_bytes()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for attempt in range(25):
+        damaged = bytearray(data[: rng.integers(len(data))] if attempt % 3 == 0 else data)
+        for position in rng.integers(len(damaged), size=30):
+            damaged[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(bytes(damaged))
+        try:
+            import_bag(whole, tmp_path / f"raw{attempt}", SETTINGS)
+        except SimipuError:
+            refused += 1
+    assert refused >= 8

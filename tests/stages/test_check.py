@@ -1,0 +1,158 @@
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from simipu_core.checking.report import Report, Severity
+from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.data.catalogue import examine
+from simipu_core.data.pairing import Packed, pack_depth
+from simipu_core.data.sources import Frame, list_frames
+from simipu_core.errors import SimipuError
+from simipu_core.stages.check import check
+from simipu_core.synthetic import synthesize
+from tests.data import files
+
+
+def source(root: Path, **settings: object) -> SourceConfig:
+    return SourceConfig.model_validate({"kind": "kitti_object", "root": str(root), **settings})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = SyntheticConfig(object_frames=4, drives=1, frames_per_drive=2, image_size=(96, 320), lidar_points=20000)
+    out = tmp_path_factory.mktemp("check") / "raw"
+    synthesize(config, out, workers=0)
+    return out
+
+
+def test_a_sound_set_has_no_finding_but_ok(world: Path, tmp_path: Path) -> None:
+    report = check(source(world), PairConfig(), tmp_path / "out")
+    assert {finding.severity for finding in report.findings} == {Severity.OK}
+    assert (report.frames, report.broken, report.has_faults) == (4, (), False)
+    assert Report.model_validate_json((tmp_path / "out/check.json").read_text()) == report
+    assert report.statistics["image_sizes"] == {"96×320": 4}
+
+
+def test_drives_have_times_and_depth_to_look_at(world: Path) -> None:
+    report = check(source(world, kind="kitti_depth"), PairConfig())
+    checks = {finding.check for finding in report.findings}
+    assert {"timestamps", "synchronisation", "depth scale", "depth density", "depth and scan"} <= checks
+    assert 0 < report.statistics["sync_error_ms"]["p50"] < 10
+    assert report.statistics["depth"]["agreement"] > 0.9
+    assert not report.has_faults
+
+
+def test_the_page_needs_nothing_else(world: Path, tmp_path: Path) -> None:
+    check(source(world), PairConfig(), tmp_path)
+    page = (tmp_path / "check.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/jpeg;base64,') == 4
+    for word in ("<script", "http", "<link", "@import"):
+        assert word not in page
+    assert "kitti_object/000003" in page
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    files.nyu(tmp_path / "nyu", {"<b>den": [0, 1, 2]})
+    files.write(tmp_path / "nyu/<b>den/rgb_00001.jpg", b"")
+    check(source(tmp_path, kind="nyu"), PairConfig(), tmp_path / "out")
+    page = (tmp_path / "out/check.html").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert "nyu/&lt;b&gt;den/rgb_00001.jpg" in page
+
+
+def test_the_report_does_not_depend_on_the_number_of_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = check(source(world, kind="kitti"), PairConfig())
+    monkeypatch.setattr("simipu_core.parallel._FEWEST", 1)
+    assert check(source(world, kind="kitti"), PairConfig()) == alone
+
+
+def test_a_broken_frame_is_a_warning_where_the_settings_allow_it(tmp_path: Path) -> None:
+    training = files.kitti_object(tmp_path, 4)
+    files.write(training / "velodyne/000001.bin", b"123")
+
+    def broken(**settings: object) -> Severity:
+        report = check(source(tmp_path, **settings), PairConfig(), tmp_path / "out")
+        (entry,) = report.broken
+        assert entry.sample_id == "kitti_object/000001"
+        assert entry.file == "kitti_object/training/velodyne/000001.bin"
+        assert "truncated" in entry.reason
+        assert entry.reason in (tmp_path / "out/check.html").read_text()
+        assert json.loads((tmp_path / "out/check.json").read_text())["broken"][0]["reason"] == entry.reason
+        return report.findings[0].severity
+
+    assert broken() is Severity.FAULT
+    assert broken(max_broken_share=0.25) is Severity.WARNING
+
+
+def test_a_set_of_broken_frames_only_is_reported(tmp_path: Path) -> None:
+    for scan in (files.kitti_object(tmp_path, 3) / "velodyne").iterdir():
+        scan.unlink()
+    report = check(source(tmp_path), PairConfig(), tmp_path / "out")
+    assert (report.frames, len(report.broken), report.has_faults) == (0, 3, True)
+
+
+def test_a_file_without_permission_is_reported() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        image = files.kitti_object(root, 3) / "image_2/000001.png"
+        image.chmod(0)
+        root.chmod(0o755)
+        me = os.geteuid()
+        try:
+            if me == 0:
+                os.seteuid(65534)  # root may read everything
+            report = check(source(root), PairConfig())
+        finally:
+            os.seteuid(me)
+    assert [each.reason for each in report.broken] == ["cannot be read (Permission denied)"]
+
+
+def test_nothing_to_check_and_nowhere_to_write_are_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(SimipuError, match="holds no nyu frames"):
+        check(source(world, kind="nyu"), PairConfig())
+    files.write(tmp_path / "file", "")
+    with pytest.raises(SimipuError, match=r"cannot be written .*set another --out"):
+        check(source(world), PairConfig(), tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_mirrored_calibration_is_refused(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "kitti_object", tmp_path / "kitti_object")
+    file = tmp_path / "kitti_object/training/calib/000002.txt"
+    lines = file.read_text().splitlines()
+    index = next(i for i, line in enumerate(lines) if line.startswith("Tr_velo_to_cam: "))
+    numbers = [float(value) for value in lines[index].split()[1:]]
+    lines[index] = "Tr_velo_to_cam: " + " ".join(str(value) for value in [*(-n for n in numbers[:4]), *numbers[4:]])
+    file.write_text("\n".join(lines))
+    (broken,) = check(source(tmp_path), PairConfig()).broken
+    assert broken.reason == "the calibration from this scan to its camera mirrors it"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["kitti_depth", "nyu"])
+def test_real_depth_maps_are_found_sound(real_data: Path, kind: str) -> None:
+    report = check(SourceConfig.model_validate({"kind": kind}), PairConfig(), root=str(real_data))
+    assert not report.has_faults
+    assert {each.severity for each in report.findings if each.check.startswith("depth")} == {Severity.OK}
+
+
+def test_projected_scans_in_place_of_the_ground_truth_are_told(world: Path, tmp_path: Path) -> None:
+    for name in ("kitti_raw", "kitti_depth"):
+        shutil.copytree(world / name, tmp_path / name)
+    settings = source(tmp_path, kind="kitti_depth")
+    pair = PairConfig(depth_from="projected_lidar")
+    for frame in list_frames(settings, tmp_path):
+        assert isinstance(frame, Frame)
+        assert frame.depth
+        row = examine(tmp_path, frame)
+        assert isinstance(row, dict)
+        packed = pack_depth(tmp_path, pair, "official", {**row, "split": "train"})
+        assert isinstance(packed, Packed)
+        frame.depth.write_bytes(packed.row["depth"])
+    (density,) = [each for each in check(settings, PairConfig()).findings if each.check == "depth density"]
+    assert density.severity is Severity.WARNING
+    assert "look like single raw scans" in density.what

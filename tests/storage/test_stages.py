@@ -1,0 +1,122 @@
+"""Ingest and pair on frames and artifacts in S3."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from simipu_core.artifacts import local_artifact, read_manifest
+from simipu_core.cli import main
+from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.data.sources import Frame, list_frames
+from simipu_core.stages.ingest import ingest
+from simipu_core.stages.pair import Target, pair
+from simipu_core.storage import S3Path
+from simipu_core.storage.s3_path import forget_listings
+from simipu_core.synthetic import synthesize
+from tests.proxy import Proxy
+from tests.storage.conftest import Upload
+
+pytestmark = pytest.mark.slow
+
+WORLD = SyntheticConfig(
+    object_frames=3,
+    drives=2,
+    frames_per_drive=2,
+    rooms=1,
+    waymo_segments=1,
+    waymo_frames=2,
+    image_size=(48, 96),
+    lidar_points=6400,
+)
+CONFIG = PairConfig(min_points=1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "raw"
+    synthesize(WORLD, folder, workers=0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("kitti_object", "pairs"), ("kitti", "pairs"), ("kitti_depth", "depth"), ("nyu", "depth"), ("waymo", "pairs")],
+)
+def test_frames_in_s3_give_what_local_ones_give(
+    kind: str, target: Target, world: Path, bucket: S3Path, upload: Upload, weed: Proxy, tmp_path: Path
+) -> None:
+    source = SourceConfig.model_validate({"kind": kind, "root": str(world)})
+    if target == "depth":
+        source = source.model_copy(update={"split": "within_sequence"})
+    root = upload(world, "raw")
+    here = ingest(source, tmp_path / "catalogue")
+    there = ingest(source, bucket / "catalogue", root=str(root))
+    assert there.digest == here.digest
+    assert there.licence == here.licence
+    assert there.origin == str(root)
+    packed = pair(tmp_path / "catalogue", CONFIG, target, tmp_path / "shards")
+    repacked = pair(bucket / "catalogue", CONFIG, target, bucket / "shards")
+    assert repacked.digest == packed.digest
+    assert repacked.files == packed.files
+    assert read_manifest(local_artifact(bucket / "shards"), target) == repacked
+
+
+def test_a_frame_takes_no_more_requests_than_it_has_files(
+    world: Path, upload: Upload, weed: Proxy, tmp_path: Path
+) -> None:
+    source = SourceConfig(kind="kitti_object")
+    root = upload(world, "raw")
+    forget_listings()
+    found = list_frames(source, root)
+    assert all(isinstance(frame, Frame) for frame in found)
+    listings = [request for request in weed.requests if "list-type=2" in request]
+    assert len(weed.requests) - len(listings) == len(found)  # one calibration a frame
+    assert len(listings) <= 5
+    weed.requests.clear()
+    ingest(source, tmp_path / "catalogue", root=str(root))
+    reads = [request for request in weed.requests if "list-type=2" not in request]
+    assert len(reads) == 3 * len(found) + 1  # calibration, image and scan; synthetic.json
+    assert len(weed.requests) - len(reads) <= 7
+    weed.requests.clear()
+    pair(tmp_path / "catalogue", CONFIG, "pairs", tmp_path / "pairs")
+    reads = [request for request in weed.requests if "list-type=2" not in request]
+    assert len(reads) == 2 * len(found)
+    assert len(weed.requests) - len(reads) <= 1
+
+
+def test_processes_read_side_by_side(
+    world: Path, upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SourceConfig(kind="kitti_object", root=str(upload(world, "raw")))
+    alone = ingest(source, tmp_path / "alone")
+    monkeypatch.setattr("simipu_core.parallel._FEWEST", 1)
+    assert ingest(source, tmp_path / "together").digest == alone.digest
+
+
+def test_the_command_line_takes_addresses(
+    world: Path,
+    bucket: S3Path,
+    upload: Upload,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def simipu(*arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["simipu", *arguments, "-e", str(tmp_path / "settings.yaml"), "--no-track"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    (tmp_path / "settings.yaml").write_text(
+        "experiment: remote\npretrain_data: {kind: kitti_object}\npair: {min_points: 1}\n"
+    )
+    root = upload(world, "raw")
+    catalogue, pairs = f"{bucket}/catalogue", f"{bucket}/pairs"
+    assert not simipu("ingest", "pretrain", "--root", str(root), "--out", catalogue)
+    assert not simipu("pair", "pretrain", catalogue, "--out", pairs)
+    assert f"{pairs}: pairs · frames 3" in capsys.readouterr().out
+    assert read_manifest(S3Path.at(pairs), "pairs").counts["frames"] == 3
+    assert simipu("pair", "pretrain", catalogue, "--out", pairs) == (
+        f"error: {pairs}: already exists; remove it or choose another output folder."
+    )

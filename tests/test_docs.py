@@ -1,0 +1,109 @@
+"""What the documents say is done as they say it."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from simipu_core.artifacts import read_manifest
+from simipu_core.cli import app
+from simipu_core.config import SourceConfig
+from simipu_core.data import catalogue, sources
+from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources.log_calibration import LogCalibration
+from simipu_core.data.splits import PUBLISHED_COUNTS
+from simipu_core.project import experiment_file
+from tests.data import files, test_bags
+
+ROOT = Path(__file__).parents[1]
+DATA = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+OWN_LOGS = DATA[DATA.index("## Own logs") :]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for block in blocks(text, "sh") for line in block.splitlines()]
+
+
+def test_the_commands_for_own_logs_work_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a copy of the project's folder with a bag at the place that the document names."""
+    for name in ("params.yaml", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    test_bags.write(tmp_path / "recorded", test_bags.drive())
+    (mcap,) = (tmp_path / "recorded").glob("*.mcap")
+    mcap.rename(tmp_path / "drive.mcap")
+    monkeypatch.chdir(tmp_path)
+    done = []
+    for words in commands(OWN_LOGS):
+        if words[0] == "make":
+            assert words[1] == "pipeline"
+            settings = dict(word.split("=") for word in words[2:])
+            assert experiment_file(settings["EXPERIMENT"]).is_file()
+            assert (tmp_path / settings["DATA"]).is_dir()
+            continue
+        assert words[0] == ".venv/bin/simipu"
+        ended = CliRunner().invoke(app, words[1:])
+        assert ended.exit_code == 0, ended.exception
+        done.append(words[1])
+    assert done == ["synthesize", "ingest", "pair", "import-bag", "ingest", "pair"]
+    assert read_manifest(tmp_path / "build/try/pairs", "pairs").counts["frames"] == 6
+    counts = read_manifest(tmp_path / "build/own/pairs", "pairs").counts
+    assert (counts["frames"], counts["broken"]) == (3, 0)
+
+
+def test_the_calibration_in_the_document_is_a_sound_one() -> None:
+    (text,) = blocks(OWN_LOGS, "yaml")
+    calibration = LogCalibration.model_validate(yaml.safe_load(text))
+    matrix = calibration.lidar_to_camera("top", "front")
+    # the camera looks ahead: x of the LiDAR is its depth; it sits 0.7 m ahead of the LiDAR and 0.5 m below
+    np.testing.assert_allclose(matrix[:3, :3], [[0, -1, 0], [0, 0, -1], [1, 0, 0]], atol=1e-9)
+    np.testing.assert_allclose(matrix[:3, 3], [0, -0.5, -0.7], atol=1e-9)
+
+
+def test_the_counts_in_the_document_are_the_published_ones() -> None:
+    for count in PUBLISHED_COUNTS.values():
+        assert f"{count:,}" in DATA
+
+
+def test_every_experiment_in_the_document_exists() -> None:
+    named = set(re.findall(r"EXPERIMENT=([\w/]+)", DATA))
+    assert len(named) >= 5
+    assert all(experiment_file(name).is_file() for name in named)
+
+
+def test_the_example_of_a_new_source_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks((ROOT / "docs/new_source.md").read_text(encoding="utf-8"), "python")
+    module = files.write(tmp_path / "tram.py", code)
+    spec = importlib.util.spec_from_file_location("tram", module)
+    assert spec is not None
+    assert spec.loader is not None
+    tram = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tram)
+    layout = sources._Layout("tram/<drive>/index.csv", tram.find, lambda folder, _: tram.frames(folder))
+    monkeypatch.setitem(sources._LAYOUTS, "tram", layout)
+
+    drive = tmp_path / "raw/tram/line_4"
+    rig = {"K": files.P2[:, :3].ravel().tolist(), "T_camera_lidar": np.linalg.inv(np.eye(4)).ravel().tolist()}
+    files.write(drive / "rig.json", json.dumps(rig))
+    files.write(drive / "index.csv", "image,scan\na.png,a.bin\nb.png,../secret.bin\n")
+    for name in "ab":
+        files.write(drive / f"{name}.png", files.image())
+    files.write(drive / "a.bin", files.scan().tobytes())
+    files.write(drive.parent / "secret.bin", files.scan().tobytes())
+    source = SourceConfig.model_construct(kind="tram", every=1)  # type: ignore[arg-type]
+    sound, broken = list_frames(source, tmp_path / "raw")
+    assert isinstance(sound, Frame)
+    assert isinstance(broken, Rejected)
+    assert broken.reason == "is not there, or outside its drive"
+    row = catalogue.examine(tmp_path / "raw", sound)
+    assert isinstance(row, dict)
+    assert row["num_points"] == 800
