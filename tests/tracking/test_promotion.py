@@ -100,6 +100,8 @@ def test_rollback_goes_back_further_each_time(client: MlflowClient, config: Trac
     assert aliases(client, config) == {"champion": 2, "previous": 1}
     tags = client.get_model_version(config.model_name, "4").tags
     assert (tags["rolled_back_by"], tags["rolled_back_because"]) == ("ada", "fails in rain")
+    tags = client.get_model_version(config.model_name, "2").tags
+    assert (tags["restored_because"], tags["promoted_because"]) == ("fails in rain", "passed the gate")
     rollback(config)
     assert aliases(client, config) == {"champion": 1}
     with pytest.raises(SimipuError, match="no earlier champion to go back to"):
@@ -115,6 +117,15 @@ def test_a_champion_from_before_the_log_can_be_rolled_back_to(client: MlflowClie
     assert aliases(client, config) == {"champion": 2, "previous": 1}
     rollback(config)
     assert aliases(client, config) == {"champion": 1}
+
+
+def test_gates_race_for_a_champion_from_before_the_log(client: MlflowClient, config: TrackingConfig) -> None:
+    client.set_registered_model_alias(config.model_name, "champion", "1")
+    with ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(lambda each: promote_instead_of(1, each, config, reason="better", by="run"), (2, 3, 4)))
+    (winner,) = [version for version, refusal in zip((2, 3, 4), said, strict=True) if refusal is None]
+    assert aliases(client, config) == {"champion": winner, "previous": 1}
+    assert promotion_log.read(client, config.model_name).champions == (1, winner)
 
 
 def test_a_deleted_champion_is_noticed(client: MlflowClient, config: TrackingConfig) -> None:
