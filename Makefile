@@ -9,7 +9,7 @@ CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pipeline compile mlflow promote data test test-all lint format bench lock clean
+.PHONY: help setup setup-dev pipeline compile mlflow models promote rollback data test test-all lint format bench lock clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,14 @@ compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/python -m simipu_core.tracking.ui
 
-promote: setup ## make a registered model version the champion: VERSION=3
-	@.venv/bin/simipu promote $(VERSION) --experiment $(EXPERIMENT)
+models: setup ## list the registered model versions: aliases, scores, when and by whom
+	@.venv/bin/simipu models --experiment $(EXPERIMENT)
+
+promote: setup ## make a registered model version the champion: VERSION=3 [REASON="why, if the gate said no"]
+	@.venv/bin/simipu promote $(VERSION) --experiment $(EXPERIMENT) $(if $(REASON),--reason "$(REASON)")
+
+rollback: setup ## make the champion before this one champion again [REASON=why]
+	@.venv/bin/simipu rollback --experiment $(EXPERIMENT) $(if $(REASON),--reason "$(REASON)")
 
 data: setup ## make the shards of an experiment as dvc.yaml says [EXPERIMENT=demo]
 	@.venv/bin/dvc repro pairs@$(EXPERIMENT) depth@$(EXPERIMENT)

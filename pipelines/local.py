@@ -100,7 +100,8 @@ def _summary(
     experiment: Experiment, parent: PipelineRun, outputs: dict[str, Any], steps: dict[str, Step], begun: float
 ) -> Summary:
     report = Report.model_validate_json((Path(outputs["report"].path) / "report.json").read_text(encoding="utf-8"))
-    registered = ModelVersion.model_validate(json.loads(Path(outputs["metrics"].path).read_text())["model"])
+    released = json.loads(Path(outputs["metrics"].path).read_text(encoding="utf-8"))
+    registered = ModelVersion.model_validate(released["model"])
     uri = tracking_uri()
     server = uri if uri.startswith("http") else _LOCAL_UI
     return Summary(
@@ -110,6 +111,7 @@ def _summary(
         metrics=report.metrics,
         baselines=report.baselines,
         model=registered.model_copy(update={"alias": aliases(registered)}),
+        promotion=released["outcome"],
         mlflow_run_id=parent.run_id,
         mlflow_url=f"{server.rstrip('/')}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
         seconds=time.monotonic() - begun,

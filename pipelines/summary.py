@@ -31,6 +31,8 @@ class Summary(BaseModel):
     metrics: dict[str, Scores]
     baselines: dict[str, dict[str, Scores]]
     model: ModelVersion
+    promotion: str = ""
+    """What the promotion gate decided, and what was done."""
     mlflow_run_id: str
     mlflow_url: str
     seconds: float
@@ -65,4 +67,6 @@ class Summary(BaseModel):
         console.print(times)
 
         console.print(f"Model    {self.model.name} version {self.model.version}, alias {self.model.alias or 'none'}")
+        if self.promotion:
+            console.print(f"         {self.promotion}", soft_wrap=True, highlight=False)
         console.print(f"MLflow   make mlflow, then {self.mlflow_url}", soft_wrap=True)

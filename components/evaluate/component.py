@@ -16,16 +16,16 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     control: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 (kfp reads no `|`)
 ) -> None:
-    """Score the depth net under every named protocol and register it.
+    """Score the depth net and the champion under every named protocol, register it, promote it if it passes.
 
     Args:
         experiment: name of the experiment.
         model: depth net.
         depth: image-depth shards; their held-out part is scored.
         config: `evaluate` section.
-        tracking: `tracking` section.
+        tracking: `tracking` section, with the promotion rule.
         report: scores, baselines, per-image table, pictures.
-        metrics: headline numbers and the registered version.
+        metrics: headline numbers, the registered version and the gate's decision.
         control: depth net trained from scratch, scored beside the model.
     """
     import json
@@ -33,26 +33,25 @@ def evaluate(
 
     from simipu_core.config import EvaluateConfig, TrackingConfig
     from simipu_core.errors import plain_errors
-    from simipu_core.evaluation.report import Report
     from simipu_core.parameters import from_parameter
-    from simipu_core.stages.evaluate import evaluate
+    from simipu_core.stages.release import release
     from simipu_core.tracking.mlflow_run import step as track
-    from simipu_core.tracking.registry import register
 
-    with plain_errors(), track("evaluate") as run:
-        evaluate(
+    with plain_errors(), track("evaluate", out=Path(report.path), is_last=True) as run:
+        made = release(
             Path(model.path),
             Path(depth.path),
             from_parameter(EvaluateConfig, config, "evaluate"),
+            from_parameter(TrackingConfig, tracking, "tracking"),
             Path(report.path),
+            experiment=experiment,
             control=Path(control.path) if control else None,
             run=run,
         )
-        scores = Report.model_validate_json((Path(report.path) / "report.json").read_text(encoding="utf-8"))
-        registry = from_parameter(TrackingConfig, tracking, "tracking")
-        version = register(run, Path(model.path), scores, registry, experiment)
-        abs_rel = {protocol: values["abs_rel"] for protocol, values in scores.metrics.items()}
-        for protocol, value in abs_rel.items():
-            metrics.log_metric(f"abs_rel {protocol}", value)
-        content = {"abs_rel": abs_rel, "model": version.model_dump()}
-        Path(metrics.path).write_text(json.dumps(content), encoding="utf-8")
+        summary = made.summary()
+        for protocol, value in summary["abs_rel"].items():
+            if value is not None:
+                metrics.log_metric(f"abs_rel {protocol}", value)
+        metrics.log_metric("promoted", int(made.promoted))
+        metrics.metadata["gate"] = made.outcome
+        Path(metrics.path).write_text(json.dumps(summary), encoding="utf-8")

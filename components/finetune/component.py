@@ -33,7 +33,7 @@ def finetune(
     from simipu_core.stages.finetune import finetune
     from simipu_core.tracking.mlflow_run import step as track
 
-    with plain_errors(), track(step) as run:
+    with plain_errors(), track(step, out=Path(model.path)) as run:
         section = from_parameter(FinetuneConfig, config, "finetune")
         finetune(
             Path(depth.path),

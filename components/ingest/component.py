@@ -23,5 +23,5 @@ def ingest(step: str, uri: str, source: dict[str, Any], catalogue: dsl.Output[ds
     from simipu_core.stages.ingest import ingest
     from simipu_core.tracking.mlflow_run import step as track
 
-    with plain_errors(), track(step) as run:
+    with plain_errors(), track(step, out=Path(catalogue.path)) as run:
         ingest(from_parameter(SourceConfig, source, step), Path(catalogue.path), root=uri, run=run)

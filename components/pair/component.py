@@ -31,6 +31,6 @@ def pair(
     from simipu_core.stages.pair import pair
     from simipu_core.tracking.mlflow_run import step as track
 
-    with plain_errors(), track(step) as run:
+    with plain_errors(), track(step, out=Path(shards.path)) as run:
         kind = cast(Literal["pairs", "depth"], target)
         pair(Path(catalogue.path), from_parameter(PairConfig, config, "pair"), kind, Path(shards.path), run=run)

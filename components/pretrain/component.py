@@ -23,6 +23,6 @@ def pretrain(pairs: dsl.Input[dsl.Dataset], config: dict[str, Any], encoder: dsl
     from simipu_core.stages.pretrain import pretrain
     from simipu_core.tracking.mlflow_run import step as track
 
-    with plain_errors(), track("pretrain") as run:
+    with plain_errors(), track("pretrain", out=Path(encoder.path)) as run:
         section = from_parameter(PretrainConfig, config, "pretrain")
         pretrain(Path(pairs.path), section, Path(encoder.path), run=run, checkpoints=checkpoints())

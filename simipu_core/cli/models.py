@@ -1,28 +1,99 @@
-"""Commands about registered models."""
+"""Commands about registered models, and about runs that MLflow did not take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the version.", show_default=False)
+]
+tracking_app = typer.Typer(help="What is recorded in MLflow.", no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def models(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set the aliases as the promotion log says, then list.")
+    ] = False,
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """List the registered versions: aliases, scores, the gate's word, data, when and by whom.
+
+    It also says when the champion was deleted, or its alias moved without `simipu promote`.
+
+    Example: `simipu models`
+    """
+    tracking = load(experiment, overrides).tracking
+    from rich.console import Console
+
+    from simipu_core.tracking import promotion
+    from simipu_core.tracking.overview import overview
+
+    if repair:
+        promotion.repair(tracking)
+    overview(tracking).show(Console())
+
 
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="Number of the registered version.")],
+    reason: ReasonOption = "",
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
     """Make a registered model version the champion; the champion before it becomes `previous`.
 
-    Example: `simipu promote 3`
+    A version that did not pass the gate needs a reason.
+
+    Example: `simipu promote 3 --reason "better at night, which the test drives lack"`
     """
     tracking = load(experiment, overrides).tracking
-    from simipu_core.tracking import registry
+    from simipu_core.tracking import promotion
 
-    made = registry.promote(version, tracking)
+    made = promotion.promote(version, tracking, reason=reason)
     print(f"{made.name} version {made.version} is now {made.alias}")
+
+
+def rollback(
+    reason: ReasonOption = "",
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """Make the champion's predecessor champion again; repeated, it goes back further.
+
+    Example: `simipu rollback --reason "fails in rain"`
+    """
+    tracking = load(experiment, overrides).tracking
+    from simipu_core.tracking import promotion
+
+    made, left = promotion.rollback(tracking, reason=reason)
+    print(f"{made.name} version {made.version} is {made.alias} again, version {left} no longer")
+
+
+@tracking_app.command()
+def send(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File that a step left.", show_default=False)],
+) -> None:
+    """Send what MLflow did not take while a step ran; the file is removed when all has arrived.
+
+    Example: `simipu tracking send build/encoder/unsent-tracking.jsonl`
+    """
+    from functools import partial
+
+    from simipu_core.tracking.delivery import deliver
+    from simipu_core.tracking.mlflow_run import connect, mlflow_errors
+    from simipu_core.tracking.outbox import send_file
+
+    with mlflow_errors():
+        arrived, refused = send_file(file, partial(deliver, connect()))
+    file.unlink()
+    print(f"{file}: sent in {arrived} requests, {refused} refused; the file is removed")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(rich_help_panel="Settings and models")(promote)
+    for command in (models, promote, rollback):
+        app.command(rich_help_panel="Settings and models")(command)
+    app.add_typer(tracking_app, name="tracking", rich_help_panel="Settings and models")

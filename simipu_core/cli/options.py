@@ -42,14 +42,21 @@ def load(experiment: str, overrides: list[str] | None) -> Experiment:
 
 
 @contextmanager
-def tracked(step: str, experiment: Experiment, no_track: bool) -> Iterator[Run]:
-    """A run of its own in MLflow, or a silent one; under torchrun the first process records."""
+def tracked(step: str, experiment: Experiment, no_track: bool, out: Path) -> Iterator[Run]:
+    """A run of its own in MLflow, or a silent one; under torchrun the first process records.
+
+    Args:
+        step: name of the step.
+        experiment: its settings.
+        no_track: record nothing.
+        out: artifact that the step writes.
+    """
     if no_track or not _is_first():
         yield SilentRun()
         return
     from simipu_core.tracking.mlflow_run import step as track
 
-    with track(step, experiment.tracking.mlflow_experiment) as run:
+    with track(step, experiment.tracking.mlflow_experiment, out=out) as run:
         yield run
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
+from simipu_core.config import Experiment
 from simipu_core.project import checkpoints
 from simipu_core.storage import place
 
@@ -65,7 +66,7 @@ def ingest(
     from simipu_core.stages import ingest as stage
 
     source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data
-    with tracked(f"ingest_{use}", chosen, no_track) as run:
+    with tracked(f"ingest_{use}", chosen, no_track, out) as run:
         report(stage.ingest(source, out, root=root, run=run), out)
 
 
@@ -86,7 +87,7 @@ def pair(
     chosen = load(experiment, overrides)
     from simipu_core.stages import pair as stage
 
-    with tracked(f"pair_{use}", chosen, no_track) as run:
+    with tracked(f"pair_{use}", chosen, no_track, out) as run:
         report(stage.pair(catalogue, chosen.pair, "pairs" if use is Use.PRETRAIN else "depth", out, run=run), out)
 
 
@@ -106,7 +107,7 @@ def pretrain(
     chosen = load(experiment, overrides)
     from simipu_core.stages import pretrain as stage
 
-    with tracked("pretrain", chosen, no_track) as run:
+    with tracked("pretrain", chosen, no_track, out) as run:
         report(stage.pretrain(pairs, chosen.pretrain, out, run=run, checkpoints=checkpoints()), out)
 
 
@@ -135,7 +136,7 @@ def finetune(
     from simipu_core.stages import finetune as stage
 
     step = "finetune"
-    with tracked(step, chosen, no_track) as run:
+    with tracked(step, chosen, no_track, out) as run:
         made = stage.finetune(depth, chosen.finetune, out, encoder=encoder, run=run, checkpoints=checkpoints())
         report(made, out)
 
@@ -148,6 +149,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", parser=place, help="Network trained from scratch, scored beside the model."),
     ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register", help="Score the champion too, register the model, promote it if tracking.promotion says so."
+        ),
+    ] = False,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
     no_track: NoTrackOption = False,
@@ -157,10 +164,31 @@ def evaluate(
     Example: `simipu evaluate build/net build/depth --out build/report`
     """
     chosen = load(experiment, overrides)
+    if register:
+        _release(model, depth, chosen, out, control)
+        return
     from simipu_core.stages import evaluate as stage
 
-    with tracked("evaluate", chosen, no_track) as run:
+    with tracked("evaluate", chosen, no_track, out) as run:
         report(stage.evaluate(model, depth, chosen.evaluate, out, control=control, run=run), out)
+
+
+def _release(model: Path, depth: Path, chosen: Experiment, out: Path, control: Path | None) -> None:
+    from simipu_core.stages.release import release
+    from simipu_core.tracking.mlflow_run import step as track
+
+    with track("evaluate", chosen.tracking.mlflow_experiment, out=out, is_last=True) as run:
+        made = release(
+            model,
+            depth,
+            chosen.evaluate,
+            chosen.tracking,
+            out,
+            experiment=chosen.experiment,
+            run=run,
+            control=control,
+        )
+        print(f"{out}: {made.model.name} version {made.model.version}, {made.outcome}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,7 +11,6 @@ from simipu_core.config.depth import (
     FinetuneConfig,
     OneCycleConfig,
     Protocol,
-    TrackingConfig,
 )
 from simipu_core.config.experiment import Experiment, load_experiment, validate
 from simipu_core.config.pretrain import (
@@ -26,6 +25,7 @@ from simipu_core.config.pretrain import (
     SetAbstractionConfig,
 )
 from simipu_core.config.section import Section
+from simipu_core.config.tracking import PromotionConfig, TrackingConfig
 from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "PointViewConfig",
     "PretrainConfig",
     "ProbeConfig",
+    "PromotionConfig",
     "Protocol",
     "SGDConfig",
     "Section",

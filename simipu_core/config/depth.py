@@ -1,4 +1,4 @@
-"""Sections of depth fine-tuning, evaluation and tracking."""
+"""Sections of depth fine-tuning and evaluation."""
 
 from typing import Literal, Self
 
@@ -117,12 +117,3 @@ class EvaluateConfig(Section):
         if not value or len(set(value)) != len(value):
             raise ValueError("name at least one protocol, each once")
         return value
-
-
-class TrackingConfig(Section):
-    """Where results are recorded."""
-
-    mlflow_experiment: str = Field("simipu", min_length=1)
-    """MLflow experiment that collects the runs."""
-    model_name: str = Field("simipu-depth", min_length=1)
-    """Registered model that gets a new version from every evaluated run."""

@@ -6,10 +6,11 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
-from simipu_core.config.depth import EvaluateConfig, FinetuneConfig, TrackingConfig
+from simipu_core.config.depth import EvaluateConfig, FinetuneConfig
 from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
+from simipu_core.config.tracking import TrackingConfig
 from simipu_core.config.yaml_files import parse_yaml, read_yaml
 from simipu_core.errors import SimipuError
 
@@ -49,12 +50,15 @@ class Experiment(Section):
         return with_preset(values, preset) if isinstance(preset, str) and preset in PRESETS else values
 
     @model_validator(mode="after")
-    def _encoders_agree(self) -> Self:
+    def _sections_agree(self) -> Self:
         if self.pretrain.image_encoder.name != self.finetune.encoder_name:
             raise ValueError(
                 f"finetune.encoder_name is {self.finetune.encoder_name} but pretrain.image_encoder.name is "
                 f"{self.pretrain.image_encoder.name}: set both to the same architecture"
             )
+        deciding = self.tracking.promotion.protocol
+        if deciding is not None and deciding not in self.evaluate.protocols:
+            raise ValueError(f"tracking.promotion.protocol is {deciding}: add it to evaluate.protocols")
         return self
 
 

@@ -2,14 +2,26 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from simipu_core.evaluation.gate import Decision
+
 Scores = dict[str, float]
 """Metric name → value: a1 a2 a3 abs_rel sq_rel rmse rmse_log log_10 silog, averaged over images."""
+
+
+class ChampionScores(BaseModel):
+    """How the champion did on the same frames, over the pixels that both nets answer for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    version: int
+    metrics: dict[str, Scores]
+    """By protocol."""
 
 
 class Report(BaseModel):
     """``report.json`` of an evaluation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     headline: str
     """Protocol of the headline Abs Rel."""
@@ -24,6 +36,12 @@ class Report(BaseModel):
     `scratch_control`, by protocol."""
     model_digest: str
     data_digest: str
+    intervals: dict[str, tuple[float, float]] = {}
+    """95% bootstrap interval of the model's Abs Rel over whole sequences, by protocol; where there is only one
+    sequence, over its frames."""
+    champion: ChampionScores | None = None
+    decision: Decision | None = None
+    """What the promotion gate decided, unless it is off."""
 
     @property
     def abs_rel(self) -> float:

@@ -60,7 +60,9 @@ def finetune(
         if not ranks.is_first:
             run = SilentRun()
         run.log_params(config.model_dump())
-        run.log_input("depth", source.digest, "training")
+        run.log_input("depth", source.digest, "training", made_by=source.mlflow_run_id)
+        if start:
+            run.log_input("encoder", start.digest, "training", made_by=start.mlflow_run_id)
         shards = Shards(depth, "depth", "train")
         order = SampleOrder(
             shards.group_sizes,

@@ -15,7 +15,7 @@ from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.data.sources.reading import component
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
-from simipu_core.tracking.run import Run, SilentRun
+from simipu_core.tracking.run import Run, SilentRun, address_digest
 
 SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
@@ -96,6 +96,7 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
             with_depth=sum("depth" in row for row in rows),
         )
     manifest = read_manifest(out, "catalogue")
+    run.log_input("raw", address_digest(uri) or manifest.digest, "raw", source=uri)
     run.log_metrics(manifest.counts)
     return manifest
 

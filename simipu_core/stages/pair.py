@@ -79,6 +79,7 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
             raise SimipuError(f"{catalogue}: no {target} frame of a split could be packed; mend the data or settings.")
         draft.counts.update(statistics.counts(target))
     manifest = read_manifest(out, target)
+    run.log_input("catalogue", source.digest, "packing", made_by=source.mlflow_run_id)
     run.log_metrics(manifest.counts)
     return manifest
 

@@ -58,7 +58,7 @@ def pretrain(
         if not ranks.is_first:
             run = SilentRun()
         run.log_params(config.model_dump())
-        run.log_input("pairs", source.digest, "training")
+        run.log_input("pairs", source.digest, "training", made_by=source.mlflow_run_id)
         shards = Shards(pairs, "pairs")
         order = SampleOrder(
             shards.group_sizes,

@@ -1,39 +1,54 @@
 """One step as a run in MLflow.
 
-Runs nest under the run named by ``SIMIPU_PARENT_RUN_ID``. A run that Kubeflow has already made for the step
+Runs nest under the run named by ``SIMIPU_PARENT_RUN_ID``; where there is none but ``SIMIPU_PIPELINE_RUN`` names the
+pipeline run, under the run that all steps of that name share. A run that Kubeflow has already made for the step
 (``MLFLOW_RUN_ID``) is adopted; Kubeflow ends it.
+
+A step needs the server when it begins: where no run can be opened it stops at once, before hours of work. From then on
+the server may go away. What a step records is kept and sent in order when the server is back; what could not be sent by
+the end is left in a file, for ``simipu tracking send``.
 """
 
 import json
 import logging
 import os
 import re
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from simipu_core import project
 from simipu_core.artifacts import code_revision
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.storage import S3Path
+from simipu_core.tracking.delivery import Entry, deliver, file_entry
+from simipu_core.tracking.outbox import Outbox
+from simipu_core.tracking.system_metrics import recorded
 
 PARENT_RUN_ID = "SIMIPU_PARENT_RUN_ID"
+PIPELINE_RUN = "SIMIPU_PIPELINE_RUN"
 STEP_TAG = "simipu.step"
 REVISION_TAG = "simipu.revision"
+IMAGE_TAG = "simipu.image"
+PIPELINE_RUN_TAG = "simipu.pipeline_run"
 ERROR_TAG = "simipu.error"
+UNSENT = "unsent-tracking.jsonl"
 
-_FLUSH_SECONDS = 5.0
-_FLUSH_METRICS = 500
-_PARAMS_A_BATCH = 100
+_SHARED_TAG = "simipu.shared_parent"
+_SETTLING_SECONDS = 2.0
 _PARAM_LENGTH = 6000
 _DIGEST_LENGTH = 36
+_PATIENCE, _PATIENCE_AFTER_FAILURE = 60.0, 10.0
 
 
 def tracking_uri() -> str:
@@ -51,7 +66,7 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        message = f"MLflow at {tracking_uri()} cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI."
+        message = f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI."
         raise SimipuError(re.sub(r"//[^@/ ]*@", "//", message)) from None
 
 
@@ -91,83 +106,166 @@ def _sqlite_folder() -> Path | None:
 
 
 class MlflowRun:
-    """A run in MLflow; see :class:`simipu_core.tracking.run.Run`. Numbers are sent in batches."""
+    """A run in MLflow; see :class:`simipu_core.tracking.run.Run`. Nothing here waits for the server."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
         self.id = run_id
         self.run_id: str | None = run_id
-        self._metrics: list[Metric] = []
-        self._flushed = time.monotonic()
+        self._outbox = Outbox(partial(deliver, client), shown_uri())
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        flat = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flatten(params).items()]
-        for begin in range(0, len(flat), _PARAMS_A_BATCH):
-            self.client.log_batch(self.id, params=flat[begin : begin + _PARAMS_A_BATCH])
+        flat = {key: _text(value)[:_PARAM_LENGTH] for key, value in flatten(params).items()}
+        self._outbox.put(Entry(run_id=self.id, kind="params", values=flat))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         now = int(time.time() * 1000)
-        self._metrics += [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
-        if len(self._metrics) >= _FLUSH_METRICS or time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-            self.flush()
+        points = tuple((key, float(value), now, step or 0) for key, value in metrics.items())
+        self._outbox.put(Entry(run_id=self.id, kind="metrics", metrics=points))
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self._outbox.put(Entry(run_id=self.id, kind="tags", values=dict(tags)))
 
     def log_file(self, path: Path, folder: str = "") -> None:
-        self.client.log_artifact(self.id, str(path), folder or None)
+        self._outbox.put(file_entry(self.id, path, folder))
 
-    def log_input(self, name: str, digest: str, context: str) -> None:
-        dataset = Dataset(name, digest[:_DIGEST_LENGTH], source_type="local", source=json.dumps({"uri": name}))
-        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
-        self.client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+    def log_input(
+        self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None
+    ) -> None:
+        values = {"name": name, "digest": digest[:_DIGEST_LENGTH], "context": context}
+        values |= {key: value for key, value in (("source", source), ("made_by", made_by)) if value}
+        self._outbox.put(Entry(run_id=self.id, kind="input", values=values))
 
-    def flush(self) -> None:
-        """Send the numbers that wait."""
-        waiting, self._metrics = self._metrics, []
-        if waiting:
-            self.client.log_batch(self.id, metrics=waiting)
-        self._flushed = time.monotonic()
+    def end(self, status: str, run_id: str | None = None) -> None:
+        """Mark the run, or another one, as ended, after all that was recorded before."""
+        self._outbox.put(Entry(run_id=run_id or self.id, kind="end", name=status))
+
+    def close(self, patience: float = _PATIENCE) -> list[str]:
+        """Send what waits, for at most `patience` seconds; the lines that could not be sent."""
+        return self._outbox.close(patience)
 
 
 @contextmanager
-def step(name: str, experiment: str | None = None) -> Iterator[MlflowRun]:
+def step(
+    name: str, experiment: str | None = None, *, out: Path | None = None, is_last: bool = False
+) -> Iterator[MlflowRun]:
     """Track one step: finished when the block ends, failed with the message when it raises.
 
     Args:
         name: name of the step, e.g. ``"pretrain"``.
         experiment: MLflow experiment of a stand-alone run; a nested run stays in its parent's.
+        out: artifact that the step writes; what could not be sent to MLflow is left in it, or beside it.
+        is_last: the step completes the pipeline run, so the run that its steps share ends with it.
 
     Raises:
-        SimipuError: MLflow cannot be used.
+        SimipuError: MLflow cannot be used when the step begins.
     """
     client = connect()
-    adopted = os.environ.get("MLFLOW_RUN_ID")
     with mlflow_errors():
-        run_id = adopted or _new_run(client, name, experiment or TrackingConfig().mlflow_experiment)
-        client.set_tag(run_id, STEP_TAG, name)
+        run_id, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
     run = MlflowRun(client, run_id)
     status = "FAILED"
     try:
-        yield run
+        with recorded(run.log_metrics):
+            yield run
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     except Exception as error:
-        client.set_tag(run_id, ERROR_TAG, _first_line(error))
+        run.log_tags({ERROR_TAG: _first_line(error)})
         raise
     finally:
-        run.flush()
-        if not adopted:
-            client.set_terminated(run_id, status)
+        if "MLFLOW_RUN_ID" not in os.environ:
+            run.end(status)
+        if shared and (is_last or status != "FINISHED"):
+            run.end(status, shared)
+        leave_unsent(run.close(_PATIENCE if status == "FINISHED" else _PATIENCE_AFTER_FAILURE), run_id, out)
 
 
-def _new_run(client: MlflowClient, name: str, experiment: str) -> str:
-    tags = {REVISION_TAG: code_revision()}
+def _open(client: MlflowClient, name: str, experiment: str) -> tuple[str, str | None]:
+    """The step's run and, where there is one, the run that it shares with the other steps as their parent."""
+    tags = _origin() | {STEP_TAG: name}
+    if adopted := os.environ.get("MLFLOW_RUN_ID"):
+        client.log_batch(adopted, tags=[RunTag(*tag) for tag in tags.items()])
+        return adopted, None
+    shared = None
     if parent := os.environ.get(PARENT_RUN_ID):
         experiment_id = client.get_run(parent).info.experiment_id
-        tags[MLFLOW_PARENT_RUN_ID] = parent
     else:
         experiment_id = find_experiment(client, experiment)
-    return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+        if key := os.environ.get(PIPELINE_RUN):
+            parent = shared = shared_parent(client, experiment_id, key)
+    if parent:
+        tags[MLFLOW_PARENT_RUN_ID] = parent
+    return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id), shared
+
+
+def shared_parent(client: MlflowClient, experiment_id: str, key: str) -> str:
+    """The run under which all steps of one pipeline run nest, made by whichever step comes first.
+
+    MLflow has no "make it unless it is there": steps that begin at the same moment may each make one. All of them, and
+    all later steps, then take the one with the smallest id, and the others are deleted.
+
+    Args:
+        client: client of the server.
+        experiment_id: experiment of the runs.
+        key: name of the pipeline run, the same for all its steps.
+
+    Raises:
+        MlflowException: the server does not answer or refuses.
+    """
+    found, made = _parents(client, experiment_id, key), None
+    if not found:
+        tags = {PIPELINE_RUN_TAG: key, REVISION_TAG: code_revision(), _SHARED_TAG: "true"}
+        made = client.create_run(experiment_id, tags=tags, run_name=f"pipeline {key}").info.run_id
+    if made or time.time() - found[0][1] / 1000 < _SETTLING_SECONDS:
+        time.sleep(_SETTLING_SECONDS)  # until those that looked before it was there have made theirs
+        found = _parents(client, experiment_id, key)
+    chosen = found[0][0]
+    if made not in (None, chosen):
+        client.delete_run(made)
+    return chosen
+
+
+def _parents(client: MlflowClient, experiment_id: str, key: str) -> list[tuple[str, int]]:
+    """Ids and times of making (milliseconds since 1970) of the runs made as parents, by id."""
+    query = f"tags.`{PIPELINE_RUN_TAG}` = '{key}' and tags.`{_SHARED_TAG}` = 'true'"
+    return sorted((run.info.run_id, run.info.start_time) for run in client.search_runs([experiment_id], query))
+
+
+def _origin() -> dict[str, str]:
+    """Tags that say what code in which image made a run, for which pipeline run."""
+    image, pipeline_run = os.environ.get("SIMIPU_IMAGE"), os.environ.get(PIPELINE_RUN)
+    tags = {REVISION_TAG: code_revision(), IMAGE_TAG: image, PIPELINE_RUN_TAG: pipeline_run}
+    return {key: value for key, value in tags.items() if value}
+
+
+def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> None:
+    """Write what was not sent into the step's artifact, or beside it, or into build/; say how to send it.
+
+    Args:
+        lines: the entries.
+        run_id: names the file in build/.
+        out: the step's artifact; of one in S3 the file stays here, since S3 may be away for the same reason.
+    """
+    if not lines:
+        return
+    file = project.root() / "build" / f"{run_id}.{UNSENT}"
+    if out is not None and not isinstance(out, S3Path):
+        file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as rest:
+        rest.writelines(lines)
+    sentence = (
+        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
+    )
+    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def shown_uri() -> str:
+    """The tracking URI without the password that it may hold."""
+    return re.sub(r"//[^@/ ]*@", "//", tracking_uri())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

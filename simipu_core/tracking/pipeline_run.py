@@ -1,6 +1,8 @@
 """The run of a whole pipeline, parent of its steps' runs."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow.entities import Run
@@ -9,9 +11,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from simipu_core.artifacts import code_revision
 from simipu_core.config import Experiment
-from simipu_core.tracking.mlflow_run import ERROR_TAG, REVISION_TAG, STEP_TAG, MlflowRun, connect, find_experiment
+from simipu_core.tracking.mlflow_run import (
+    ERROR_TAG,
+    REVISION_TAG,
+    STEP_TAG,
+    MlflowRun,
+    connect,
+    find_experiment,
+    leave_unsent,
+    mlflow_errors,
+)
 
 CACHED_FROM_TAG = "simipu.cached_from"
+_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -29,27 +41,43 @@ class PipelineRun:
         return f"{self.client.tracking_uri} {self.experiment_id} {experiment.creation_time}"
 
     def seconds(self) -> dict[str, float]:
-        """Duration of each step that ran under this run, by name."""
-        found = self.client.search_runs([self.experiment_id], f"tags.{MLFLOW_PARENT_RUN_ID!r} = '{self.run_id}'")
+        """Duration of each step that ran under this run, by name.
+
+        Raises:
+            SimipuError: MLflow does not answer.
+        """
+        with mlflow_errors():
+            found = self.client.search_runs([self.experiment_id], f"tags.{MLFLOW_PARENT_RUN_ID!r} = '{self.run_id}'")
         return {run.data.tags.get(STEP_TAG, run.info.run_name): _seconds(run) for run in found}
 
     def record_cached(self, step: str, original: str | None) -> None:
-        """Show a step that was taken from the cache as a child run that names the run which made it."""
+        """Show a step that was taken from the cache as a child run that names the run which made it.
+
+        Raises:
+            SimipuError: MLflow does not answer.
+        """
         tags = {MLFLOW_PARENT_RUN_ID: self.run_id, STEP_TAG: step, CACHED_FROM_TAG: original or "unknown"}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{step} (cached)")
-        self.client.set_terminated(run.info.run_id)
+        with mlflow_errors():
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{step} (cached)")
+            self.client.set_terminated(run.info.run_id)
 
     def finish(self, metrics: dict[str, float]) -> None:
         """End the run with its headline numbers."""
-        run = MlflowRun(self.client, self.run_id)
-        run.log_metrics(metrics)
-        run.flush()
-        self.client.set_terminated(self.run_id)
+        with self._recording() as run:
+            run.log_metrics(metrics)
+            run.end("FINISHED")
 
     def fail(self, message: str, status: str = "FAILED") -> None:
         """End the run as failed (or ``KILLED``), with the cause."""
-        self.client.set_tag(self.run_id, ERROR_TAG, message)
-        self.client.set_terminated(self.run_id, status)
+        with self._recording() as run:
+            run.log_tags({ERROR_TAG: message})
+            run.end(status)
+
+    @contextmanager
+    def _recording(self) -> Iterator[MlflowRun]:
+        run = MlflowRun(self.client, self.run_id)
+        yield run
+        leave_unsent(run.close(_PATIENCE), self.run_id)
 
 
 def start_parent(experiment: Experiment) -> PipelineRun:
@@ -62,9 +90,12 @@ def start_parent(experiment: Experiment) -> PipelineRun:
     experiment_id = find_experiment(client, experiment.tracking.mlflow_experiment)
     name = f"{experiment.experiment} {time.strftime('%Y-%m-%d %H:%M')}"
     tags = {REVISION_TAG: code_revision(), "simipu.experiment": experiment.experiment}
-    run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-    MlflowRun(client, run_id).log_params(experiment.model_dump(mode="json"))
-    return PipelineRun(client, experiment_id, run_id)
+    with mlflow_errors():
+        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    parent = PipelineRun(client, experiment_id, run_id)
+    with parent._recording() as run:
+        run.log_params(experiment.model_dump(mode="json"))
+    return parent
 
 
 def _seconds(run: Run) -> float:

@@ -1,8 +1,11 @@
-"""The registered depth model: new versions and their promotion.
+"""The registered depth model: its versions.
 
 Aliases: `challenger` is the newest version, `champion` the one in use, `previous` the champion before it.
 """
 
+import json
+import os
+import tempfile
 import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -10,26 +13,32 @@ from pathlib import Path
 import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from pydantic import BaseModel, ConfigDict
 
 import simipu_core
-from simipu_core.artifacts import code_revision, read_manifest
+from simipu_core.artifacts import code_revision, read_manifest, sha256_file
 from simipu_core.config import TrackingConfig
-from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
-from simipu_core.tracking.mlflow_run import MlflowRun, connect, tracking_uri
+from simipu_core.tracking.card import model_card
+from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors, tracking_uri
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+WEIGHTS = "artifacts/model.safetensors"
+"""Where the weights lie in a registered version."""
+GATE_TAG, REASON_TAG, OUTCOME_TAG = "gate", "gate_reason", "outcome"
+PASSED, FAILED = "passed", "failed"
+CARD = "model_card.md"
 
 _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
 )
 _PACKAGE = Path(simipu_core.__file__).parent
+_DESCRIPTION_LENGTH = 5000
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pydantic", "pyyaml", "safetensors", "timm", "torch")
 
 
@@ -47,52 +56,82 @@ def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig
     """Store a depth net as a served model and register it as the newest version, alias `challenger`.
 
     The model is code and safetensors: nothing in it is loaded by pickle. It takes B×H×W×3 uint8 RGB images of any
-    size and answers B×H×W float32 metres.
+    size and answers B×H×W float32 metres. A model card is stored with it, and with the run, and is its description.
 
     Args:
         run: run that the model belongs to.
         model: artifact of kind "depth_net".
-        report: its evaluation.
+        report: its evaluation, with the gate's decision.
         config: names in the registry.
         experiment: name of the experiment.
 
     Raises:
-        SimipuError: the artifact is not a whole depth net, or MLflow refuses.
+        SimipuError: the artifact is not a whole depth net, or MLflow does not answer or refuses.
     """
     manifest = read_manifest(model, "depth_net")
-    info = _log_model(run, model / "model.safetensors")
+    card = model_card(model, report, experiment)
     tags = {
         "experiment": experiment,
         "abs_rel": f"{report.abs_rel:.6g}",
+        "abs_rel_by_protocol": json.dumps(
+            {name: round(scores["abs_rel"], 6) for name, scores in report.metrics.items()}
+        ),
         "protocol": report.headline,
         "model_digest": manifest.digest,
+        "weights_sha256": sha256_file(model / "model.safetensors"),
         "data_digest": report.data_digest,
         "code_revision": code_revision(),
         "licence": manifest.licence,
     }
-    try:
+    if image := os.environ.get("SIMIPU_IMAGE"):
+        tags["image"] = image
+    if report.decision:
+        tags |= {GATE_TAG: PASSED if report.decision.passed else FAILED, REASON_TAG: report.decision.reason}
+    name, client = config.model_name, run.client
+    with tempfile.TemporaryDirectory(prefix="simipu-card-") as folder, mlflow_errors():
+        (card_file := Path(folder) / CARD).write_text(card, encoding="utf-8")
+        client.log_artifact(run.id, str(card_file))
+        info = _log_model(run, model / "model.safetensors", card_file)
         for protocol, scores in report.metrics.items():
             for metric, value in scores.items():
-                run.client.log_metric(run.id, f"{protocol}/{metric}", value, model_id=info.model_id)
-        if not run.client.search_registered_models(f"name = '{config.model_name}'"):
-            run.client.create_registered_model(config.model_name)
-        made = run.client.create_model_version(
-            config.model_name, info.model_uri, run_id=run.id, tags=tags, model_id=info.model_id
+                client.log_metric(run.id, f"{protocol}/{metric}", value, model_id=info.model_id)
+        _make_model(client, name)
+        made = client.create_model_version(
+            name,
+            info.model_uri,
+            run_id=run.id,
+            tags=tags,
+            model_id=info.model_id,
+            description=_shortened(card),
         )
-        run.client.set_registered_model_alias(config.model_name, CHALLENGER, made.version)
-    except MlflowException as error:
-        raise SimipuError(f"registering {config.model_name}: MLflow refused ({error.message}).") from None
-    return ModelVersion(name=config.model_name, version=int(made.version), alias=CHALLENGER)
+        _set_challenger(client, name)
+    return ModelVersion(name=name, version=int(made.version), alias=CHALLENGER)
 
 
-def _log_model(run: MlflowRun, weights: Path) -> ModelInfo:
+def set_outcome(run: MlflowRun, version: ModelVersion, outcome: str) -> None:
+    """Record with a version and its run what the gate decided and what was done.
+
+    Raises:
+        SimipuError: MLflow does not answer or refuses.
+    """
+    with mlflow_errors():
+        run.client.set_model_version_tag(version.name, str(version.version), OUTCOME_TAG, outcome)
+    run.log_tags({"simipu.promotion": outcome, "simipu.model_version": f"{version.name} {version.version}"})
+
+
+def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
+    """Log without making the run MLflow's active one: ending that would end a run that Kubeflow is to end."""
     mlflow.set_tracking_uri(tracking_uri())
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run.id):
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)  # it has a signature
-        info: ModelInfo = mlflow.pyfunc.log_model(
+        info: ModelInfo = Model.log(
+            None,
+            mlflow.pyfunc,
             name="depth",
+            run_id=run.id,
+            flavor_name="pyfunc.ModelFromCode",
             python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"weights": str(weights)},
+            artifacts={"weights": str(weights), "card": str(card)},
             code_paths=[str(_PACKAGE)],
             signature=_SIGNATURE,
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in _REQUIREMENTS],
@@ -100,35 +139,36 @@ def _log_model(run: MlflowRun, weights: Path) -> ModelInfo:
     return info
 
 
-def promote(version: int, config: TrackingConfig) -> ModelVersion:
-    """Make a version the champion; the former champion becomes `previous`.
-
-    Args:
-        version: number of the registered version.
-        config: names in the registry.
-
-    Raises:
-        SimipuError: there is no such model or version.
-    """
-    client = connect()
+def _make_model(client: MlflowClient, name: str) -> None:
     try:
-        client.get_model_version(config.model_name, str(version))
+        client.get_registered_model(name)
     except MlflowException:
-        raise SimipuError(
-            f"{config.model_name} has no version {version}; `make mlflow` shows the registered versions."
-        ) from None
-    former = _version_of(client, config.model_name, CHAMPION)
-    if former not in (None, version):
-        client.set_registered_model_alias(config.model_name, PREVIOUS, str(former))
-    client.set_registered_model_alias(config.model_name, CHAMPION, str(version))
-    return ModelVersion(name=config.model_name, version=version, alias=CHAMPION)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # else another process was faster
+                raise
 
 
-def _version_of(client: MlflowClient, name: str, alias: str) -> int | None:
-    try:
-        return int(client.get_model_version_by_alias(name, alias).version)
-    except MlflowException:
-        return None
+def _set_challenger(client: MlflowClient, name: str) -> None:
+    """Give the newest version the alias, again while newer ones come."""
+    newest = 0
+    while (found := _newest(client, name)) != newest:
+        newest = found
+        client.set_registered_model_alias(name, CHALLENGER, str(newest))
+
+
+def _newest(client: MlflowClient, name: str) -> int:
+    found = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    return int(found[0].version)
+
+
+def _shortened(card: str) -> str:
+    """The card within what MLflow's database holds of a description."""
+    if len(card) <= _DESCRIPTION_LENGTH:
+        return card
+    rest = f"\n\n… the rest is in {CARD} of the run."
+    return card[: _DESCRIPTION_LENGTH - len(rest)] + rest
 
 
 def aliases(version: ModelVersion) -> str:

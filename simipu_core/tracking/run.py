@@ -1,8 +1,11 @@
 """What a stage may record about itself, whether or not anything is listening."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+_DVC_DIRECTORY = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}\.dir)$")
 
 
 class Run(Protocol):
@@ -20,8 +23,18 @@ class Run(Protocol):
     def log_file(self, path: Path, folder: str = "") -> None:
         """Keep a file (picture, table, report) with the run."""
 
-    def log_input(self, name: str, digest: str, context: str) -> None:
-        """Record which data came in: its name, content digest and use (`training`, `evaluation`)."""
+    def log_input(
+        self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None
+    ) -> None:
+        """Record which data came in.
+
+        Args:
+            name: role, e.g. ``"depth"``.
+            digest: content digest.
+            context: use: `raw`, `training` or `evaluation`.
+            source: address of raw data.
+            made_by: run that made the data, also where its step came from the cache.
+        """
 
 
 class SilentRun:
@@ -35,4 +48,14 @@ class SilentRun:
 
     def log_file(self, path: Path, folder: str = "") -> None: ...
 
-    def log_input(self, name: str, digest: str, context: str) -> None: ...
+    def log_input(
+        self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None
+    ) -> None: ...
+
+
+def address_digest(uri: str) -> str | None:
+    """Digest that an address of raw data names itself: the md5 of a DVC directory, or what follows ``#``; else None."""
+    if found := _DVC_DIRECTORY.search(uri):
+        return found[1] + found[2]
+    _, separator, digest = uri.rpartition("#")
+    return digest if separator else None

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,15 @@ from simipu_core.config import (
     FinetuneConfig,
     PairConfig,
     PretrainConfig,
+    PromotionConfig,
     SourceConfig,
     TrackingConfig,
 )
 from simipu_core.errors import SimipuError
+from simipu_core.evaluation.gate import Decision
 from simipu_core.evaluation.report import Report
 from simipu_core.parameters import to_parameter
+from simipu_core.stages.release import Release
 from simipu_core.tracking.registry import ModelVersion
 from simipu_core.tracking.run import Run, SilentRun
 
@@ -36,7 +40,9 @@ def tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     names: list[str] = []
 
     @contextmanager
-    def step(name: str) -> Iterator[Run]:
+    def step(name: str, *, out: Path, is_last: bool = False) -> Iterator[Run]:
+        assert out.parent == tmp_path
+        assert is_last == (name == "evaluate")
         names.append(name)
         yield SilentRun()
 
@@ -128,47 +134,51 @@ def test_the_control_starts_from_random_weights(calls: Calls, tracked: list[str]
     assert named["encoder"] is None
 
 
-def test_evaluate_scores_and_registers(
-    calls: Calls, tracked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_evaluate_scores_registers_and_decides(
+    tracked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    decision = Decision(passed=False, reason="b is worse", protocol="a", abs_rel=0.5, champion_abs_rel=math.nan)
     report = Report(
         headline="a",
         num_images=1,
         flip=False,
-        metrics={"a": {"abs_rel": 0.5}, "b": {"abs_rel": 0.25}},
+        metrics={"a": {"abs_rel": 0.5}, "b": {"abs_rel": math.nan}},
         baselines={},
         model_digest="",
         data_digest="",
+        decision=decision,
     )
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.json").write_text(report.model_dump_json())
-    registered: list[Any] = []
+    version = ModelVersion(name="net", version=3, alias="challenger")
+    made = Release(report=report, model=version, promoted=False, outcome="did not pass the gate: b is worse")
+    seen: Calls = []
 
-    def register(run: Run, *given: Any) -> ModelVersion:
-        registered.extend(given)
-        return ModelVersion(name="net", version=3, alias="challenger")
+    def release(*given: Any, **named: Any) -> Release:
+        seen.append((given, named))
+        return made
 
-    monkeypatch.setattr("simipu_core.tracking.registry.register", register)
+    monkeypatch.setattr("simipu_core.stages.release.release", release)
+    tracking = TrackingConfig(promotion=PromotionConfig(mode="promote", max_abs_rel=0.25))
     metrics = artifact(dsl.Metrics, tmp_path / "metrics")
     component("evaluate")(
         experiment="demo",
         model=artifact(dsl.Model, tmp_path / "model"),
         depth=artifact(dsl.Dataset, tmp_path / "depth"),
         config=to_parameter(EvaluateConfig()),
-        tracking=to_parameter(TrackingConfig()),
+        tracking=to_parameter(tracking),
         report=artifact(dsl.Artifact, tmp_path / "report"),
         metrics=metrics,
         control=artifact(dsl.Model, tmp_path / "control"),
     )
-    ((given, named),) = calls
-    assert given == (tmp_path / "model", tmp_path / "depth", EvaluateConfig(), tmp_path / "report")
-    assert named["control"] == tmp_path / "control"
-    assert registered == [tmp_path / "model", report, TrackingConfig(), "demo"]
-    assert metrics.metadata == {"abs_rel a": 0.5, "abs_rel b": 0.25}
-    assert json.loads((tmp_path / "metrics").read_text()) == {
-        "abs_rel": {"a": 0.5, "b": 0.25},
-        "model": {"name": "net", "version": 3, "alias": "challenger"},
-    }
+    ((given, named),) = seen
+    assert given == (tmp_path / "model", tmp_path / "depth", EvaluateConfig(), tracking, tmp_path / "report")
+    assert (named["control"], named["experiment"]) == (tmp_path / "control", "demo")
+    outcome = "did not pass the gate: b is worse"
+    assert metrics.metadata == {"abs_rel a": 0.5, "promoted": 0, "gate": outcome}
+    written = json.loads((tmp_path / "metrics").read_text(), parse_constant=pytest.fail)  # no NaN: it is not JSON
+    assert written["abs_rel"] == {"a": 0.5, "b": None}
+    assert written["model"] == {"name": "net", "version": 3, "alias": "challenger"}
+    assert (written["promoted"], written["outcome"]) == (False, outcome)
+    assert (written["decision"]["reason"], written["decision"]["champion_abs_rel"]) == ("b is worse", None)
     assert tracked == ["evaluate"]
 
 

@@ -1,15 +1,28 @@
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from simipu_core.config import Experiment, load_experiment
 from simipu_core.errors import SimipuError
-from simipu_core.tracking import mlflow_run
-from simipu_core.tracking.mlflow_run import ERROR_TAG, STEP_TAG, flatten, step, tracking_uri
+from simipu_core.tracking.mlflow_run import (
+    ERROR_TAG,
+    IMAGE_TAG,
+    REVISION_TAG,
+    STEP_TAG,
+    MlflowRun,
+    find_experiment,
+    flatten,
+    shared_parent,
+    step,
+    tracking_uri,
+)
 from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, start_parent
-from simipu_core.tracking.run import Run
+from simipu_core.tracking.run import Run, address_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -45,8 +58,9 @@ def test_a_step_is_recorded(client: MlflowClient, store: Path, tmp_path: Path) -
         for index in range(20):
             run.log_metrics({"loss": 1 / (index + 1)}, step=index)
         run.log_metrics({"frames": 7, "share": math.nan})
-        run.log_input("data/pairs", "f" * 64, "training")
+        run.log_input("data/pairs", "f" * 64, "training", made_by="0123")
         run.log_file(picture, "panels")
+        picture.unlink()  # it is the file as it was that counts
         assert client.get_run(run.id).info.status == "RUNNING"
     made = client.get_run(run.id)
     assert made.info.status == "FINISHED"
@@ -61,18 +75,11 @@ def test_a_step_is_recorded(client: MlflowClient, store: Path, tmp_path: Path) -
     assert made.inputs is not None
     (logged,) = made.inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("data/pairs", "f" * 36)
-    assert {tag.value for tag in logged.tags} == {"training"}
+    assert {tag.key: tag.value for tag in logged.tags} == {
+        "mlflow.data.context": "training",
+        "simipu.made_by_run": "0123",
+    }
     assert [path.name for path in (store / "artifacts").rglob("panel.png")] == ["panel.png"]
-
-
-def test_numbers_are_sent_in_batches(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_run, "_FLUSH_METRICS", 10)
-    with step("batches", "alone") as run:
-        run.log_metrics({"a": 1.0}, step=0)
-        assert client.get_run(run.id).data.metrics == {}
-        for index in range(9):
-            run.log_metrics({"a": 2.0}, step=index + 1)
-        assert client.get_run(run.id).data.metrics == {"a": 2.0}
 
 
 def test_a_failed_step_says_why(client: MlflowClient) -> None:
@@ -103,6 +110,67 @@ def test_a_run_that_kubeflow_made_is_adopted(client: MlflowClient, monkeypatch: 
     assert run.run_id == given
     assert client.get_run(given).data.metrics == {"frames": 2.0}
     assert client.get_run(given).info.status == "RUNNING"  # Kubeflow ends it
+    assert client.get_run(given).data.tags[REVISION_TAG]
+    with step("ingest") as again:
+        pass
+    assert again.run_id == given  # the variable is left as it is
+
+
+def test_the_image_is_recorded(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_IMAGE", "registry/simipu@sha256:00ff")
+    with step("ingest", "alone") as run:
+        pass
+    assert client.get_run(run.id).data.tags[IMAGE_TAG] == "registry/simipu@sha256:00ff"
+
+
+def test_steps_of_one_pipeline_run_share_a_parent(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that begin at the same moment: here four, each with a client of its own."""
+    monkeypatch.setenv("SIMIPU_PIPELINE_RUN", "4f2a")
+    experiment_id = find_experiment(client, "shared")
+    with ThreadPoolExecutor(4) as pool:
+        clients = [MlflowClient(tracking_uri()) for _ in range(4)]
+        parents = set(pool.map(lambda each: shared_parent(each, experiment_id, "4f2a"), clients))
+    (parent,) = parents
+    with step("ingest_depth", "shared") as run:
+        pass
+    assert client.get_run(run.id).data.tags["mlflow.parentRunId"] == parent
+    assert client.get_run(parent).info.status == "RUNNING"
+    with pytest.raises(SimipuError), step("pair_depth", "shared"):
+        raise SimipuError("the disk is full.")
+    assert client.get_run(parent).info.status == "FAILED"
+    with step("evaluate", "shared", is_last=True):
+        pass
+    assert client.get_run(parent).info.status == "FINISHED"
+    assert len([one for one in client.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags]) == 1
+
+
+def test_system_metrics_come_when_asked_for(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    sampled = threading.Event()
+    real = MlflowRun.log_metrics
+
+    def log_metrics(self: MlflowRun, *given: Any) -> None:
+        real(self, *given)
+        sampled.set()
+
+    monkeypatch.setattr(MlflowRun, "log_metrics", log_metrics)
+    with step("pretrain", "alone") as run:
+        assert sampled.wait(60)
+    assert client.get_run(run.id).data.metrics["system/system_memory_usage_percentage"] > 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "digest"),
+    [
+        ("/cache/files/md5/67/d2a9d98b0273d96c5541673194d391.dir", "67d2a9d98b0273d96c5541673194d391.dir"),
+        ("s3://bucket/files/md5/67/d2a9d98b0273d96c5541673194d391.dir", "67d2a9d98b0273d96c5541673194d391.dir"),
+        ("/data/kitti#" + "a" * 64, "a" * 64),
+        ("/data/kitti", None),
+    ],
+)
+def test_an_address_names_its_digest(uri: str, digest: str | None) -> None:
+    assert address_digest(uri) == digest
 
 
 def test_steps_nest_under_their_pipeline_run(

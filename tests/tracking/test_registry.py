@@ -1,20 +1,21 @@
+import math
+import os
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from simipu_core.artifacts import write_artifact
-from simipu_core.config import DepthAugmentConfig, FinetuneConfig, TrackingConfig
+from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.evaluation.report import Report
+from simipu_core.evaluation.gate import Decision
+from simipu_core.evaluation.report import ChampionScores, Report
 from simipu_core.inference import predict_depth
-from simipu_core.models.depth_net import build_depth_net, load_depth_net, save_depth_net
+from simipu_core.models.depth_net import load_depth_net
 from simipu_core.tracking.mlflow_run import step, tracking_uri
-from simipu_core.tracking.registry import ModelVersion, aliases, promote, register
+from simipu_core.tracking.registry import ModelVersion, _shortened, aliases, register
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -27,22 +28,6 @@ REPORT = Report(
     model_digest="m" * 64,
     data_digest="d" * 64,
 )
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A depth net with random weights, as an artifact."""
-    torch.manual_seed(0)
-    config = FinetuneConfig(
-        encoder_name="resnet18",
-        init="kaiming_zero_gamma",
-        decoder_channels=(8, 8, 8, 8),
-        augment=DepthAugmentConfig(fixed_crop="none"),
-    )
-    out = tmp_path_factory.mktemp("net") / "net"
-    with write_artifact(out, "depth_net", inputs={}, parameters={}, licence="none") as draft:
-        save_depth_net(build_depth_net(config, None), draft.path / "model.safetensors")
-    return out
 
 
 def version_of(net: Path, config: TrackingConfig) -> ModelVersion:
@@ -88,25 +73,67 @@ def test_a_registered_model_serves_without_pickle(store: Path, net: Path, monkey
         served.predict(np.zeros((1, 32, 64, 4), np.uint8))
 
 
-def test_promotion_keeps_the_former_champion(store: Path, net: Path) -> None:
-    assert store.is_dir()
-    config = TrackingConfig(mlflow_experiment="promotion", model_name="promoted")
-    first, second = version_of(net, config), version_of(net, config)
-    assert (first.version, second.version) == (1, 2)
-    assert (aliases(first), aliases(second)) == ("", "challenger")
-
-    assert promote(1, config).alias == "champion"
-    assert aliases(first) == "champion"
-    promote(2, config)
-    assert (aliases(first), aliases(second)) == ("previous", "challenger, champion")
-    promote(2, config)  # again: the former champion is not forgotten
-    assert (aliases(first), aliases(second)) == ("previous", "challenger, champion")
-
-
-def test_only_registered_versions_can_be_promoted(store: Path) -> None:
+def test_the_model_card_tells_what_it_is(store: Path, net: Path) -> None:
     assert store.parent.is_dir()
-    with pytest.raises(SimipuError, match="nothing has no version 4"):
-        promote(4, TrackingConfig(mlflow_experiment="promotion", model_name="nothing"))
+    config = TrackingConfig(mlflow_experiment="cards", model_name="described")
+    decision = Decision(passed=False, reason="it is worse", protocol="whole_frame", abs_rel=0.125, champion_version=7)
+    report = REPORT.model_copy(
+        update={
+            "decision": decision,
+            "intervals": {"whole_frame": (0.1, 0.15)},
+            "champion": ChampionScores(version=7, metrics={"whole_frame": {"abs_rel": 0.0625}}),
+            "baselines": {"constant_depth": {"whole_frame": {"abs_rel": 0.5}}},
+        }
+    )
+    with step("evaluate", "cards") as run:
+        made = register(run, net, report, config, "night")
+    client = MlflowClient(tracking_uri())
+    version = client.get_model_version("described", str(made.version))
+    card = Path(mlflow.artifacts.download_artifacts(run_id=run.id, artifact_path="model_card.md")).read_text()
+    assert version.description == card
+    for words in (
+        "# Monocular depth: night",
+        "resnet18 encoder",
+        "| whole_frame (headline) | 0.1250 | 0.1000–0.1500 | 3.000 | nan | 0.5000 | 0.0625 |",
+        "champion (version 7)",
+        "Gate: not passed; it is worse.",
+        "taken as rgb with mean (123.675, 116.28, 103.53)",
+        "Training data licence: CC0.",
+        "init kaiming_zero_gamma; epochs 24; batch_size 16",
+        "12 steps",
+        "Not for decisions on which safety depends",
+    ):
+        assert words in " ".join(card.split()), words
+    assert version.tags["gate"] == "failed"
+    assert version.tags["gate_reason"] == "it is worse"
+
+
+def test_long_cards_are_shortened_in_the_description() -> None:
+    shown = _shortened("x" * 9000)
+    assert len(shown) == 5000
+    assert shown.endswith("the rest is in model_card.md of the run.")
+
+
+def test_registering_leaves_an_adopted_run_open(store: Path, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubeflow ends it, and later steps of the process adopt it too."""
+    assert store.parent.is_dir()
+    client = MlflowClient(tracking_uri())
+    config = TrackingConfig(mlflow_experiment="adopting", model_name="adopted")
+    given = client.create_run(client.create_experiment("adopting")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    made = version_of(net, config)
+    assert client.get_model_version("adopted", str(made.version)).run_id == given
+    assert client.get_run(given).info.status == "RUNNING"
+    assert os.environ["MLFLOW_RUN_ID"] == given
+
+
+def test_a_not_finite_score_is_registered_as_it_is(store: Path, net: Path) -> None:
+    assert store.parent.is_dir()
+    config = TrackingConfig(mlflow_experiment="nan", model_name="broken")
+    report = REPORT.model_copy(update={"metrics": {"whole_frame": {"abs_rel": math.nan, "rmse": math.nan}}})
+    with step("evaluate", "nan") as run:
+        made = register(run, net, report, config, "demo")
+    assert MlflowClient(tracking_uri()).get_model_version("broken", str(made.version)).tags["abs_rel"] == "nan"
 
 
 def test_a_deleted_version_has_no_alias(store: Path) -> None:

@@ -16,7 +16,7 @@ def _module(name: str, **content: Any) -> None:
 
 
 @contextlib.contextmanager
-def _step(name: str) -> Iterator[Any]:
+def _step(name: str, **_: Any) -> Iterator[Any]:
     with Path(os.environ["FAKE_LOG"]).open("a") as log:
         log.write(f"{name}\n")
     print(f"{name} 1/1 · 0 s", flush=True)
@@ -38,9 +38,15 @@ def _stage(out_index: int) -> Any:
     return stage
 
 
+def _release(*given: Any, **_: Any) -> Any:
+    _stage(4)(*given)
+    version = {"name": "net", "version": 1, "alias": "challenger"}
+    summary = {"abs_rel": {"a": 0.5}, "model": version, "promoted": False, "outcome": "not judged"}
+    return SimpleNamespace(promoted=False, outcome="not judged", summary=lambda: summary)
+
+
 if "FAKE_LOG" in os.environ:
-    for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2, "evaluate": 3}.items():
+    for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _module("simipu_core.stages.release", release=_release)
     _module("simipu_core.tracking.mlflow_run", step=_step)
-    _version = SimpleNamespace(model_dump=lambda: {"name": "net", "version": 1, "alias": "challenger"})
-    _module("simipu_core.tracking.registry", register=lambda *_: _version)

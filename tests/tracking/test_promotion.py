@@ -1,0 +1,258 @@
+"""Promotion, rollback and what goes wrong with them, on versions without weights: only the registry is asked."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+from simipu_core.config import TrackingConfig
+from simipu_core.errors import SimipuError
+from simipu_core.tracking import promotion, promotion_log
+from simipu_core.tracking.mlflow_run import tracking_uri
+from simipu_core.tracking.overview import overview
+from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
+from simipu_core.tracking.promotion_log import Entry, fold, log_name
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    assert store.name == "store"
+    monkeypatch.setenv("SIMIPU_USER", "ada")
+    monkeypatch.setattr(promotion, "_SETTLING", 1)
+    return MlflowClient(tracking_uri())
+
+
+@pytest.fixture
+def config(client: MlflowClient) -> TrackingConfig:
+    """A registered model of its own with four versions; the gate passed 1 and 2, failed 3, did not judge 4."""
+    name = f"depth-{uuid.uuid4().hex[:6]}"
+    client.create_registered_model(name)
+    for gate in ("passed", "passed", "failed", None):
+        tags = {"gate": gate, "gate_reason": "it is worse"} if gate else {}
+        client.create_model_version(name, "file:///nowhere", tags=tags | {"abs_rel_by_protocol": '{"garg": 0.25}'})
+    return TrackingConfig(model_name=name)
+
+
+def aliases(client: MlflowClient, config: TrackingConfig) -> dict[str, int]:
+    found = client.get_registered_model(config.model_name).aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def wrong(client: MlflowClient, config: TrackingConfig) -> list[str]:
+    return problems(client, config.model_name, promotion.history(client, config.model_name))
+
+
+def test_promotion_keeps_the_former_champion(client: MlflowClient, config: TrackingConfig) -> None:
+    assert promote(1, config).alias == "champion"
+    assert aliases(client, config) == {"champion": 1}
+    promote(2, config)
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+    promote(2, config)  # again: the former champion is not forgotten
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+    assert wrong(client, config) == []
+
+
+def test_who_when_and_why_are_recorded(client: MlflowClient, config: TrackingConfig) -> None:
+    promote(4, config, reason="needed by noon")
+    tags = client.get_model_version(config.model_name, "4").tags
+    assert (tags["promoted_by"], tags["promoted_because"]) == ("ada", "needed by noon")
+    assert tags["promoted_at"].endswith("Z")
+    (entry,) = promotion_log.read(client, config.model_name).entries
+    assert (entry.by, entry.why, entry.version) == ("ada", "needed by noon", 4)
+
+
+def test_the_gate_is_overridden_with_a_reason_only(client: MlflowClient, config: TrackingConfig) -> None:
+    with pytest.raises(SimipuError, match=r"version 3 did not pass the gate \(it is worse\).*--reason"):
+        promote(3, config)
+    assert aliases(client, config) == {}
+    promote(3, config, reason="better at night")
+    assert aliases(client, config) == {"champion": 3}
+
+
+def test_only_registered_versions_can_be_promoted(config: TrackingConfig) -> None:
+    with pytest.raises(SimipuError, match="has no version 9"):
+        promote(9, config)
+    with pytest.raises(SimipuError, match="nothing has no version 4"):
+        promote(4, TrackingConfig(model_name="nothing"))
+
+
+def test_the_gate_replaces_the_champion_that_it_compared_with_only(
+    client: MlflowClient, config: TrackingConfig
+) -> None:
+    assert promote_instead_of(None, 1, config, reason="first", by="run a") is None
+    refusal = promote_instead_of(None, 2, config, reason="first", by="run b")
+    assert refusal == "version 1 became champion meanwhile; evaluate again to be compared with it"
+    assert aliases(client, config) == {"champion": 1}
+    assert promote_instead_of(1, 2, config, reason="better", by="run c") is None
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+
+
+def test_rollback_goes_back_further_each_time(client: MlflowClient, config: TrackingConfig) -> None:
+    for version in (1, 2, 4):
+        promote(version, config)
+    made, left = rollback(config, reason="fails in rain")
+    assert (made.version, left) == (2, 4)
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+    tags = client.get_model_version(config.model_name, "4").tags
+    assert (tags["rolled_back_by"], tags["rolled_back_because"]) == ("ada", "fails in rain")
+    tags = client.get_model_version(config.model_name, "2").tags
+    assert (tags["restored_because"], tags["promoted_because"]) == ("fails in rain", "passed the gate")
+    rollback(config)
+    assert aliases(client, config) == {"champion": 1}
+    with pytest.raises(SimipuError, match="no earlier champion to go back to"):
+        rollback(config)
+    promote(4, config)
+    assert aliases(client, config) == {"champion": 4, "previous": 1}
+
+
+def test_a_champion_from_before_the_log_can_be_rolled_back_to(client: MlflowClient, config: TrackingConfig) -> None:
+    client.set_registered_model_alias(config.model_name, "champion", "1")
+    assert wrong(client, config) == []
+    promote(2, config)
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+    rollback(config)
+    assert aliases(client, config) == {"champion": 1}
+
+
+def test_gates_race_for_a_champion_from_before_the_log(client: MlflowClient, config: TrackingConfig) -> None:
+    client.set_registered_model_alias(config.model_name, "champion", "1")
+    with ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(lambda each: promote_instead_of(1, each, config, reason="better", by="run"), (2, 3, 4)))
+    (winner,) = [version for version, refusal in zip((2, 3, 4), said, strict=True) if refusal is None]
+    assert aliases(client, config) == {"champion": winner, "previous": 1}
+    assert promotion_log.read(client, config.model_name).champions == (1, winner)
+
+
+def test_a_deleted_champion_is_noticed(client: MlflowClient, config: TrackingConfig) -> None:
+    for version in (1, 2):
+        promote(version, config)
+    client.delete_model_version(config.model_name, "2")
+    assert "champion" not in aliases(client, config)  # what MLflow alone would leave: nothing
+    (problem,) = wrong(client, config)
+    assert "version 2, the champion since" in problem
+    assert "was deleted; `make rollback` goes back" in problem
+    with promotion.champion(config) as found:
+        assert found is not None
+        assert (found.version, found.weights, found.problem) == (2, None, problem)
+    with pytest.raises(SimipuError, match="version 2, the champion since"):
+        promotion.repair(config)
+    rollback(config)
+    assert aliases(client, config) == {"champion": 1}
+    assert wrong(client, config) == []
+
+
+def test_rollback_passes_over_deleted_versions(client: MlflowClient, config: TrackingConfig) -> None:
+    for version in (1, 2, 4):
+        promote(version, config)
+    client.delete_model_version(config.model_name, "2")
+    assert rollback(config)[0].version == 1
+
+
+def test_an_alias_that_was_moved_by_hand_is_noticed(client: MlflowClient, config: TrackingConfig) -> None:
+    for version in (1, 2):
+        promote(version, config)
+    client.set_registered_model_alias(config.model_name, "champion", "4")
+    (problem,) = wrong(client, config)
+    assert "the alias champion is at version 4, but by the promotion log version 2 is champion" in problem
+    promotion.repair(config)
+    assert aliases(client, config) == {"champion": 2, "previous": 1}
+    client.delete_registered_model_alias(config.model_name, "champion")
+    assert "is missing" in wrong(client, config)[0]
+    promote(4, config, reason="as was meant")
+    assert aliases(client, config) == {"champion": 4, "previous": 2}
+    assert wrong(client, config) == []
+
+
+def test_a_deleted_log_entry_is_noticed_and_settled(client: MlflowClient, config: TrackingConfig) -> None:
+    for version in (1, 2, 4):
+        promote(version, config)
+    client.delete_model_version(log_name(config.model_name), "2")
+    (problem,) = wrong(client, config)
+    assert "entries 2 were deleted" in problem
+    promote(4, config)
+    assert wrong(client, config) == []
+    assert aliases(client, config)["champion"] == 4
+
+
+def test_promotions_at_the_same_time_lose_nothing(client: MlflowClient, config: TrackingConfig) -> None:
+    versions = [int(client.create_model_version(config.model_name, "file:///nowhere").version) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda version: promote(version, config), versions))
+    history = promotion_log.read(client, config.model_name)
+    assert sorted(history.champions) == versions
+    assert aliases(client, config) == {"champion": history.champions[-1], "previous": history.champions[-2]}
+
+
+def test_one_of_several_gates_wins(client: MlflowClient, config: TrackingConfig) -> None:
+    promote(1, config)
+    versions = [int(client.create_model_version(config.model_name, "file:///nowhere").version) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda each: promote_instead_of(1, each, config, reason="better", by="run"), versions))
+    (winner,) = [version for version, refusal in zip(versions, said, strict=True) if refusal is None]
+    assert aliases(client, config) == {"champion": winner, "previous": 1}
+    assert {refusal for refusal in said if refusal} == {
+        f"version {winner} became champion meanwhile; evaluate again to be compared with it"
+    }
+
+
+def entry(number: int, version: int, based_on: int, action: promotion_log.Action = "promote", lost: str = "") -> Entry:
+    return Entry(
+        number=number,
+        action=action,
+        version=version,
+        based_on=based_on,
+        token=str(number),
+        at="",
+        by="",
+        why="",
+        lost=lost,
+    )
+
+
+def test_of_two_entries_with_one_base_the_first_counts() -> None:
+    history = fold([entry(1, 5, 0), entry(3, 7, 1), entry(2, 6, 1), entry(4, 8, 2)])
+    assert [each.number for each in history.entries] == [1, 2, 4]
+    assert history.champions == (5, 6, 8)
+
+
+def test_a_rollback_forgets_what_came_after() -> None:
+    history = fold([entry(1, 5, 0), entry(2, 6, 1), entry(3, 7, 2), entry(4, 5, 3, "rollback")])
+    assert history.champions == (5,)
+
+
+def test_entries_around_a_deleted_one() -> None:
+    history = fold([entry(1, 5, 0), entry(3, 7, 2), entry(4, 8, 2)])
+    assert (history.champion, history.lost) == (7, (2,))
+    assert fold([entry(1, 5, 0), entry(3, 7, 2), entry(4, 7, 3, lost="2")]).lost == ()
+    assert fold([]).champion is None
+
+
+def test_the_overview_shows_all_versions(client: MlflowClient, config: TrackingConfig) -> None:
+    promote(1, config)
+    promote(3, config, reason="better at night")
+    client.set_registered_model_alias(config.model_name, "challenger", "4")
+    table = overview(config)
+    assert [row.version for row in table.rows] == [4, 3, 2, 1]
+    assert [row.aliases for row in table.rows] == [("challenger",), ("champion",), (), ("previous",)]
+    assert [row.gate for row in table.rows] == ["-", "failed", "passed", "passed"]
+    assert table.rows[1].abs_rel == {"garg": 0.25}
+    assert table.rows[1].promoted.endswith("by ada")
+    client.delete_model_version(config.model_name, "3")
+    console = Console(width=200)
+    with console.capture() as shown:
+        overview(config).show(console)
+    text = shown.get()
+    assert "0.2500" in text
+    assert "warning: " in text
+    assert "version 3, the champion since" in text
+
+
+def test_an_empty_registry_says_so(store: Path) -> None:
+    assert store.parent.is_dir()
+    with pytest.raises(SimipuError, match="no version is registered; `make pipeline` makes one"):
+        overview(TrackingConfig(model_name="nothing"))
