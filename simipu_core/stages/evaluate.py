@@ -22,6 +22,8 @@ from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.devices import pick_device
 
 MODEL, CONSTANT, CONTROL = "model", "constant_depth", "scratch_control"
+_AHEAD = 64
+"""Rows that are fetched before they are needed, where shards lie in S3."""
 
 
 def evaluate(
@@ -49,7 +51,7 @@ def evaluate(
         SimipuError: the inputs do not fit, or no evaluation frame has a valid pixel.
     """
     check_new(out)
-    model, depth, control = local_artifact(model), local_artifact(depth), control and local_artifact(control)
+    model, control = local_artifact(model), control and local_artifact(control)
     device = str(pick_device(config.device))
     made = {MODEL: read_manifest(model, "depth_net")}
     nets = {MODEL: load_depth_net(model / "model.safetensors", device)}
@@ -79,6 +81,7 @@ def evaluate(
     ):
         (draft.path / "panels").mkdir()
         for index in range(len(shards)):
+            shards.expect(range(index, min(index + _AHEAD, len(shards))))
             row = shards.row(index)
             image, truth = decode_image(row["image"]), decode_depth(row["depth"], row["depth_scale"])
             predictions = {name: predict_depth(net, image, flip=config.flip) for name, net in nets.items()}
