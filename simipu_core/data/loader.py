@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import parent_process, resource_tracker
@@ -32,6 +32,9 @@ class Rows(Protocol):
 
     def row(self, index: int) -> Row:
         """One row."""
+
+    def expect(self, indices: Iterable[int]) -> None:
+        """Rows that are read soon, in their order."""
 
 
 class SampleOrder:
@@ -72,6 +75,7 @@ class SampleOrder:
         ends = np.cumsum(group_sizes)
         groups = np.split(kept, np.searchsorted(kept, ends[:-1]))
         self.num_rows = len(kept)
+        self._largest_group = max(group_sizes)
         self.batch_size = batch_size
         self.seed = seed
         by_source: dict[str, list[NDArray[np.int64]]] = {}
@@ -96,6 +100,11 @@ class SampleOrder:
         epoch, position = divmod(step, self.steps_per_epoch)
         begin = position * self.batch_size
         return [int(row) for row in _epoch_order(self, epoch)[begin : begin + self.batch_size]]
+
+    def rows_ahead(self, step: int) -> list[int]:
+        """Row indices from batch `step` on, as many as are shuffled together."""
+        ahead = -(-_WINDOW * self._largest_group // self.batch_size)
+        return [row for later in range(step, step + ahead) for row in self.rows(later)]
 
 
 def _quotas(total: int, weights: Sequence[float]) -> list[int]:
@@ -151,6 +160,7 @@ class _Parts(Dataset[Any], Generic[BatchT]):
         indices = self.order.rows(step)[begin : begin + self.size]
         first = step * self.order.batch_size + begin
         rngs = [np.random.default_rng([self.order.seed, first + place, 1]) for place in range(len(indices))]
+        self.rows.expect(self.order.rows_ahead(step))
         try:
             return self.make([self.rows.row(index) for index in indices], rngs)
         except SimipuError as error:  # handed over, since the loader would wrap it in a traceback

@@ -7,7 +7,7 @@ PNG, JPEG or noise-like floats already), so a row group is read at the speed of 
 import re
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.artifacts import read_manifest
+from simipu_core.data.row_groups import RemoteFile, RowGroups, damaged
 from simipu_core.data.schema import DEPTH, PAIRS
 from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
+from simipu_core.storage import S3Path, seekable
 
 ShardKind = Literal["pairs", "depth"]
 _SCHEMAS = {"pairs": PAIRS, "depth": DEPTH}
@@ -44,11 +46,7 @@ def _whole(file: Path) -> Iterator[None]:
     try:
         yield
     except PARQUET_ERRORS:
-        raise _damaged(file) from None
-
-
-def _damaged(file: Path) -> SimipuError:
-    return SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run pair again.")
+        raise damaged(file) from None
 
 
 class ShardWriter:
@@ -111,6 +109,7 @@ class ShardWriter:
             compression=self._compression,
             use_dictionary=[field.name for field in self._schema if pa.types.is_dictionary(field.type)],
             write_statistics=["sample_id", "source"],
+            write_page_checksum=True,
         )
 
     def _close_file(self) -> None:
@@ -138,7 +137,7 @@ class Shards:
     Rows of one row group have consecutive indices; reading them together touches the disk once.
 
     Args:
-        path: artifact directory.
+        path: artifact directory; from one in S3, row groups are fetched when they are needed (`RowGroups`).
         kind: what it must hold.
         split: `train` or `eval` of a `depth` artifact; None for `pairs`.
         cached_groups: row groups kept in memory, 20-80 MB each at full size; as many as are shuffled together.
@@ -161,19 +160,24 @@ class Shards:
         self.group_sources: list[str] = []
         """Source of the rows of each row group."""
         self._groups: list[tuple[int, int]] = []
+        self._remote: list[RemoteFile] = []
         for number, file in enumerate(self._files):
             with _whole(file):
-                metadata = pq.read_metadata(file)
+                metadata = pq.read_metadata(seekable(file))
                 check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
                 source = metadata.schema.names.index("source")
                 for group in range(metadata.num_row_groups):
                     self.group_sizes.append(metadata.row_group(group).num_rows)
                     self.group_sources.append(metadata.row_group(group).column(source).statistics.min)
                     self._groups.append((number, group))
+                if isinstance(file, S3Path):
+                    digest = self.manifest.files[file.name].sha256
+                    self._remote.append(RemoteFile(file, digest, metadata))
         self._ends = list(accumulate(self.group_sizes))
         self._cached_groups = cached_groups
         self._open: dict[int, pq.ParquetFile] = {}
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._fetching: RowGroups | None = None
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -191,6 +195,12 @@ class Shards:
         with _whole(self._files[self._groups[group][0]]):
             return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
 
+    def expect(self, indices: Iterable[int]) -> None:
+        """Begin to fetch, from S3, what rows that are read soon need; those that come first first."""
+        if self._remote:
+            groups = dict.fromkeys(bisect_right(self._ends, index) for index in indices)
+            self._fetcher().expect([self._groups[group] for group in groups if group not in self._cache])
+
     def column(self, name: str) -> list[Any]:
         """All values of one column, in the order of the indices; the other columns are not read."""
         values: list[Any] = []
@@ -203,9 +213,12 @@ class Shards:
         if group not in self._cache:
             number, within = self._groups[group]
             with _whole(self._files[number]):
-                table = self._file(number).read_row_group(within, use_threads=False)
+                if self._remote:
+                    table = self._fetcher().read(number, within)
+                else:
+                    table = self._file(number).read_row_group(within, use_threads=False)
                 if table.num_rows != self.group_sizes[group]:
-                    raise _damaged(self._files[number])
+                    raise damaged(self._files[number])
                 self._cache[group] = table
             if len(self._cache) > self._cached_groups:
                 self._cache.popitem(last=False)
@@ -214,8 +227,13 @@ class Shards:
 
     def _file(self, number: int) -> pq.ParquetFile:
         if number not in self._open:
-            self._open[number] = pq.ParquetFile(self._files[number], memory_map=True)
+            self._open[number] = pq.ParquetFile(seekable(self._files[number]), memory_map=True)
         return self._open[number]
 
+    def _fetcher(self) -> RowGroups:
+        if self._fetching is None:
+            self._fetching = RowGroups(self._remote)
+        return self._fetching
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}, "_cache": OrderedDict()}
+        return {**self.__dict__, "_open": {}, "_cache": OrderedDict(), "_fetching": None}

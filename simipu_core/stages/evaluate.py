@@ -30,6 +30,8 @@ from simipu_core.training.devices import pick_device
 MODEL, CONSTANT, CONTROL = "model", "constant_depth", "scratch_control"
 CHAMPION, BESIDE_CHAMPION = "champion", "model_beside_champion"
 """The champion's scores, and the model's, over the pixels that both nets answer for."""
+_AHEAD = 64
+"""Rows that are fetched before they are needed, where shards lie in S3."""
 
 
 def evaluate(
@@ -62,7 +64,7 @@ def evaluate(
         SimipuError: the inputs do not fit, or no evaluation frame has a valid pixel.
     """
     check_new(out)
-    model, depth, control = local_artifact(model), local_artifact(depth), control and local_artifact(control)
+    model, control = local_artifact(model), control and local_artifact(control)
     device = str(pick_device(config.device))
     made = {MODEL: read_manifest(model, "depth_net")}
     nets = {MODEL: load_depth_net(model / "model.safetensors", device)}
@@ -95,6 +97,7 @@ def evaluate(
     ):
         (draft.path / "panels").mkdir()
         for index in range(len(shards)):
+            shards.expect(range(index, min(index + _AHEAD, len(shards))))
             row = shards.row(index)
             image, truth = decode_image(row["image"]), decode_depth(row["depth"], row["depth_scale"])
             shown = _mask(nets[MODEL], truth.shape)

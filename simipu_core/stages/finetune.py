@@ -52,7 +52,7 @@ def finetune(
         SimipuError: the inputs do not fit each other, training diverged, or SIGTERM was received.
     """
     check_new(out)
-    depth, encoder = local_artifact(depth), encoder and local_artifact(encoder)
+    encoder = encoder and local_artifact(encoder)
     source = read_manifest(depth, "depth")
     start = read_manifest(encoder, "encoder") if encoder else None
     inputs = {"depth": source.digest} | ({"encoder": start.digest} if start else {}) | weights_digest(config.init_file)

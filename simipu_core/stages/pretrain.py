@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import PretrainConfig
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
@@ -51,7 +51,6 @@ def pretrain(
         SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
     check_new(out)
-    pairs = local_artifact(pairs)
     source = read_manifest(pairs, "pairs")
     inputs = {"pairs": source.digest} | weights_digest(config.image_encoder.init_file)
     with join(config.device) as ranks:

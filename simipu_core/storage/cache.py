@@ -31,21 +31,37 @@ def cached(name: str, fill: Callable[[Path], None], size: int = 0) -> Path:
     Raises:
         SimipuError: more than the cache may hold, or the disk is full or not writable.
     """
+    folder = project.cache() / name
+    if folder not in _held or not folder.is_dir():
+        folder, _held[folder] = _lock_filled(name, fill, size)
+    return folder
+
+
+@contextmanager
+def borrowed(name: str, fill: Callable[[Path], None], size: int = 0) -> Iterator[Path]:
+    """The same as :func:`cached`, but the entry may be removed again when the block ends."""
+    folder, lock = _lock_filled(name, fill, size)
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _lock_filled(name: str, fill: Callable[[Path], None], size: int) -> tuple[Path, int]:
+    """An entry, made where it is not there, and the shared lock that keeps it."""
     root = project.cache()
     folder = root / name
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        while folder not in _held or not folder.is_dir():
+        while True:
             lock = _lock(root, name, fcntl.LOCK_SH)
             if folder.is_dir():
                 os.utime(lock)
-                _held[folder] = lock
-                break
+                return folder, lock
             os.close(lock)
             with _locked(root, name):
                 if not folder.is_dir():
                     _make(folder, fill, size)
-    return folder
 
 
 def _make(folder: Path, fill: Callable[[Path], None], size: int) -> None:

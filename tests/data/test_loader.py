@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ class CountingRows:
 
     def row(self, index: int) -> Mapping[str, Any]:
         return {"index": index}
+
+    def expect(self, indices: Iterable[int]) -> None:
+        self.expected = list(indices)
 
 
 def make(rows: Sequence[Mapping[str, Any]], rngs: Sequence[np.random.Generator]) -> list[tuple[int, float]]:
