@@ -164,6 +164,8 @@ def _unanswered(asked: Connection, error: http.HTTPError) -> ApiError:
         return ApiError(f"{asked.host}: the proxy {_proxy(asked.host)} does not pass the request on.", transient=True)
     if isinstance(reason, http.NameResolutionError):
         return ApiError(f"{asked.host}: there is no such host; check --host or KFP_ENDPOINT.", transient=True)
+    if isinstance(reason, http.NewConnectionError):
+        return ApiError(f"{asked.host}: nothing listens there; check --host or KFP_ENDPOINT.", transient=True)
     if isinstance(reason, http.ConnectTimeoutError):
         return ApiError(
             f"{asked.host} cannot be reached within {asked.connect_timeout_s:g} s; check the address and the network.",
@@ -171,8 +173,6 @@ def _unanswered(asked: Connection, error: http.HTTPError) -> ApiError:
         )
     if isinstance(reason, http.ReadTimeoutError):
         return ApiError(f"{asked.host} does not answer within {asked.read_timeout_s:g} s.", transient=True)
-    if isinstance(reason, http.NewConnectionError):
-        return ApiError(f"{asked.host}: nothing listens there; check --host or KFP_ENDPOINT.", transient=True)
     return ApiError(f"{asked.host} broke the connection off.", transient=True)
 
 

@@ -5,6 +5,7 @@ The folder holds ``pipeline.yaml`` and ``arguments.json``. Every change of a tas
 """
 
 import json
+import logging
 import sys
 import time
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)  # the runner's own lines are not in the log of a pod
     from kfp import components, local
     from kfp.local import task_dispatcher
     from kfp.local.orchestrator import task_executor

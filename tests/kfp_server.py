@@ -7,10 +7,11 @@ must be those of the pipeline. Task states, logs and outcomes are those of real 
 import email
 import json
 import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,17 @@ class KfpServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def _listen(self, port: int) -> ThreadingHTTPServer:
+    def _listen(self, port: int) -> "_Http":
         handler = type("Handler", (_Handler,), {"kfp": self})
-        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        server.daemon_threads = True
+        server = _Http(("127.0.0.1", port), handler)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return server
 
     def stop(self) -> None:
-        """Be gone: connections are refused; runs go on."""
+        """Be gone: connections are cut and refused; runs go on."""
         self._http.shutdown()
         self._http.server_close()
+        self._http.cut()
 
     def start(self) -> None:
         """Come back at the same address."""
@@ -86,6 +87,27 @@ def kfp_server(
         server.closing.set()
         server.stop()
         server.backend.close()
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *given: Any) -> None:
+        self._connections: set[socket.socket] = set()
+        super().__init__(*given)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 import http.server
 import os
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ class TestServers:
         assert "does not answer within 0.2 s" in refusal(Connection(server.url, read_timeout_s=0.2))
 
     def test_a_broken_answer(self, server: KfpServer) -> None:
-        server.fault = lambda handler: handler.connection.close() or True  # type: ignore[func-returns-value]
+        server.fault = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR) or True  # type: ignore[func-returns-value]
         assert "broke the connection off" in refusal(Connection(server.url))
 
     def test_trouble(self, server: KfpServer) -> None:

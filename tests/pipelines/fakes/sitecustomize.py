@@ -24,6 +24,8 @@ def _step(name: str) -> Iterator[Any]:
     if name.startswith(os.environ.get("FAKE_BLOCK", "none")):
         Path(os.environ["FAKE_LOG"]).with_name("pid").write_text(str(os.getpid()))
         signal.pause()
+    if name.startswith(os.environ.get("FAKE_CRASH", "none")):
+        raise RuntimeError("out of shared memory")
     if name.startswith(os.environ.get("FAKE_FAILURE", "none")):
         from simipu_core.errors import SimipuError
 
