@@ -125,8 +125,9 @@ def _renew(asked: Connection) -> str:
 
 
 def _redirected(asked: Connection, target: str, status: int) -> ApiError:
-    if urlsplit(target)._replace(scheme="").geturl().startswith(urlsplit(asked.host)._replace(scheme="").geturl()):
-        return ApiError(f"{asked.host} has moved to {urlsplit(target).scheme}://; give that address.", status)
+    host, there = urlsplit(asked.host), urlsplit(target)
+    if there.scheme not in ("", host.scheme) and there.hostname == host.hostname:
+        return ApiError(f"{asked.host} has moved to {there.scheme}://; give that address.", status)
     return ApiError(
         f"{asked.host} sends you to a login page ({status} to {target.split('?')[0] or 'nowhere'}); {_renew(asked)}.",
         status,

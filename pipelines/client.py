@@ -3,10 +3,12 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import kfp_server_api as kfp
+from urllib3.exceptions import HTTPError
 
 from pipelines.api import Api, ApiError
 from pipelines.connection import Connection
@@ -17,6 +19,8 @@ NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
 _DIGEST = "sha256:"
 _PAGE = 100
+_LOG_TAIL = 2**18
+"""Bytes of a log that are kept."""
 
 
 class Version(NamedTuple):
@@ -150,7 +154,7 @@ class Client:
             except ApiError:
                 continue
             if "html" not in (answer.headers.get("content-type") or ""):
-                return str(answer.data.decode("utf-8", "replace"))
+                return _tail(answer)
         return None
 
     def upload(self, package: Package, name: str) -> Version:
@@ -170,8 +174,8 @@ class Client:
             self._pipelines.pipeline_service_list_pipeline_versions, "pipeline_versions", pipeline, page_size=_PAGE
         ):
             if digest in (version.description or ""):
-                return Version(pipeline, version.pipeline_version_id, version.display_name, is_new=False)
-            names.add(version.display_name)
+                return Version(pipeline, version.pipeline_version_id, _label(version), is_new=False)
+            names.add(_label(version))
         if name in names:
             name = f"{name}-{package.digest[:8]}"
         with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +188,7 @@ class Client:
                 pipelineid=pipeline,
                 description=digest,
             )
-        return Version(pipeline, made.pipeline_version_id, made.display_name, is_new=True)
+        return Version(pipeline, made.pipeline_version_id, _label(made), is_new=True)
 
     def schedule(self, version: Version, name: str, parameters: dict[str, str], trigger: "Trigger") -> Any:
         """Start runs of a version again and again, one at a time, without making up for missed ones.
@@ -325,6 +329,19 @@ class Trigger(NamedTuple):
 
     cron: str | None = None
     every_s: int | None = None
+
+
+def _tail(answer: Any) -> str:
+    """The end of a text, of whatever length it is, as far as it comes."""
+    end = b""
+    with suppress(HTTPError):
+        for part in answer.stream(_LOG_TAIL):
+            end = (end + part)[-_LOG_TAIL:]
+    return end.decode("utf-8", "replace")
+
+
+def _label(version: Any) -> str:
+    return str(version.display_name or version.name)
 
 
 def _named(name: str) -> str:

@@ -112,7 +112,8 @@ def _address(host: str | None) -> str:
         raise SimipuError("--host: leave user and password out of the address; set KFP_TOKEN or KFP_COOKIE.")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SimipuError(f"--host: {host} is no address; it begins with https:// or http:// and names a machine.")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"  # what a browser shows after # or ? is dropped
+    path = parts.path.replace("/_/", "/").rstrip("/")  # the dashboard shows /pipeline as /_/pipeline
+    return f"{parts.scheme}://{parts.netloc}{path}"  # without what a browser shows after # or ?
 
 
 def _own_namespace() -> str | None:

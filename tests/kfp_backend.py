@@ -133,7 +133,11 @@ class Execution:
         """Stop the process and its steps: first with a chance to tidy up, as Kubernetes does."""
         self.cancelled = True
         self._signal(signal.SIGTERM)
-        threading.Thread(target=lambda: self.over.wait(5) or self._signal(signal.SIGKILL), daemon=True).start()
+        threading.Thread(target=self._insist, daemon=True).start()
+
+    def _insist(self) -> None:
+        if not self.over.wait(5):
+            self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

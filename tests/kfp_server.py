@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.fault is not None and server.fault(self):
             return
         if server.cookie is not None and self.headers.get("Cookie") != server.cookie:
-            self.send(302, b"", "text/html", Location=f"/dex/auth?client_id=kubeflow&redirect_uri={parts.path}")
+            self.send(302, b"", "text/html", Location=f"{server.url}/dex/auth?client_id=kubeflow")
             return
         try:
             self._authenticate()
@@ -191,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET /runs/*", [run]:
                 return backend.run(run)
             case "POST /runs/*:terminate", [run]:
-                return backend.terminate(run) or {}
+                backend.terminate(run)
+                return {}
             case "GET /recurringruns", []:
                 return backend.listed(backend.recurring, "recurringRuns", query, experiment_id=query["experiment_id"])
             case "POST /recurringruns", []:
@@ -217,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(400, "InvalidInputError: the upload is no multipart form")
         for part in message.walk():
             if part.get_param("name", header="content-disposition") == "uploadfile" and part.get_filename():
-                return bytes(part.get_payload(decode=True))  # type: ignore[arg-type]
+                return bytes(part.get_payload(decode=True))
         raise Refusal(400, "InvalidInputError: the form has no file uploadfile")
 
     def send_json(self, status: int, body: Any) -> None:

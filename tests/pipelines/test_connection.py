@@ -20,7 +20,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://kubeflow.example.com/pipeline/", "https://kubeflow.example.com/pipeline"),
         ("kubeflow.example.com", "https://kubeflow.example.com"),
         ("http://localhost:8080/#/runs", "http://localhost:8080"),
-        ("https://kubeflow.example.com/_/pipeline/?ns=a", "https://kubeflow.example.com/_/pipeline"),
+        ("https://kubeflow.example.com/_/pipeline/?ns=a", "https://kubeflow.example.com/pipeline"),
     ],
 )
 def test_addresses_are_taken_as_people_copy_them(given: str, host: str) -> None:

@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,16 @@ def changed(package: Package) -> Package:
 
 def with_token(server: KfpServer, token: str, **more: Any) -> Connection:
     return Connection(server.url, credential=Credential("token", "KFP_TOKEN", lambda: token), **more)
+
+
+def answering(status: int, body: bytes, kind: str, **headers: str) -> Callable[[Any], bool]:
+    """A fault: always this answer."""
+
+    def answer(handler: Any) -> bool:
+        handler.send(status, body, kind, **headers)
+        return True
+
+    return answer
 
 
 def refusal(connection: Connection) -> str:
@@ -93,14 +103,14 @@ class TestCredentials:
     def test_a_login_page_asks_for_a_cookie(self, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
         server.cookie = "authservice_session=abc"
         done = cli("status")
-        assert re.search(r"sends you to a login page \(302 to /dex/auth\); set KFP_TOKEN .*KFP_COOKIE", done.error)
+        assert re.search(r"sends you to a login page \(302 to \S+/dex/auth\); set KFP_TOKEN .*KFP_COOKIE", done.error)
         monkeypatch.setenv("KFP_COOKIE", "authservice_session=old")
         assert "KFP_COOKIE is wrong or has expired" in cli("status").error
         monkeypatch.setenv("KFP_COOKIE", "authservice_session=abc")
         assert cli("status").code == 0
 
     def test_a_page_instead_of_an_answer_is_seen(self, server: KfpServer) -> None:
-        server.fault = lambda handler: handler.send(200, LOGIN_PAGE.encode(), "text/html") or True  # type: ignore[attr-defined]
+        server.fault = answering(200, LOGIN_PAGE.encode(), "text/html")
         assert "answers with a web page, not as Kubeflow Pipelines: it is a login page" in cli("status").error
 
 
@@ -118,11 +128,15 @@ class TestServers:
         assert "does not answer within 0.2 s" in refusal(Connection(server.url, read_timeout_s=0.2))
 
     def test_a_broken_answer(self, server: KfpServer) -> None:
-        server.fault = lambda handler: handler.connection.shutdown(socket.SHUT_RDWR) or True  # type: ignore[func-returns-value]
+        def cut(handler: Any) -> bool:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return True
+
+        server.fault = cut
         assert "broke the connection off" in refusal(Connection(server.url))
 
     def test_trouble(self, server: KfpServer) -> None:
-        server.fault = lambda handler: handler.send(503, b"upstream connect error", "text/plain") or True  # type: ignore[attr-defined]
+        server.fault = answering(503, b"upstream connect error", "text/plain")
         assert "is in trouble (503: upstream connect error)" in refusal(Connection(server.url))
 
     @pytest.mark.parametrize(
@@ -134,7 +148,7 @@ class TestServers:
         ],
     )
     def test_another_server(self, server: KfpServer, body: bytes, match: str) -> None:
-        server.fault = lambda handler: handler.send(200, body, "application/json") or True  # type: ignore[attr-defined]
+        server.fault = answering(200, body, "application/json")
         assert re.search(match, refusal(Connection(server.url)))
 
     def test_another_path(self, server: KfpServer) -> None:
@@ -142,7 +156,7 @@ class TestServers:
 
     def test_a_move_to_tls(self, server: KfpServer) -> None:
         secure = f"{server.url.replace('http', 'https')}/apis"
-        server.fault = lambda handler: handler.send(301, b"", "text/html", Location=secure) or True  # type: ignore[attr-defined]
+        server.fault = answering(301, b"", "text/html", Location=secure)
         assert "has moved to https://; give that address" in refusal(Connection(server.url))
 
     def test_tls_where_there_is_none(self, server: KfpServer) -> None:

@@ -115,6 +115,8 @@ def test_a_failing_step_gives_the_cause(server: KfpServer, data: str, monkeypatc
     server.ui_logs = True
     shown = cli("status", run_id)
     assert (shown.code, shown.out.splitlines()[-1]) == (0, cause)
+    monkeypatch.setattr(server.backend, "log", lambda *_: b"line\n" * 2**20 + b"error: the last words\n")
+    assert cli("status", run_id).out.splitlines()[-1] == "error: ingest_depth: the last words"
     monkeypatch.setattr(server.backend, "log", lambda *_: None)
     told = cli("status", run_id).out.splitlines()[-1]
     kubectl = f"kubectl logs -n kubeflow -l pipeline/runid={run_id} -c main --prefix"
