@@ -266,6 +266,14 @@ class Backend:
         self.pipelines[made.pipeline_id] = made
         return made
 
+    def upload_pipeline(self, query: dict[str, str], file: bytes) -> Any:
+        """A pipeline and its first version, which has the same name."""
+        name = query.get("name")
+        described = {"name": name, "display_name": name, "description": query.get("description")}
+        made = self.create_pipeline(kfp.V2beta1Pipeline(**described, namespace=query.get("namespace")))
+        self.upload_version({"pipelineid": made.pipeline_id, "name": made.name}, file)
+        return made
+
     def _unique(self, known: dict[str, Any], made: Any) -> None:
         if not made.display_name:
             raise Refusal(400, "InvalidInputError: the name is empty")
@@ -393,8 +401,9 @@ def get(known: dict[str, Any], identity: str, kind: str) -> Any:
 def _predicates(text: str) -> Iterator[tuple[str, str]]:
     if not text:
         return
-    proto_names = text.replace('"stringValue"', '"string_value"')  # the server takes both
-    for predicate in parse(proto_names.encode(), "V2beta1Filter").predicates:
+    plain = text.replace('"stringValue"', '"string_value"')  # protobuf's JSON has two forms of names and of enums
+    plain = plain.replace('"operation": 1', '"operation": "EQUALS"')
+    for predicate in parse(plain.encode(), "V2beta1Filter").predicates:
         if predicate.operation != "EQUALS" or predicate.key not in ("display_name", "name"):
             raise Refusal(400, f"InvalidInputError: cannot filter by {predicate.key}")
         yield predicate.key, predicate.string_value

@@ -180,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET /pipelines/*/versions", [pipeline]:
                 get(backend.pipelines, pipeline, "pipeline")
                 return backend.listed(backend.versions, "pipeline_versions", query, pipeline_id=pipeline)
+            case "POST /pipelines/upload", []:
+                return backend.upload_pipeline(query, self._uploaded(body))
             case "POST /pipelines/upload_version", []:
                 return backend.upload_version(query, self._uploaded(body))
             case "GET /runs", []:

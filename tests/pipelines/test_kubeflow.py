@@ -211,6 +211,26 @@ def self_signed(folder: Path) -> Path:
     return file
 
 
+def test_the_sdks_own_client_is_served_alike(server: KfpServer, package: Package, tmp_path: Path) -> None:
+    import kfp
+
+    server.token = SECRET
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(package.text)
+    sdk = kfp.Client(host=server.url, existing_token=SECRET)
+    group = sdk.create_experiment("simipu").experiment_id
+    pipeline = sdk.upload_pipeline(str(file), "simipu").pipeline_id
+    version = sdk.upload_pipeline_version(str(file), "second", pipeline_id=pipeline).pipeline_version_id
+    given = {"params": {"depth_uri": "s3://a#1"}, "pipeline_id": pipeline, "version_id": version}
+    made = sdk.create_recurring_run(group, "nightly", cron_expression="0 0 3 * * *", **given)
+
+    ours = Client(with_token(server, SECRET))
+    assert [schedule.recurring_run_id for schedule in ours.schedules()] == [made.recurring_run_id]
+    assert ours.upload(package, "third").pipeline_id == pipeline
+    names = [one.display_name for one in sdk.list_pipeline_versions(pipeline).pipeline_versions]
+    assert names == ["simipu", "second", "third"]
+
+
 class TestNamespaces:
     @pytest.fixture
     def shared(self, server: KfpServer) -> KfpServer:
@@ -348,7 +368,7 @@ class TestRuns:
 
     def test_no_answer_to_a_submission_leaves_it_open(self, server: KfpServer, package: Package) -> None:
         server.fault = lambda handler: handler.path.endswith("/runs") and server.hang(handler)
-        client = Client(Connection(server.url, read_timeout_s=0.2))
+        client = Client(Connection(server.url, read_timeout_s=3))
         with pytest.raises(ApiError, match="not known whether the run was made: look for “my run” with `status`"):
             client.submit(package, "my run", {"depth_uri": "s3://a#1"})
 

@@ -168,7 +168,7 @@ def test_a_server_that_stays_away_leaves_the_end_unknown(
     server: KfpServer, blocked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, _ = blocked
-    client = Client(Connection(server.url))
+    client = Client(Connection(server.url, read_timeout_s=3))
     console = Console(width=300, record=True)
     server.stop()
     try:
@@ -179,6 +179,12 @@ def test_a_server_that_stays_away_leaves_the_end_unknown(
     assert "How the run ends is not known; it may go on." in shown
     assert f"Follow it with `python -m pipelines status {run_id} --wait`" in shown
     assert server.backend.run(run_id).state == "RUNNING"
+    server.fault = server.hang
+    try:
+        assert follow(client, run_id, console, Pace(poll_s=0.05, patience_s=0)) == Outcome.UNKNOWN
+    finally:
+        server.fault = None
+    assert "does not answer within 3 s. Trying again" in console.export_text()
     server.token = "right"
     try:
         assert follow(client, run_id, console, QUICK) == Outcome.UNKNOWN  # at once: asking again would not help
