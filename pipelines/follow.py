@@ -15,6 +15,7 @@ from pipelines.api import ApiError
 from pipelines.client import Client
 from pipelines.output import StepLines
 from pipelines.states import FINISHED, StepState, duration, steps
+from simipu_core.errors import SimipuError
 
 _LAST_LINES = 20
 _STYLES = {"running": "cyan", "succeeded": "green", "cached": "green", "failed": "bold red", "canceled": "yellow"}
@@ -67,7 +68,7 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
     pace = pace or Pace()
     try:
         run = _watch(client, run_id, console, pace)
-    except ApiError as error:
+    except SimipuError as error:
         _say(console, f"error: {error}")
         _say(console, f"How the run ends is not known; it may go on. {_how_to_go_on(run_id)}")
         return Outcome.UNKNOWN

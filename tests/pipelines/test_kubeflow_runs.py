@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.console import Console
 from pipelines.client import Client
 from pipelines.connection import Connection
 from pipelines.follow import Outcome, Pace, clock, follow
+from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, alive, cli
 
@@ -191,6 +193,15 @@ def test_a_server_that_stays_away_leaves_the_end_unknown(
     finally:
         server.token = None
     server.backend.executions[run_id].kill()
+
+
+def test_a_token_file_that_is_gone_leaves_the_end_unknown() -> None:
+    def unreadable(_: str) -> None:
+        raise SimipuError("KFP_TOKEN_FILE: token cannot be read.")
+
+    console = Console(width=300, record=True)
+    assert follow(cast(Client, SimpleNamespace(run=unreadable)), "1", console, QUICK) == Outcome.UNKNOWN
+    assert "error: KFP_TOKEN_FILE: token cannot be read." in console.export_text()
 
 
 def test_an_interrupt_leaves_the_run_alone(
