@@ -231,12 +231,11 @@ def test_a_terminal_shows_the_steps_in_a_table(server: KfpServer, data: str) -> 
 
 
 def test_a_schedule_starts_a_run(server: KfpServer, data: str) -> None:
-    made = cli("schedule", *SCRATCH, "--data", data, "--every", "1d")
+    made = cli("schedule", *SCRATCH, "--data", data, "--every", "1d", "--name", "nightly")
     assert made.code == 0, made.error
-    server.backend.environment["FAKE_FAILURE"] = "none"
     run = server.backend.fire(made.out.split()[1])
     assert cli("status", run.run_id, "--wait").code == 0
-    assert cli("status").out.count("demo 1") == 1
+    assert cli("status").out.count("nightly 1") == 1
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (4.6, "0:05"), (65, "1:05"), (3723, "1:02:03")])
