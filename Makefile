@@ -9,7 +9,8 @@ CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pipeline compile mlflow models promote rollback data test test-all lint format bench lock clean
+.PHONY: help setup setup-dev pipeline compile submit upload status cancel mlflow models promote rollback data test test-all \
+        lint format bench lock clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,18 @@ pipeline: setup ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="fine
 
 compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…]
 	@.venv/bin/python -m pipelines compile $(CHOICE)
+
+submit: setup ## run it on Kubeflow and follow it [EXPERIMENT=demo] [DATA=s3://…] [SET=…]; KFP_ENDPOINT, KFP_TOKEN say where
+	@.venv/bin/python -m pipelines submit --wait $(CHOICE) $(if $(DATA),--data "$(DATA)")
+
+upload: setup ## make it a version of the pipeline on Kubeflow [EXPERIMENT=demo] [SET=…]
+	@.venv/bin/python -m pipelines upload $(CHOICE)
+
+status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
+	@.venv/bin/python -m pipelines status $(RUN)
+
+cancel: setup ## stop a run on Kubeflow: RUN=id
+	@.venv/bin/python -m pipelines cancel $(RUN)
 
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/python -m simipu_core.tracking.ui

@@ -1,4 +1,4 @@
-"""``python -m pipelines``: run the pipeline here, or compile it for Kubeflow."""
+"""``python -m pipelines``: run the pipeline here, compile it for Kubeflow, or run it there."""
 
 import sys
 from pathlib import Path
@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipelines import remote
 from simipu_core import project
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.errors import plain_errors
 
 app = typer.Typer(
-    help="Run the five-step pipeline on this machine, or compile it for Kubeflow.",
+    help="Run the five-step pipeline on this machine, or on Kubeflow.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,6 +51,9 @@ def compile(  # noqa: A001 (the command's name)
     file = out or project.root() / "build" / f"pipeline-{chosen.experiment}.yaml"
     write(chosen, file)
     print(file)
+
+
+app.add_typer(remote.app)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
     with Path(os.environ["FAKE_LOG"]).open("a") as log:
         log.write(f"{name}\n")
     print(f"{name} 1/1 · 0 s", flush=True)
+    if name.startswith(os.environ.get("FAKE_BLOCK", "none")):
+        Path(os.environ["FAKE_LOG"]).with_name("pid").write_text(str(os.getpid()))
+        signal.pause()
+    if name.startswith(os.environ.get("FAKE_CRASH", "none")):
+        raise RuntimeError("out of shared memory")
     if name.startswith(os.environ.get("FAKE_FAILURE", "none")):
         from simipu_core.errors import SimipuError
 

@@ -1,0 +1,228 @@
+"""Commands that run the pipeline on Kubeflow."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError
+
+app = typer.Typer()
+
+HostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="URL",
+        help="Address of Kubeflow Pipelines; KFP_ENDPOINT by default. Credentials come from KFP_TOKEN, KFP_TOKEN_FILE, "
+        "KFP_COOKIE, KFP_COOKIE_FILE or, in a pod, its service account.",
+    ),
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Your Kubeflow profile; KFP_NAMESPACE by default."),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Raw frames, s3:// or a folder that all pods see, instead of the experiment's own.", metavar="URI"
+    ),
+]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Run every step, whatever has been computed before.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Show the steps until the run ends; exit 0 succeeded, 1 failed, 3 cancelled, 4 lost."),
+]
+
+
+@app.command()
+def submit(
+    experiment: ExperimentOption = "demo",
+    data: DataOption = None,
+    wait: WaitOption = False,
+    no_cache: NoCacheOption = False,
+    run_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
+    ] = None,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Start a run on Kubeflow."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+    from pipelines.follow import follow
+    from pipelines.submission import data_addresses, pack
+    from pipelines.submission import run_name as usual_name
+
+    chosen = _load(experiment, data, overrides)
+    client = Client(find(host, namespace))  # first, as what follows may take minutes
+    package = pack(chosen, cache=not no_cache)
+    addresses = data_addresses(chosen, package)
+    _note_folders(addresses)
+    run = client.submit(package, run_name or usual_name(chosen), addresses)
+    print(f"Run      {run.run_id}  {run.display_name}")
+    print(f"See      {client.url('runs', run.run_id)}", flush=True)
+    if wait:
+        raise typer.Exit(follow(client, run.run_id, Console()))
+
+
+@app.command()
+def upload(
+    experiment: ExperimentOption = "demo",
+    version: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the version; experiment and git revision by default.")
+    ] = None,
+    no_cache: NoCacheOption = False,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make the pipeline, or a new version of it, from which runs start in Kubeflow's UI."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+    from pipelines.submission import pack, version_name
+
+    chosen = load(experiment, overrides)
+    client = Client(find(host, namespace))
+    made = client.upload(pack(chosen, cache=not no_cache), version or version_name(chosen))
+    print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
+    print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
+
+
+@app.command()
+def schedule(
+    experiment: ExperimentOption = "demo",
+    cron: Annotated[
+        str | None,
+        typer.Option(metavar="CRON", help='When, e.g. "30 3 * * 1"; in the cluster\'s time zone, mostly UTC.'),
+    ] = None,
+    every: Annotated[str | None, typer.Option(metavar="INTERVAL", help="How often, e.g. 6h or 1d.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the schedule; the experiment's by default.")
+    ] = None,
+    data: DataOption = None,
+    no_cache: NoCacheOption = False,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Start runs again and again, with the code and data of now: without --no-cache they come from the cache."""
+    from pipelines.client import Client, Trigger
+    from pipelines.connection import find
+    from pipelines.submission import cron_expression, data_addresses, interval_seconds, pack, version_name
+
+    if (cron is None) == (every is None):
+        raise SimipuError('give either --cron, e.g. "30 3 * * 1", or --every, e.g. 1d.')
+    trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
+    chosen = _load(experiment, data, overrides)
+    client = Client(find(host, namespace))
+    package = pack(chosen, cache=not no_cache)
+    addresses = data_addresses(chosen, package)
+    _note_folders(addresses)
+    version = client.upload(package, version_name(chosen))
+    made = client.schedule(version, name or chosen.experiment, addresses, trigger)
+    print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
+    print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
+
+
+@app.command()
+def schedules(host: HostOption = None, namespace: NamespaceOption = None) -> None:
+    """List the schedules."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+
+    client = Client(find(host, namespace))
+    table = Table()
+    for column in ("schedule", "name", "when", "state"):
+        table.add_column(column, overflow="fold")
+    for known in client.schedules():
+        when, every = known.trigger.cron_schedule, known.trigger.periodic_schedule
+        text = when.cron if when else f"every {every.interval_second} s"
+        table.add_row(known.recurring_run_id, known.display_name, text, str(known.status or "").lower())
+    Console().print(table)
+
+
+@app.command()
+def unschedule(
+    schedule: Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedules` lists it.")],
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Delete a schedule; runs that it has started go on."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+
+    Client(find(host, namespace)).unschedule(schedule)
+    print(f"Schedule {schedule} deleted")
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of a run; without it, the latest runs.")] = None,
+    wait: WaitOption = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the latest runs.")] = 10,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """List the latest runs on Kubeflow, or show the steps of one."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+    from pipelines.follow import clock, follow, run_seconds, show_failure, steps_table
+
+    if wait and not run:
+        raise SimipuError("--wait follows one run: give its id, as `status` lists it.")
+    client = Client(find(host, namespace))
+    console = Console()
+    if run and wait:
+        raise typer.Exit(follow(client, run, console))
+    if run:
+        known = client.run(run)
+        console.print(steps_table(known))
+        print(f"See      {client.url('runs', run)}", flush=True)
+        if known.state == "FAILED":
+            show_failure(client, known, console)
+        return
+    table = Table()
+    for column in ("run", "name", "state", "time", "started"):
+        table.add_column(column, overflow="fold", justify="right" if column == "time" else "left")
+    for known in client.runs(limit):
+        started = f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else ""
+        state = str(known.state or "PENDING").lower()
+        table.add_row(known.run_id, known.display_name, state, clock(run_seconds(known)), started)
+    console.print(table)
+
+
+@app.command()
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `status` lists it.")],
+    wait: WaitOption = False,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Stop a run; what its finished steps made stays in the cache."""
+    from pipelines.client import Client
+    from pipelines.connection import find
+    from pipelines.follow import follow
+
+    client = Client(find(host, namespace))
+    was_running = client.cancel(run)
+    print(f"Run {run} {'is being stopped' if was_running else 'had ended already'}", flush=True)
+    if wait:
+        raise typer.Exit(follow(client, run, Console()))
+
+
+def _load(experiment: str, data: str | None, overrides: list[str] | None) -> Experiment:
+    roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
+    return load(experiment, [*roots, *(overrides or [])])
+
+
+def _note_folders(addresses: dict[str, str]) -> None:
+    from pipelines.submission import local_addresses
+
+    for folder in local_addresses(addresses):
+        print(f"note: every pod must see the folder {folder}; for data in object storage give s3://…", file=sys.stderr)

@@ -1,0 +1,134 @@
+"""What a cluster is given: the compiled pipeline, the addresses of its data, and names that tell where it came from."""
+
+import re
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from simipu_core.artifacts import code_revision, sha256_text
+from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError
+
+
+class Package(NamedTuple):
+    """A compiled pipeline."""
+
+    text: str
+    """IR YAML: the pipeline and, where there are settings of the platform, a second document with them."""
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the text."""
+        return sha256_text(self.text)
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """The same as the API takes it within a request."""
+        documents = list(yaml.safe_load_all(self.text))
+        return documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The pipeline's parameters by name: ``defaultValue`` is missing where a run has to give one."""
+        (pipeline, *_) = yaml.safe_load_all(self.text)
+        declared: dict[str, Any] = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
+        return declared
+
+
+def pack(experiment: Experiment, cache: bool = True) -> Package:
+    """Compile an experiment, with its weights files addressed by content.
+
+    Args:
+        experiment: what to run.
+        cache: False has every step run, whatever has been computed before.
+
+    Raises:
+        SimipuError: a weights file is missing.
+    """
+    from pipelines.package import write
+    from pipelines.raw import with_pinned_weights
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        write(with_pinned_weights(experiment), file)
+        text = file.read_text(encoding="utf-8")
+    return Package(text if cache else _uncached(text))
+
+
+def _uncached(text: str) -> str:
+    documents = list(yaml.safe_load_all(text))
+    parts = [documents[0]["root"], *documents[0]["components"].values()]
+    for part in parts:
+        for task in part.get("dag", {}).get("tasks", {}).values():
+            task["cachingOptions"] = {}
+    return yaml.safe_dump_all(documents)
+
+
+def data_addresses(experiment: Experiment, package: Package) -> dict[str, str]:
+    """The run's parameters: the version that the raw data has now, for every address that the pipeline asks for.
+
+    Raises:
+        SimipuError: the data is missing, or the pipeline asks for something else too.
+    """
+    from pipelines.raw import raw_uris
+
+    declared = package.parameters
+    addresses = {name: uri for name, uri in raw_uris(experiment).items() if name in declared}
+    missing = sorted(
+        name
+        for name, given in declared.items()
+        if name not in addresses and "defaultValue" not in given and not given.get("isOptional")
+    )
+    if missing:
+        raise SimipuError(f"the pipeline needs {', '.join(missing)}, which {experiment.experiment} does not give.")
+    return addresses
+
+
+def local_addresses(addresses: dict[str, str]) -> list[str]:
+    """Those that name a folder rather than object storage: every pod must see that folder at the same path."""
+    return sorted({uri.split("#")[0] for uri in addresses.values() if "://" not in uri})
+
+
+def run_name(experiment: Experiment) -> str:
+    """A name for a run: experiment, revision, time in UTC."""
+    return f"{experiment.experiment} {code_revision()[:8]} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def version_name(experiment: Experiment) -> str:
+    """A name for a version of the pipeline, fit for a Kubernetes resource: experiment and revision."""
+    name = f"{experiment.experiment}-{code_revision()[:12]}{'-dirty' if code_revision().endswith('+dirty') else ''}"
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_CRON_FIELD = re.compile(r"[\d*/,\-?LW#]+|[\dA-Za-z*/,\-?#]*[A-Za-z]{3}[\dA-Za-z*/,\-?#]*")
+
+
+def interval_seconds(text: str) -> int:
+    """Seconds of an interval such as ``45m``, ``6h``, ``1d``.
+
+    Raises:
+        SimipuError: it is none.
+    """
+    match = re.fullmatch(r"([1-9]\d*)([smhdw])", text.strip())
+    if match is None:
+        raise SimipuError(f"--every: {text} is no interval; write e.g. 45m, 6h, 1d or 2w.")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def cron_expression(text: str) -> str:
+    """A cron expression as Kubeflow takes it, with seconds first; five fields, as in crontab, get second 0.
+
+    Raises:
+        SimipuError: it has another number of fields, or characters that no cron expression has.
+    """
+    fields = text.split()
+    if len(fields) not in (5, 6) or not all(_CRON_FIELD.fullmatch(field) for field in fields):
+        raise SimipuError(
+            f'--cron: {text} is no cron expression; write minute, hour, day, month, weekday, e.g. "30 3 * * 1", or '
+            "seconds before them."
+        )
+    return " ".join(fields if len(fields) == 6 else ["0", *fields])

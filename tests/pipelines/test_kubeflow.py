@@ -1,0 +1,378 @@
+"""Versions, schedules and refusals, against a server that speaks Kubeflow's protocol."""
+
+import http.server
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import submission
+from pipelines.api import ApiError
+from pipelines.client import Client, Trigger
+from pipelines.connection import Connection, Credential
+from pipelines.submission import Package
+from tests.kfp_server import LOGIN_PAGE, KfpServer, kfp_server
+from tests.pipelines.kubeflow import ROOT, SCRATCH, cli
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SECRET = "right-token"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    for name in os.environ:
+        if name.startswith(("KFP_", "KF_PIPELINES_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+    with kfp_server(tmp_path / "kfp") as served:
+        monkeypatch.setenv("KFP_ENDPOINT", served.url)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def package() -> Package:
+    from simipu_core.config import load_experiment
+
+    return submission.pack(load_experiment(ROOT / "params.yaml", ["finetune.init=kaiming_zero_gamma"]))
+
+
+def changed(package: Package) -> Package:
+    return Package(package.text + "# changed\n")
+
+
+def with_token(server: KfpServer, token: str, **more: Any) -> Connection:
+    return Connection(server.url, credential=Credential("token", "KFP_TOKEN", lambda: token), **more)
+
+
+def answering(status: int, body: bytes, kind: str, **headers: str) -> Callable[[Any], bool]:
+    """A fault: always this answer."""
+
+    def answer(handler: Any) -> bool:
+        handler.send(status, body, kind, **headers)
+        return True
+
+    return answer
+
+
+def refusal(connection: Connection) -> str:
+    """What a client is told, in one line."""
+    with pytest.raises(ApiError) as caught:
+        Client(connection).runs(1)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestCredentials:
+    def test_the_right_token_is_let_in(self, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.token = SECRET
+        monkeypatch.setenv("KFP_TOKEN", SECRET)
+        done = cli("status")
+        assert (done.code, done.error) == (0, "")
+        assert "started" in done.out
+
+    @pytest.mark.parametrize(("token", "why"), [("wrong-token", "invalid"), ("old-token", "has expired")])
+    def test_others_are_told_at_once(
+        self, server: KfpServer, token: str, why: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server.token, server.expired = SECRET, {"old-token"}
+        monkeypatch.setenv("KFP_TOKEN", token)
+        done = cli("status")
+        assert done.code == 1
+        assert re.search(rf"asks who you are \(401: .*{why}.*\); KFP_TOKEN is wrong or has expired", done.error)
+        assert token not in done.out + done.error  # though the server has repeated it
+        assert len(server.requests) == 1
+
+    def test_a_renewed_file_is_used(self, server: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.token = SECRET
+        (tmp_path / "token").write_text("old")
+        monkeypatch.setenv("KFP_TOKEN_FILE", str(tmp_path / "token"))
+        assert "KFP_TOKEN_FILE is wrong" in cli("status").error
+        (tmp_path / "token").write_text(SECRET)
+        assert cli("status").code == 0
+
+    def test_without_any_the_ways_are_named(self, server: KfpServer) -> None:
+        server.token = SECRET
+        assert "set KFP_TOKEN (bearer token), KFP_COOKIE" in cli("status").error
+
+    def test_a_login_page_asks_for_a_cookie(self, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        server.cookie = "authservice_session=abc"
+        done = cli("status")
+        assert re.search(r"sends you to a login page \(302 to \S+/dex/auth\); set KFP_TOKEN .*KFP_COOKIE", done.error)
+        monkeypatch.setenv("KFP_COOKIE", "authservice_session=old")
+        assert "KFP_COOKIE is wrong or has expired" in cli("status").error
+        monkeypatch.setenv("KFP_COOKIE", "authservice_session=abc")
+        assert cli("status").code == 0
+
+    def test_a_page_instead_of_an_answer_is_seen(self, server: KfpServer) -> None:
+        server.fault = answering(200, LOGIN_PAGE.encode(), "text/html")
+        assert "answers with a web page, not as Kubeflow Pipelines: it is a login page" in cli("status").error
+
+
+class TestServers:
+    def test_nothing_there(self, server: KfpServer) -> None:
+        server.stop()
+        assert "nothing listens there; check --host" in refusal(Connection(server.url))
+        server.start()
+
+    def test_no_such_host(self) -> None:
+        assert "there is no such host" in refusal(Connection("http://kubeflow.invalid"))
+
+    def test_no_answer(self, server: KfpServer) -> None:
+        server.fault = server.hang
+        assert "does not answer within 0.2 s" in refusal(Connection(server.url, read_timeout_s=0.2))
+
+    def test_a_broken_answer(self, server: KfpServer) -> None:
+        def cut(handler: Any) -> bool:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return True
+
+        server.fault = cut
+        assert "broke the connection off" in refusal(Connection(server.url))
+
+    def test_trouble(self, server: KfpServer) -> None:
+        server.fault = answering(503, b"upstream connect error", "text/plain")
+        assert "is in trouble (503: upstream connect error)" in refusal(Connection(server.url))
+
+    @pytest.mark.parametrize(
+        ("body", "match"),
+        [
+            (b'{"ok": true}', "is a server, but not of Kubeflow Pipelines"),
+            (b"[]", "answers in a way this client does not know|is a server, but not"),
+            (b"{", "answers in a way this client does not know|is a server, but not"),
+        ],
+    )
+    def test_another_server(self, server: KfpServer, body: bytes, match: str) -> None:
+        server.fault = answering(200, body, "application/json")
+        assert re.search(match, refusal(Connection(server.url)))
+
+    def test_another_path(self, server: KfpServer) -> None:
+        assert "there is no Kubeflow Pipelines API below this address" in refusal(Connection(f"{server.url}/pipeline"))
+
+    def test_a_move_to_tls(self, server: KfpServer) -> None:
+        secure = f"{server.url.replace('http', 'https')}/apis"
+        server.fault = answering(301, b"", "text/html", Location=secure)
+        assert "has moved to https://; give that address" in refusal(Connection(server.url))
+
+    def test_tls_where_there_is_none(self, server: KfpServer) -> None:
+        assert "does not speak TLS" in refusal(Connection(server.url.replace("http", "https")))
+
+    def test_a_certificate_that_nobody_vouches_for(self, tmp_path: Path) -> None:
+        certificate = self_signed(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        served = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+        served.socket = context.wrap_socket(served.socket, server_side=True)
+        threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        host = f"https://127.0.0.1:{served.server_address[1]}"
+        try:
+            assert "its certificate is not trusted (self-signed certificate); set KFP_CA_FILE" in refusal(
+                Connection(host)
+            )
+            assert "not trusted" not in refusal(Connection(host, ca_file=certificate))  # it has other faults
+        finally:
+            served.shutdown()
+            served.server_close()
+
+
+def self_signed(folder: Path) -> Path:
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubeflow")])
+    now = datetime.datetime.now(datetime.UTC)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = folder / "server.pem"
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+def test_the_sdks_own_client_is_served_alike(server: KfpServer, package: Package, tmp_path: Path) -> None:
+    import kfp
+
+    server.token = SECRET
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(package.text)
+    sdk = kfp.Client(host=server.url, existing_token=SECRET)
+    group = sdk.create_experiment("simipu").experiment_id
+    pipeline = sdk.upload_pipeline(str(file), "simipu").pipeline_id
+    version = sdk.upload_pipeline_version(str(file), "second", pipeline_id=pipeline).pipeline_version_id
+    given = {"params": {"depth_uri": "s3://a#1"}, "pipeline_id": pipeline, "version_id": version}
+    made = sdk.create_recurring_run(group, "nightly", cron_expression="0 0 3 * * *", **given)
+
+    ours = Client(with_token(server, SECRET))
+    assert [schedule.recurring_run_id for schedule in ours.schedules()] == [made.recurring_run_id]
+    assert ours.upload(package, "third").pipeline_id == pipeline
+    names = [one.display_name for one in sdk.list_pipeline_versions(pipeline).pipeline_versions]
+    assert names == ["simipu", "second", "third"]
+
+
+class TestNamespaces:
+    @pytest.fixture
+    def shared(self, server: KfpServer) -> KfpServer:
+        server.backend.namespaces = {"team-a"}
+        return server
+
+    def test_a_server_of_several_users_asks_for_one(self, shared: KfpServer) -> None:
+        assert "serves several users: give --namespace" in cli("status").error
+        done = cli("status", "--namespace", "team-b")
+        assert re.search(
+            r"does not allow this \(403, namespace team-b: PermissionDenied.*check --namespace", done.error
+        )
+        assert cli("status", "--namespace", "team-a").code == 0
+
+    def test_it_is_sent_along(self, shared: KfpServer, package: Package) -> None:
+        client = Client(Connection(shared.url, "team-a"))
+        client.upload(package, "demo")
+        client.schedule(client.upload(package, "demo"), "nightly", {"depth_uri": "s3://a#1"}, Trigger(every_s=60))
+        (group,) = shared.backend.experiments.values()
+        (pipeline,) = shared.backend.pipelines.values()
+        (schedule,) = shared.backend.recurring.values()
+        assert {group.namespace, pipeline.namespace, schedule.namespace} == {"team-a"}
+
+    def test_the_dashboard_shows_the_run_in_it(self, shared: KfpServer) -> None:
+        client = Client(Connection(shared.url, "team-a"))
+        assert client.url("runs", "1") == f"{shared.url}/#/runs/details/1"
+        client._connection = Connection("https://kubeflow/pipeline", "team-a")
+        assert client.url("runs", "1") == "https://kubeflow/_/pipeline/?ns=team-a#/runs/details/1"
+
+    def test_a_server_of_one_user_is_not_sent_any(self, server: KfpServer) -> None:
+        assert cli("status", "--namespace", "team-a").code == 0
+
+
+class TestVersions:
+    def test_the_same_content_is_one_version(self, server: KfpServer, package: Package) -> None:
+        client = Client(Connection(server.url))
+        first = client.upload(package, "demo-1")
+        assert (first.name, first.is_new) == ("demo-1", True)
+        assert client.upload(package, "demo-2") == first._replace(is_new=False)
+        (pipeline,) = server.backend.pipelines.values()
+        assert pipeline.display_name == "simipu"
+        (version,) = server.backend.versions.values()
+        assert version.pipeline_spec == package.specification
+
+    def test_another_content_is_a_new_version_of_the_same_pipeline(self, server: KfpServer, package: Package) -> None:
+        client = Client(Connection(server.url))
+        first, other = client.upload(package, "demo-1"), client.upload(changed(package), "demo-1")
+        assert other.pipeline_id == first.pipeline_id
+        assert other.name == f"demo-1-{changed(package).digest[:8]}"
+        assert [one.display_name for one in server.backend.versions.values()] == ["demo-1", other.name]
+
+    def test_it_is_found_among_many(self, server: KfpServer, package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pipelines.client._PAGE", 2)
+        client = Client(Connection(server.url))
+        contents = [Package(f"{package.text}# {number}\n") for number in range(5)]
+        made = [client.upload(content, f"demo-{number}") for number, content in enumerate(contents)]
+        assert client.upload(contents[4], "again") == made[4]._replace(is_new=False)
+
+    def test_two_first_uploads_make_one_pipeline(self, server: KfpServer, package: Package) -> None:
+        def make_first(handler: Any) -> bool:
+            if handler.command == "POST" and handler.path.endswith("/pipelines") and not server.backend.pipelines:
+                import kfp_server_api as kfp
+
+                server.backend.create_pipeline(kfp.V2beta1Pipeline(name="simipu", display_name="simipu"))
+            return False
+
+        server.fault = make_first
+        assert Client(Connection(server.url)).upload(package, "demo-1").is_new
+        assert len(server.backend.pipelines) == 1
+
+    def test_the_command_says_what_it_did(self, server: KfpServer) -> None:
+        first = cli("upload", *SCRATCH)
+        assert first.code == 0, first.error
+        (version,) = server.backend.versions.values()
+        assert re.fullmatch(r"demo-([0-9a-f]{12}(-dirty)?|unknown)", version.display_name)
+        assert first.out.splitlines() == [
+            f"Version  {version.pipeline_version_id}  {version.display_name}",
+            f"See      {server.url}/#/pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}",
+        ]
+        assert "the same content is there already" in cli("upload", *SCRATCH, "--version", "other").out
+        cli("upload", *SCRATCH, "--no-cache", "--version", "uncached")
+        assert [one.display_name for one in server.backend.versions.values()] == [version.display_name, "uncached"]
+
+
+class TestSchedules:
+    def test_one_is_made_listed_and_deleted(self, server: KfpServer, tmp_path: Path) -> None:
+        (tmp_path / "raw").mkdir()
+        (tmp_path / "raw" / "scan.bin").write_bytes(b"scan")
+        arguments = ("schedule", *SCRATCH, "--data", str(tmp_path / "raw"), "--cron", "30 3 * * 1", "--name", "weekly")
+        made = cli(*arguments)
+        assert made.code == 0, made.error
+        assert f"every pod must see the folder {tmp_path}/raw" in made.error
+        (schedule,) = server.backend.recurring.values()
+        (version,) = server.backend.versions.values()
+        assert made.out.startswith(f"Schedule {schedule.recurring_run_id}  weekly, version {version.display_name}\n")
+        assert (schedule.trigger.cron_schedule.cron, schedule.trigger.periodic_schedule) == ("0 30 3 * * 1", None)
+        assert (schedule.mode, schedule.max_concurrency, schedule.no_catchup) == ("ENABLE", "1", True)
+        assert schedule.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
+        assert schedule.pipeline_spec is None
+        assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["depth_uri"])
+
+        assert "there is a schedule “weekly” already" in cli(*arguments).error
+        listed = cli("schedules").out
+        for text in (schedule.recurring_run_id, "weekly", "0 30 3 * * 1", "enabled"):
+            assert text in listed
+        assert cli("unschedule", schedule.recurring_run_id).code == 0
+        assert server.backend.recurring == {}
+        assert "(404: ResourceNotFoundError" in cli("unschedule", schedule.recurring_run_id).error
+
+    def test_an_interval_is_told_in_seconds(self, server: KfpServer, package: Package) -> None:
+        client = Client(Connection(server.url))
+        client.schedule(client.upload(package, "demo"), "often", {"depth_uri": "s3://a#1"}, Trigger(every_s=3600))
+        (schedule,) = client.schedules()
+        assert schedule.trigger.periodic_schedule.interval_second == "3600"
+        assert "every 3600 s" in cli("schedules").out
+
+    @pytest.mark.parametrize("given", [(), ("--cron", "* * * * *", "--every", "1d")])
+    def test_it_is_either_cron_or_an_interval(self, given: tuple[str, ...]) -> None:
+        assert "give either --cron" in cli("schedule", *given).error
+
+
+class TestRuns:
+    def test_unknown_runs_are_told(self, server: KfpServer) -> None:
+        nobody = "00000000-0000-0000-0000-000000000000"
+        for command in ("status", "cancel"):
+            assert f"(404: ResourceNotFoundError: run {nobody} not found)" in cli(command, nobody).error
+        assert cli("status", nobody, "--wait").code == 4
+        assert "give its id" in cli("status", "--wait").error
+
+    def test_a_wrong_parameter_is_told(self, server: KfpServer, package: Package) -> None:
+        client = Client(Connection(server.url))
+        with pytest.raises(ApiError, match="parameter depth_uri is required"):
+            client.submit(package, "run", {})
+        assert server.backend.runs == {}
+
+    def test_no_answer_to_a_submission_leaves_it_open(self, server: KfpServer, package: Package) -> None:
+        server.fault = lambda handler: handler.path.endswith("/runs") and server.hang(handler)
+        client = Client(Connection(server.url, read_timeout_s=3))
+        with pytest.raises(ApiError, match="not known whether the run was made: look for “my run” with `status`"):
+            client.submit(package, "my run", {"depth_uri": "s3://a#1"})
+
+    def test_a_wrong_token_is_told_before_data_is_looked_at(self, server: KfpServer) -> None:
+        server.token = SECRET
+        done = cli("submit", *SCRATCH, "--data", "/nowhere")
+        assert "asks who you are" in done.error

@@ -1,0 +1,243 @@
+"""Runs that a Kubeflow server really executes, with stages that do nothing: followed, failed, cancelled, lost."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from rich.console import Console
+
+from pipelines.client import Client
+from pipelines.connection import Connection
+from pipelines.follow import Outcome, Pace, clock, follow
+from simipu_core.errors import SimipuError
+from tests.kfp_server import KfpServer, kfp_server
+from tests.pipelines.kubeflow import ROOT, SCRATCH, alive, cli
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.timeout(300),
+]
+QUICK = Pace(poll_s=0.1, patience_s=60)
+PATIENCE = 120
+
+
+@pytest.fixture(scope="module")
+def kubeflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KfpServer]:
+    folder = tmp_path_factory.mktemp("kfp")
+    (folder / "log").touch()
+    fakes = f"{Path(__file__).with_name('fakes')}:{ROOT}"
+    with kfp_server(folder, environment={"PYTHONPATH": fakes, "FAKE_LOG": str(folder / "log")}) as served:
+        yield served
+
+
+@pytest.fixture
+def server(kubeflow: KfpServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    for name in os.environ:
+        if name.startswith(("KFP_", "KF_PIPELINES_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("KFP_ENDPOINT", kubeflow.url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("pipelines.follow.Pace", lambda: QUICK)
+    before = dict(kubeflow.backend.environment)
+    yield kubeflow
+    kubeflow.backend.environment = before
+    kubeflow.ui_logs = False
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("raw")
+    (folder / "scan.bin").write_bytes(b"scan")
+    return str(folder)
+
+
+@pytest.fixture
+def blocked(server: KfpServer, data: str) -> tuple[str, int]:
+    """A run whose first step never ends, and the process of that step."""
+    server.backend.environment["FAKE_BLOCK"] = "ingest"
+    file = server.backend.folder / "pid"
+    file.unlink(missing_ok=True)
+    done = cli("submit", *SCRATCH, "--data", data, "--no-cache")
+    assert done.code == 0, done.error
+    until(lambda: file.is_file() and bool(file.read_text()))
+    return done.out.split()[1], int(file.read_text())
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
+
+
+def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--run-name", "my run")
+    assert done.code == 0, done.out + done.error
+    run_id = done.out.split()[1]
+    lines = done.out.splitlines()
+    assert lines[:2] == [f"Run      {run_id}  my run", f"See      {server.url}/#/runs/details/{run_id}"]
+    ended = [line.split(" · ")[0] for line in lines if "succeeded" in line]
+    assert ended == [f"{step} succeeded" for step in ("ingest_depth", "pair_depth", "finetune", "evaluate")] + [
+        "my run succeeded."
+    ]
+    assert f"every pod must see the folder {data};" in done.error
+    run = server.backend.runs[run_id]
+    assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", run.runtime_config.parameters["depth_uri"])
+
+    shown = cli("status", run_id).out
+    assert "my run · succeeded" in shown
+    assert re.search(r"finetune +│ succeeded +│ +\d+:\d\d", shown)
+    listed = cli("status").out
+    assert run_id in listed
+    assert "my run" in listed
+
+    again = cli("submit", *SCRATCH, "--data", data, "--wait")
+    assert again.code == 0, again.out + again.error
+    assert "evaluate cached" in again.out
+    assert len(cli("status", "--limit", "1").out.splitlines()) == len(listed.splitlines())
+
+
+def test_a_failing_step_gives_the_cause(server: KfpServer, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.backend.environment["FAKE_FAILURE"] = "ingest"
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--no-cache")
+    cause = "error: ingest_depth: ingest_depth: nothing fits; mend it."
+    assert done.code == 1
+    assert done.out.splitlines()[-1] == cause
+    assert "pair_depth not run" in done.out
+    assert "Traceback" not in done.out + done.error
+
+    run_id = done.out.split()[1]
+    assert cli("status", run_id, "--wait").code == 1
+    server.ui_logs = True
+    shown = cli("status", run_id)
+    assert (shown.code, shown.out.splitlines()[-1]) == (0, cause)
+    monkeypatch.setattr(server.backend, "log", lambda *_: b"line\n" * 2**20 + b"error: the last words\n")
+    assert cli("status", run_id).out.splitlines()[-1] == "error: ingest_depth: the last words"
+    monkeypatch.setattr(server.backend, "log", lambda *_: None)
+    told = cli("status", run_id).out.splitlines()[-1]
+    kubectl = f"kubectl logs -n kubeflow -l pipeline/runid={run_id} -c main --prefix"
+    assert told == f"error: ingest_depth: failed; its log: {kubectl}"
+
+
+def test_a_step_that_breaks_off_shows_the_end_of_its_log(server: KfpServer, data: str) -> None:
+    server.backend.environment["FAKE_CRASH"] = "ingest"
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--no-cache")
+    assert done.code == 1
+    assert done.out.splitlines()[-2:] == [
+        "RuntimeError: out of shared memory",
+        "error: ingest_depth: failed, see the lines above",
+    ]
+
+
+def test_a_cancelled_run_really_stops(server: KfpServer, blocked: tuple[str, int]) -> None:
+    run_id, pid = blocked
+    assert re.search(r"ingest_depth +│ running", cli("status", run_id).out)
+    done = cli("cancel", run_id, "--wait")
+    assert done.code == 3, done.out + done.error
+    assert f"Run {run_id} is being stopped" in done.out
+    assert "was cancelled." in done.out
+    assert not alive(pid)
+    assert server.backend.run(run_id).state == "CANCELED"
+    assert cli("cancel", run_id).out == f"Run {run_id} had ended already\n"
+
+
+def test_a_server_that_comes_back_is_followed_on(server: KfpServer, blocked: tuple[str, int], tmp_path: Path) -> None:
+    run_id, _ = blocked
+    client = Client(Connection(server.url))
+    file = tmp_path / "shown"
+    outcomes: list[Outcome] = []
+    with file.open("w", buffering=1) as shown:
+        console = Console(file=shown, width=200)
+        follower = threading.Thread(target=lambda: outcomes.append(follow(client, run_id, console, QUICK)))
+        follower.start()
+        until(lambda: "ingest_depth running" in file.read_text())
+        server.stop()
+        until(lambda: "Trying again" in file.read_text())
+        server.start()
+        Client(Connection(server.url)).cancel(run_id)
+        follower.join(PATIENCE)
+    assert outcomes == [Outcome.CANCELED]
+    assert file.read_text().count("Trying again for 1:00") == 1
+
+
+def test_a_server_that_stays_away_leaves_the_end_unknown(
+    server: KfpServer, blocked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, _ = blocked
+    client = Client(Connection(server.url, read_timeout_s=3))
+    console = Console(width=300, record=True)
+    server.stop()
+    try:
+        assert follow(client, run_id, console, Pace(poll_s=0.05, patience_s=0.2)) == Outcome.UNKNOWN
+    finally:
+        server.start()
+    shown = console.export_text()
+    assert "How the run ends is not known; it may go on." in shown
+    assert f"Follow it with `python -m pipelines status {run_id} --wait`" in shown
+    assert server.backend.run(run_id).state == "RUNNING"
+    server.fault = server.hang
+    try:
+        assert follow(client, run_id, console, Pace(poll_s=0.05, patience_s=0)) == Outcome.UNKNOWN
+    finally:
+        server.fault = None
+    assert "does not answer within 3 s. Trying again" in console.export_text()
+    server.token = "right"
+    try:
+        assert follow(client, run_id, console, QUICK) == Outcome.UNKNOWN  # at once: asking again would not help
+    finally:
+        server.token = None
+    server.backend.executions[run_id].kill()
+
+
+def test_a_token_file_that_is_gone_leaves_the_end_unknown() -> None:
+    def unreadable(_: str) -> None:
+        raise SimipuError("KFP_TOKEN_FILE: token cannot be read.")
+
+    console = Console(width=300, record=True)
+    assert follow(cast(Client, SimpleNamespace(run=unreadable)), "1", console, QUICK) == Outcome.UNKNOWN
+    assert "error: KFP_TOKEN_FILE: token cannot be read." in console.export_text()
+
+
+def test_an_interrupt_leaves_the_run_alone(
+    server: KfpServer, blocked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, pid = blocked
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.follow.time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
+    done = cli("status", run_id, "--wait")
+    assert done.code == 130
+    assert "The run goes on. Follow it with `python -m pipelines status" in done.out
+    assert f"stop it with `python -m pipelines cancel {run_id}`" in done.out
+    assert alive(pid)
+    server.backend.executions[run_id].kill()
+
+
+def test_a_terminal_shows_the_steps_in_a_table(server: KfpServer, data: str) -> None:
+    console = Console(force_terminal=True, width=100, record=True)
+    client = Client(Connection(server.url))
+    done = cli("submit", *SCRATCH, "--data", data)
+    assert follow(client, done.out.split()[1], console, QUICK) == Outcome.SUCCEEDED
+    shown = console.export_text()
+    assert re.search(r"evaluate +│ (cached|succeeded) +│ +0:\d\d", shown)
+
+
+def test_a_schedule_starts_a_run(server: KfpServer, data: str) -> None:
+    made = cli("schedule", *SCRATCH, "--data", data, "--every", "1d", "--name", "nightly")
+    assert made.code == 0, made.error
+    run = server.backend.fire(made.out.split()[1])
+    assert cli("status", run.run_id, "--wait").code == 0
+    assert cli("status").out.count("nightly 1") == 1
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, ""), (4.6, "0:05"), (65, "1:05"), (3723, "1:02:03")])
+def test_clock(seconds: float | None, text: str) -> None:
+    assert clock(seconds) == text
