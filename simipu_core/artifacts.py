@@ -23,7 +23,7 @@ from simipu_core.files import new_folder
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report"]
+Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report", "table"]
 
 
 class FileEntry(BaseModel):
