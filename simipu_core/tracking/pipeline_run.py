@@ -1,7 +1,9 @@
 """The run of a whole pipeline, parent of its steps' runs."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -52,18 +54,26 @@ class PipelineRun:
         self.client.set_terminated(self.run_id, status)
 
 
-def start_parent(experiment: Experiment) -> PipelineRun:
+def start_parent(
+    experiment: Experiment, name: str | None = None, params: Mapping[str, Any] | None = None
+) -> PipelineRun:
     """Open the parent run of one pipeline run and record the whole configuration.
+
+    Args:
+        experiment: what runs; of a sweep, the first one.
+        name: name of the run, instead of the experiment's.
+        params: what is recorded, instead of the experiment's settings.
 
     Raises:
         SimipuError: MLflow cannot be used.
     """
     client = connect()
     experiment_id = find_experiment(client, experiment.tracking.mlflow_experiment)
-    name = f"{experiment.experiment} {time.strftime('%Y-%m-%d %H:%M')}"
-    tags = {REVISION_TAG: code_revision(), "simipu.experiment": experiment.experiment}
-    run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-    MlflowRun(client, run_id).log_params(experiment.model_dump(mode="json"))
+    name = name or experiment.experiment
+    title = f"{name} {time.strftime('%Y-%m-%d %H:%M')}"
+    tags = {REVISION_TAG: code_revision(), "simipu.experiment": name}
+    run_id = client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
+    MlflowRun(client, run_id).log_params(params or experiment.model_dump(mode="json"))
     return PipelineRun(client, experiment_id, run_id)
 
 

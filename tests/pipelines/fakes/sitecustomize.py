@@ -38,9 +38,16 @@ def _stage(out_index: int) -> Any:
     return stage
 
 
+def _table(reports: Any, out: Path, **_: Any) -> None:
+    out.mkdir()
+    for name in ("table.html", "table.md"):
+        (out / name).write_text(f"| {' | '.join(reports)} |")
+
+
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2, "evaluate": 3}.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _module("simipu_core.stages.table", table=_table, HTML="table.html", MARKDOWN="table.md")
     _module("simipu_core.tracking.mlflow_run", step=_step)
     _version = SimpleNamespace(model_dump=lambda: {"name": "net", "version": 1, "alias": "challenger"})
     _module("simipu_core.tracking.registry", register=lambda *_: _version)
