@@ -199,7 +199,7 @@ def _resources(settings: StepSettings) -> dict[str, Any]:
     if settings.cpu_limit:
         limits["cpu"] = settings.cpu_limit
     if settings.gpus:
-        limits[settings.gpu_resource] = settings.gpus
+        limits[settings.gpu_resource] = str(settings.gpus)
     return {"requests": requests, "limits": limits}
 
 

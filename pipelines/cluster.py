@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from kubernetes.utils.quantity import parse_quantity
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from simipu_core.config import validate
 from simipu_core.config.section import Section
@@ -97,11 +97,11 @@ class StepSettings(Section):
     """Longest time of one attempt."""
     retry: Retry = Retry()
     """After a failure."""
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that do not keep the step away."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     """Further labels of the pod."""
 
     @field_validator("cpu_request", "cpu_limit", "memory_request", "memory_limit", "shm", "scratch")
@@ -194,7 +194,7 @@ class Cluster(Section):
     """With Argo: account of the pods. With Kubeflow it is chosen when a run is started."""
     run_as: PodUser = PodUser()
     """Who the steps run as."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default_factory=dict)
     """Plain environment variables of all steps. Nothing secret: they stand in the compiled pipeline."""
     config_maps: tuple[EnvironmentFrom, ...] = ()
     """Environment variables out of config maps: MLflow's address, the object store's, the place of checkpoints."""
@@ -202,13 +202,13 @@ class Cluster(Section):
     """Environment variables out of secrets: credentials."""
     keep_finished: Duration = 7 * 86400
     """How long the workflow and its pods are kept after the end, for their logs."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     """Labels of all pods."""
-    data: dict[str, str] = {}
+    data: dict[str, str] = Field(default_factory=dict)
     """Addresses of raw data by `root` of the experiments, which the form then offers."""
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = Field(default_factory=dict)
     """What all steps get, unless `steps` says otherwise; keys as below `steps`."""
-    steps: dict[Component, dict[str, Any]] = {}
+    steps: dict[Component, dict[str, Any]] = Field(default_factory=dict)
     """What single steps get."""
 
     @model_validator(mode="after")
@@ -226,8 +226,8 @@ class Cluster(Section):
         own = self.steps.get(component, {})  # type: ignore[call-overload]
         try:
             return StepSettings.model_validate({**_DEFAULTS.get(component, {}), **self.defaults, **own})
-        except ValueError as error:
-            problem = error.errors()[0] if hasattr(error, "errors") else {"loc": (), "msg": str(error)}
+        except ValidationError as error:
+            problem = error.errors()[0]
             key = ".".join(str(part) for part in (component, *problem["loc"]))
             raise ValueError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from None
 

@@ -38,11 +38,16 @@ def finetune(
     from simipu_core.parameters import from_parameter
     from simipu_core.project import checkpoints
     from simipu_core.stages.finetune import finetune
-    from simipu_core.tracking.mlflow_run import step as track
     from simipu_core.stages.launch import launch
+    from simipu_core.tracking.mlflow_run import step as track
 
     with plain_errors(), track(os.environ.get("SIMIPU_STEP", "finetune")) as run:
-        changes = {"epochs": epochs, "schedule.max_lr": max_lr, "max_frames": max_frames or None, "seed": seed}
+        changes: dict[str, Any] = {
+            "epochs": epochs,
+            "schedule.max_lr": max_lr,
+            "max_frames": max_frames or None,
+            "seed": seed,
+        }
         changes |= {"init": init, "init_file": None} if init else {}
         section = from_parameter(FinetuneConfig, config, "finetune", changes)
         launch(

@@ -31,9 +31,9 @@ def pretrain(
     from simipu_core.errors import plain_errors
     from simipu_core.parameters import from_parameter
     from simipu_core.project import checkpoints
+    from simipu_core.stages.launch import launch
     from simipu_core.stages.pretrain import pretrain
     from simipu_core.tracking.mlflow_run import step as track
-    from simipu_core.stages.launch import launch
 
     with plain_errors(), track(os.environ.get("SIMIPU_STEP", "pretrain")) as run:
         changes = {"epochs": epochs, "image_optimizer.lr": lr, "seed": seed}

@@ -6,7 +6,7 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
-def table(
+def table(  # noqa: D417
     rows: list[str],
     results: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
