@@ -40,7 +40,6 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its report of a failure; ours is below
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="simipu-ranks-") as folder:
         config = LaunchConfig(
@@ -55,6 +54,8 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
             start_method="spawn",
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)  # torchrun's own report of a failure; ours is below
         try:
             elastic_launch(config, _rank)(stage, given, named, run.run_id, Path(folder))
         except SignalException as error:
@@ -62,6 +63,8 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
         except ChildFailedError as error:
             first = error.get_first_failure()[1]
             raise SimipuError(_said(Path(folder)) or _death(first.local_rank, first.exitcode)) from None
+        finally:
+            logging.disable(before)
 
 
 def _num_processes() -> int:

@@ -13,6 +13,8 @@ from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import Run, SilentRun
 from tests.samples import pair_row, tiny_pretrain, write_shards
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 
 def note(folder: Path, *, run: Run, words: str) -> None:
     (folder / os.environ.get("RANK", "alone")).write_text(f"{words} {os.environ.get('WORLD_SIZE')} {run.run_id}")
