@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
 from typer.testing import CliRunner
 
 from pipelines.argo import workflow
@@ -110,7 +109,7 @@ def test_the_steps_commands_are_ones_that_simipu_takes(name: str, tmp_path: Path
     for step, template in templates(resource).items():
         settings = template["inputs"]["artifacts"][0]["raw"]["data"]
         words = fill(template["container"]["args"], resource, tmp_path, settings)
-        done: Result = CliRunner().invoke(app, [*words, *([] if words[0] == "table" else ["--no-track"])])
+        done = CliRunner().invoke(app, [*words, *([] if words[0] == "table" else ["--no-track"])])
         message = str(done.exception)
         missing = "no such folder" if words[0] == "ingest" else "not an artifact (no manifest.json)"
         assert missing in message, f"{step}: {message} {done.output}"
