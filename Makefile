@@ -20,8 +20,8 @@ setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 pipeline: setup ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"]
 	@.venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)")
 
-compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…]
-	@.venv/bin/python -m pipelines compile $(CHOICE)
+compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
+	@.venv/bin/python -m pipelines compile $(CHOICE) $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)")
 
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/python -m simipu_core.tracking.ui

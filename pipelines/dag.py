@@ -23,6 +23,9 @@ from simipu_core.parameters import to_parameter
 
 NAME = "simipu"
 """Name of every pipeline: Kubeflow's cache is one for each name, and experiments have steps in common."""
+STEP, LAST_STEP = "SIMIPU_STEP", "SIMIPU_LAST_STEP"
+"""Environment variables that tell a step its name, and the last one that the run is complete with it. As inputs they
+would keep equal steps of different pipelines from sharing their results."""
 OUTPUTS: dict[str, tuple[str, type[dsl.Artifact]]] = {
     "pretrain_catalogue": ("ingest_pretrain", dsl.Dataset),
     "pairs": ("pair_pretrain", dsl.Dataset),
@@ -87,7 +90,9 @@ def build(
         tasks: dict[str, Any] = {}
 
         def add(component: str, name: str, task: Any) -> None:
-            task.set_display_name(name).set_env_variable("SIMIPU_STEP", name)
+            task.set_display_name(name).set_env_variable(STEP, name)
+            if name == road[-1].name:
+                task.set_env_variable(LAST_STEP, "true")
             if cluster is not None and image is not None:
                 place(task, component, cluster, image)
             tasks[name] = task

@@ -118,6 +118,7 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         assert settings.timeout < 14 * 86400
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
         assert environment["SIMIPU_STEP"] == step
+        assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
         assert environment["SIMIPU_IMAGE"] == IMAGE
         assert environment.get("SIMIPU_PROCESSES") == ("8" if component in ("pretrain", "finetune") else None)
     pipeline_settings = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
