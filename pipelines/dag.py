@@ -14,7 +14,7 @@ from components.ingest.component import ingest
 from components.pair.component import pair
 from components.pretrain.component import pretrain
 from components.table.component import table
-from pipelines.cluster import Cluster
+from pipelines.cluster import Cluster, pinned_image
 from pipelines.form import Field, Value, dials, fields
 from pipelines.placement import place
 from pipelines.steps import Source, Step, needs_control, steps
@@ -73,11 +73,12 @@ def build(
     Args:
         rows: one experiment, or those of a sweep.
         cluster: where the steps run; None for this machine.
-        image: image of all steps, with `cluster`.
+        image: image of all steps, with `cluster`; None takes the one that `cluster` names.
 
     Raises:
-        SimipuError: the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
+    pinned = pinned_image(image, cluster) if cluster else ""
     rows = _rows(rows)
     road = steps(rows)
     form = fields(rows, cluster.data if cluster else None)
@@ -93,8 +94,8 @@ def build(
             task.set_display_name(name).set_env_variable(STEP, name)
             if name == road[-1].name:
                 task.set_env_variable(LAST_STEP, "true")
-            if cluster is not None and image is not None:
-                place(task, component, cluster, image)
+            if cluster is not None:
+                place(task, component, cluster, pinned)
             tasks[name] = task
 
         if cluster is not None:

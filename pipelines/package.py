@@ -69,11 +69,11 @@ def write_argo(rows: Experiment | Sequence[Experiment], file: Path, cluster: Clu
 def _documents(
     rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster | None, image: str | None, **how: Any
 ) -> list[Any]:
-    chosen = pinned_image(image, cluster) if cluster else None
+    pipeline = build(rows, cluster, image)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.compiled.yaml")
     try:
-        Compiler().compile(build(rows, cluster, chosen), str(partial), **how)
+        Compiler().compile(pipeline, str(partial), **how)
         return list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
     finally:
         partial.unlink(missing_ok=True)
