@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--experiment", "--set", "--no-track"],
+    "table": ["--out"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "promote": ["--experiment"],
@@ -76,6 +77,12 @@ def test_the_table_of_commands_is_complete() -> None:
             assert command.callback
             names.add(f"{group.name} {command.callback.__name__.rstrip('_')}")
     assert names == set(COMMANDS)
+
+
+def test_table_wants_a_name_for_every_report(simipu: Run, tmp_path: Path) -> None:
+    for reports in (["folder"], ["a=x", "a=y"], ["=x"]):
+        code, _, err = simipu("table", *reports, "--out", str(tmp_path / "out"))
+        assert (code, err) == (1, "error: table: give NAME=FOLDER for every report, each name once.\n")
 
 
 def test_config_prints_the_resolved_experiment(simipu: Run) -> None:
