@@ -6,6 +6,7 @@ PIP        := $(UV) pip install --quiet --python .venv/bin/python
 COMPILE    := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
               --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change))
+PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)")
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -21,14 +22,14 @@ setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 pipeline: setup ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"]
 	@.venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)")
 
-compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…]
-	@.venv/bin/python -m pipelines compile $(CHOICE)
+compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
+	@.venv/bin/python -m pipelines compile $(CHOICE) $(PLACE)
 
-submit: setup ## run it on Kubeflow and follow it [EXPERIMENT=demo] [DATA=s3://…] [SET=…]; KFP_ENDPOINT, KFP_TOKEN say where
-	@.venv/bin/python -m pipelines submit --wait $(CHOICE) $(if $(DATA),--data "$(DATA)")
+submit: setup ## run it on Kubeflow and follow it [EXPERIMENT=demo] [DATA=s3://…] [SET=…] [CLUSTER=… IMAGE=…]; KFP_ENDPOINT, KFP_TOKEN say where
+	@.venv/bin/python -m pipelines submit --wait $(CHOICE) $(PLACE) $(if $(DATA),--data "$(DATA)")
 
-upload: setup ## make it a version of the pipeline on Kubeflow [EXPERIMENT=demo] [SET=…]
-	@.venv/bin/python -m pipelines upload $(CHOICE)
+upload: setup ## make it a version of the pipeline on Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=… IMAGE=…]
+	@.venv/bin/python -m pipelines upload $(CHOICE) $(PLACE)
 
 status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
 	@.venv/bin/python -m pipelines status $(RUN)

@@ -1,4 +1,4 @@
-"""The five Kubeflow components: each unpacks its artifacts and calls one stage of `simipu_core`."""
+"""The Kubeflow components: each unpacks its artifacts and calls one stage of `simipu_core`."""
 
 import hashlib
 import os
@@ -17,4 +17,4 @@ def _default_image() -> str:
 
 
 IMAGE = os.environ.get("SIMIPU_IMAGE") or _default_image()
-"""Image of every step: give clusters one with a fixed tag or digest, by ``SIMIPU_IMAGE``."""
+"""Image of every step where no cluster's settings name one."""

@@ -8,9 +8,11 @@ import typer
 from rich.console import Console
 
 from pipelines import remote
+from pipelines.options import ClusterOption, ImageOption
 from simipu_core import project
 from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.errors import plain_errors
+from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError, plain_errors
 
 app = typer.Typer(
     help="Run the five-step pipeline on this machine, or on Kubeflow.",
@@ -20,20 +22,35 @@ app = typer.Typer(
 )
 
 
+SweepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="FOLDER|NAME|FILE",
+        help="Several experiments as one pipeline: a folder of experiments/, e.g. `improved`, or single ones; may be "
+        "repeated. Comes in place of --experiment.",
+    ),
+]
+
+
 @app.command()
 def local(
     experiment: ExperimentOption = "demo",
     data: Annotated[
         str | None, typer.Option(help="Folder of raw frames, instead of the experiment's own roots.", metavar="FOLDER")
     ] = None,
+    sweep: SweepOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Run all steps on this machine; unchanged steps come from the cache."""
     roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
-    chosen = load(experiment, [*roots, *(overrides or [])])
-    from pipelines.local import run
+    rows = _chosen(experiment, sweep, [*roots, *(overrides or [])])
+    from pipelines.local import run, run_sweep
 
-    run(chosen).show(Console())
+    if len(rows) > 1:
+        run_sweep(rows, Console())
+    else:
+        run(rows[0]).show(Console())
 
 
 @app.command()
@@ -42,15 +59,47 @@ def compile(  # noqa: A001 (the command's name)
     out: Annotated[
         Path | None, typer.Option(help="File to write; build/pipeline-EXPERIMENT.yaml by default.", metavar="FILE")
     ] = None,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
+    sweep: SweepOption = None,
+    as_manifest: Annotated[
+        bool,
+        typer.Option("--kubernetes-manifest", help="Write Pipeline and PipelineVersion resources; needs --cluster."),
+    ] = False,
+    as_argo: Annotated[
+        bool,
+        typer.Option("--argo", help="Write a plain Argo Workflow, for clusters without Kubeflow; needs --cluster."),
+    ] = False,
     overrides: SetOption = None,
 ) -> None:
-    """Write the pipeline as Kubeflow IR YAML, with the experiment's settings as its defaults."""
-    chosen = load(experiment, overrides)
-    from pipelines.package import write
+    """Write the pipeline as Kubeflow IR YAML, with the experiment's settings as its defaults.
 
-    file = out or project.root() / "build" / f"pipeline-{chosen.experiment}.yaml"
-    write(chosen, file)
+    Example: `python -m pipelines compile --sweep improved --cluster cluster.yaml --image name@sha256:…`
+    """
+    rows = _chosen(experiment, sweep, overrides)
+    from pipelines.cluster import load_cluster
+    from pipelines.package import write, write_argo, write_manifest
+
+    name = rows[0].experiment if len(rows) == 1 else "sweep"
+    file = out or project.root() / "build" / f"pipeline-{name}.yaml"
+    settings = load_cluster(cluster) if cluster else None
+    if as_manifest or as_argo:
+        if settings is None or as_manifest == as_argo:
+            raise SimipuError("--kubernetes-manifest or --argo, one of them, goes with --cluster cluster.yaml.")
+        (write_manifest if as_manifest else write_argo)(rows, file, settings, image)
+    else:
+        write(rows, file, settings, image)
     print(file)
+
+
+def _chosen(experiment: str, sweep: list[str] | None, overrides: list[str] | None) -> list[Experiment]:
+    """The experiment, or those of the sweep; a folder's are in the order of their names."""
+    names = []
+    for name in sweep or [experiment]:
+        folder = project.root() / "experiments" / name
+        inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
+        names += [str(path) for path in inside] or [name]
+    return [load(name, overrides) for name in names]
 
 
 app.add_typer(remote.app)

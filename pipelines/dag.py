@@ -1,27 +1,31 @@
-"""The five-step pipeline: two branches of data that meet at fine-tuning.
+"""The pipeline for Kubeflow: one task for each step of :mod:`pipelines.steps`."""
 
-::
-
-    ingest → pair → pretrain ─╮
-    ingest → pair ────────────┴→ finetune → evaluate
-
-Without pre-training (`finetune.init` other than `pretrained`) there is no upper branch.
-"""
-
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-from components.evaluate.component import evaluate as evaluate_step
-from components.finetune.component import finetune as finetune_step
-from components.ingest.component import ingest as ingest_step
-from components.pair.component import pair as pair_step
-from components.pretrain.component import pretrain as pretrain_step
+from components.check.component import check
+from components.evaluate.component import evaluate
+from components.finetune.component import finetune
+from components.ingest.component import ingest
+from components.pair.component import pair
+from components.pretrain.component import pretrain
+from components.table.component import table
+from pipelines.cluster import Cluster, pinned_image
+from pipelines.form import Field, Value, dials, fields
+from pipelines.placement import place
+from pipelines.steps import Source, Step, needs_control, steps
 from simipu_core.config import Experiment
 from simipu_core.parameters import to_parameter
 
+NAME = "simipu"
+"""Name of every pipeline: Kubeflow's cache is one for each name, and experiments have steps in common."""
+STEP, LAST_STEP = "SIMIPU_STEP", "SIMIPU_LAST_STEP"
+"""Environment variables that tell a step its name, and the last one that the run is complete with it. As inputs they
+would keep equal steps of different pipelines from sharing their results."""
 OUTPUTS: dict[str, tuple[str, type[dsl.Artifact]]] = {
     "pretrain_catalogue": ("ingest_pretrain", dsl.Dataset),
     "pairs": ("pair_pretrain", dsl.Dataset),
@@ -34,90 +38,121 @@ OUTPUTS: dict[str, tuple[str, type[dsl.Artifact]]] = {
 }
 """Artifacts the pipeline can hand out: the step that makes each, and its type. `metrics` comes on top."""
 _PRETRAINING = {"pretrain_catalogue", "pairs", "encoder"}
-_SCRATCH = "kaiming_zero_gamma"
+_MADE_BY = {"ingest": "catalogue", "pair": "shards", "pretrain": "encoder", "finetune": "model", "evaluate": "report"}
+_COMPONENTS: dict[str, Callable[..., Any]] = {
+    "ingest": ingest,
+    "pair": pair,
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "table": table,
+}
 
 
-def parameters(experiment: Experiment) -> dict[str, Any]:
-    """The pipeline parameters that an experiment sets: its fields that some step reads, under their own names."""
-    unread = {"preset", "synthetic"}
-    if not experiment.finetune.needs_pretraining:
-        unread |= {"pretrain_data", "pretrain"}
-    given = {name: getattr(experiment, name) for name in Experiment.model_fields if name not in unread}
-    return {name: value if isinstance(value, str) else to_parameter(value) for name, value in given.items()}
+def parameters(rows: Experiment | Sequence[Experiment]) -> dict[str, Value]:
+    """Values of the pipeline's parameters, addresses of raw data apart."""
+    return {field.name: field.default for field in fields(_rows(rows)) if field.default is not None}
 
 
 def outputs(experiment: Experiment) -> dict[str, tuple[str, type[dsl.Artifact]]]:
-    """Those of `OUTPUTS` that the experiment's pipeline hands out.
-
-    The scratch control is among them where `finetune.scratch_control` says so and the net itself is not it.
-    """
-    finetune = experiment.finetune
-    left_out = set() if finetune.needs_pretraining else set(_PRETRAINING)
-    if not finetune.scratch_control or finetune.init == _SCRATCH:
+    """Those of `OUTPUTS` that the experiment's pipeline hands out."""
+    left_out = set() if experiment.finetune.needs_pretraining else set(_PRETRAINING)
+    if not needs_control(experiment):
         left_out.add("control")
     return {name: output for name, output in OUTPUTS.items() if name not in left_out}
 
 
-def build(experiment: Experiment) -> BaseComponent:
-    """The pipeline, with the experiment's sections as its parameters' defaults.
+def build(
+    rows: Experiment | Sequence[Experiment], cluster: Cluster | None = None, image: str | None = None
+) -> BaseComponent:
+    """The pipeline of one experiment, or of several, which share the steps that they have in common.
 
-    Its other parameters are the URIs of the raw data, `depth_uri` and, where there is pre-training, `pretrain_uri`.
+    On a cluster a step comes first that checks all settings, as the form may have changed them: a wrong one must not
+    show only after days of pre-training. In this machine's runs they have been checked before.
 
     Args:
-        experiment: what to run.
+        rows: one experiment, or those of a sweep.
+        cluster: where the steps run; None for this machine.
+        image: image of all steps, with `cluster`; None takes the one that `cluster` names.
+
+    Raises:
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    handed_out = outputs(experiment)
-    types = {name: kind for name, (_, kind) in handed_out.items()} | {"metrics": dsl.Metrics}
+    pinned = pinned_image(image, cluster) if cluster else ""
+    rows = _rows(rows)
+    road = steps(rows)
+    form = fields(rows, cluster.data if cluster else None)
+    handed_out = _handed_out(rows, {step.name: step for step in road})
+    types = {name: kind for name, (_, kind) in handed_out.items()}
     outputs_type = NamedTuple("Outputs", list(types.items()))  # type: ignore[misc]
-    uris = ["pretrain_uri", "depth_uri"] if experiment.finetune.needs_pretraining else ["depth_uri"]
-    signature = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=str) for name in uris] + [
-        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=type(value))
-        for name, value in parameters(experiment).items()
-    ]
 
     def simipu(*values: Any) -> Any:
-        """Label-free pre-training on image-scan pairs, then monocular depth."""
-        given = dict(zip((parameter.name for parameter in signature), values, strict=True))
-        made = {}
-        encoder = {}
-        if experiment.finetune.needs_pretraining:
-            made["pretrain_catalogue"] = _catalogue("pretrain", given["pretrain_uri"], given["pretrain_data"])
-            made["pairs"] = _shards("pretrain", "pairs", made["pretrain_catalogue"], given["pair"])
-            pretrained = pretrain_step(pairs=made["pairs"], config=given["pretrain"]).set_display_name("pretrain")
-            made["encoder"] = encoder["encoder"] = pretrained.outputs["encoder"]
-        made["depth_catalogue"] = _catalogue("depth", given["depth_uri"], given["depth_data"])
-        made["depth"] = _shards("depth", "depth", made["depth_catalogue"], given["pair"])
-        made["model"] = _depth_net("finetune", depth=made["depth"], config=given["finetune"], **encoder)
-        control = {}
-        if "control" in handed_out:
-            control["control"] = _depth_net(
-                "finetune_scratch", depth=made["depth"], config=given["finetune"], init=_SCRATCH
-            )
-        evaluated = evaluate_step(
-            experiment=given["experiment"],
-            model=made["model"],
-            depth=made["depth"],
-            config=given["evaluate"],
-            tracking=given["tracking"],
-            **control,
-        ).set_display_name("evaluate")
-        return outputs_type(**made, **control, **evaluated.outputs)
+        given = dict(zip((field.name for field in form), values, strict=True))
+        tasks: dict[str, Any] = {}
 
-    simipu.__signature__ = Signature(signature, return_annotation=outputs_type)  # type: ignore[attr-defined]
-    pipeline: BaseComponent = dsl.pipeline(name="simipu")(simipu)
+        def add(component: str, name: str, task: Any) -> None:
+            task.set_display_name(name).set_env_variable(STEP, name)
+            if name == road[-1].name:
+                task.set_env_variable(LAST_STEP, "true")
+            if cluster is not None:
+                place(task, component, cluster, pinned)
+            tasks[name] = task
+
+        if cluster is not None:
+            add("check", "check", _check(rows, given))
+        for step in road:
+            task = _COMPONENTS[step.component](**_inputs(step, given, tasks))
+            if cluster is not None and not step.artifacts:
+                task.after(tasks["check"])
+            add(step.component, step.name, task)
+        return outputs_type(**{name: _output(tasks, source) for name, (source, _) in handed_out.items()})
+
+    simipu.__doc__ = _doc(form)
+    simipu.__signature__ = Signature(  # type: ignore[attr-defined]
+        [_argument(field) for field in form], return_annotation=outputs_type
+    )
+    config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.keep_finished) if cluster else None
+    pipeline: BaseComponent = dsl.pipeline(name=NAME, pipeline_config=config)(simipu)
     return pipeline
 
 
-def _catalogue(branch: str, uri: Any, source: Any) -> Any:
-    step = f"ingest_{branch}"
-    return ingest_step(step=step, uri=uri, source=source).set_display_name(step).outputs["catalogue"]
+def _rows(rows: Experiment | Sequence[Experiment]) -> list[Experiment]:
+    return [rows] if isinstance(rows, Experiment) else list(rows)
 
 
-def _shards(branch: str, target: str, catalogue: Any, config: Any) -> Any:
-    step = f"pair_{branch}"
-    task = pair_step(step=step, target=target, catalogue=catalogue, config=config)
-    return task.set_display_name(step).outputs["shards"]
+def _handed_out(rows: Sequence[Experiment], made: Mapping[str, Step]) -> dict[str, tuple[Source, type[dsl.Artifact]]]:
+    if len(rows) > 1:
+        return {"results": (Source("table", "results"), dsl.Artifact)}
+    (row,) = rows
+    chosen = {name: (Source(step, _MADE_BY[made[step].component]), kind) for name, (step, kind) in outputs(row).items()}
+    return chosen | {"metrics": (Source("evaluate", "metrics"), dsl.Metrics)}
 
 
-def _depth_net(step: str, **inputs: Any) -> Any:
-    return finetune_step(step=step, **inputs).set_display_name(step).outputs["model"]
+def _check(rows: Sequence[Experiment], given: Mapping[str, Any]) -> Any:
+    turned = dials(rows)
+    return check(
+        rows={row.experiment: to_parameter(row) for row in rows},
+        keys={field.name: list(field.keys) for field in turned},
+        **{field.name: given[field.name] for field in turned},
+    )
+
+
+def _inputs(step: Step, given: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:
+    from_form = {name: given[parameter] for name, parameter in step.parameters.items()}
+    made = {name: _output(tasks, source) for name, source in step.artifacts.items()}
+    return {**step.constants, **from_form, **made}
+
+
+def _output(tasks: Mapping[str, Any], source: Source) -> Any:
+    return tasks[source.step].outputs[source.output]
+
+
+def _argument(field: Field) -> Parameter:
+    default = Parameter.empty if field.default is None else field.default
+    return Parameter(field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=field.kind)
+
+
+def _doc(form: Sequence[Field]) -> str:
+    """Docstring from which Kubeflow takes the descriptions in the form."""
+    arguments = "\n".join(f"    {field.name}: {field.meaning}" for field in form)
+    return f"Label-free pre-training on image-scan pairs, then monocular depth.\n\nArgs:\n{arguments}\n"

@@ -4,12 +4,18 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kfp import local
+from kfp.dsl.base_component import BaseComponent
+from rich.console import Console
+from rich.markdown import Markdown
 
 from pipelines.dag import OUTPUTS, build, parameters
+from pipelines.form import uri_names
 from pipelines.output import step_lines
 from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.summary import Step, Summary
@@ -18,6 +24,7 @@ from simipu_core.artifacts import read_manifest, sha256_text
 from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
+from simipu_core.stages.table import MARKDOWN
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
@@ -42,22 +49,60 @@ def run(experiment: Experiment) -> Summary:
     uris = raw_uris(experiment)
     steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
     parent = start_parent(experiment)
-    try:
-        outputs = _execute(experiment, parent, **uris)
+    with _told(parent):
+        outputs = _execute(build(experiment), parent, {**uris, **parameters(experiment)})
         steps |= _steps(parent, outputs)
         summary = _summary(experiment, parent, outputs, steps, begun)
         summary.write(project.root() / "build" / "summary.json")
+    parent.finish({f"{protocol}/abs_rel": scores["abs_rel"] for protocol, scores in summary.metrics.items()})
+    return summary
+
+
+def run_sweep(rows: Sequence[Experiment], console: Console) -> Path:
+    """Run several experiments as one pipeline; steps that they have in common run once.
+
+    Args:
+        rows: experiments.
+        console: where the table of results is shown.
+
+    Returns:
+        Folder with the table as JSON, CSV, Markdown and HTML.
+
+    Raises:
+        SimipuError: with the cause that the failed step gave.
+    """
+    rows = [with_pinned_weights(row) for row in rows]
+    pipeline, roots = build(rows), uri_names(rows)
+    pinned: dict[str, str] = {}
+    for row in rows:
+        uris = raw_uris(row)
+        pinned[row.depth_data.root] = uris["depth_uri"]
+        if row.finetune.needs_pretraining:
+            pinned[row.pretrain_data.root] = uris["pretrain_uri"]
+    parent = start_parent(rows[0], "sweep", {row.experiment: row.model_dump(mode="json") for row in rows})
+    with _told(parent):
+        arguments = {name: pinned[root] for name, root in roots.items()} | parameters(rows)
+        table = Path(_execute(pipeline, parent, arguments)["results"].path)
+        console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
+        console.print(f"Table    {table}", soft_wrap=True)
+    parent.finish({})
+    return table
+
+
+@contextmanager
+def _told(parent: PipelineRun) -> Iterator[None]:
+    """What ends the block early is told to MLflow."""
+    try:
+        yield
     except Exception as error:
         parent.fail(str(error))
         raise
     except KeyboardInterrupt:
         parent.fail("interrupted", "KILLED")
         raise
-    parent.finish({f"{protocol}/abs_rel": scores["abs_rel"] for protocol, scores in summary.metrics.items()})
-    return summary
 
 
-def _execute(experiment: Experiment, parent: PipelineRun, **uris: str) -> dict[str, Any]:
+def _execute(pipeline: BaseComponent, parent: PipelineRun, arguments: Mapping[str, Any]) -> dict[str, Any]:
     build_folder = project.root() / "build"
     os.environ.pop("MLFLOW_RUN_ID", None)  # each step is to make its own run
     os.environ.update(
@@ -74,10 +119,9 @@ def _execute(experiment: Experiment, parent: PipelineRun, **uris: str) -> dict[s
         enable_caching=True,
         cache_root=str(build_folder / "kfp-cache" / sha256_text(parent.history)[:16]),
     )
-    pipeline = build(experiment)
     with step_lines() as lines:
         try:
-            outputs: dict[str, Any] = pipeline(**uris, **parameters(experiment)).outputs
+            outputs: dict[str, Any] = pipeline(**arguments).outputs
         except RuntimeError as error:
             where = re.sub(r"\x1b\[\d+m", "", str(error))
             raise SimipuError(lines.error or f"a step broke off, see the lines above. {where}") from None

@@ -1,24 +1,85 @@
 """The compiled pipeline."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kfp.compiler import Compiler
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-from pipelines.dag import build
+from pipelines.argo import workflow
+from pipelines.cluster import Cluster, pinned_image
+from pipelines.dag import NAME, build
 from simipu_core.config import Experiment
 
 
-def write(experiment: Experiment, file: Path) -> None:
-    """Compile to Kubeflow IR YAML; the same experiment, code and image give the same bytes.
+def write(
+    rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster | None = None, image: str | None = None
+) -> None:
+    """Compile to Kubeflow IR YAML; the same experiments, code, settings and image give the same bytes.
 
     Args:
-        experiment: its settings become the parameters' defaults.
+        rows: one experiment, or those of a sweep; their settings are compiled in or become defaults of the form.
         file: file to write.
+        cluster: where the steps run; None leaves resources, secrets and retries out.
+        image: image of all steps, with `cluster`; None takes the one that `cluster` names.
+
+    Raises:
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
+    _write(file, _documents(rows, file, cluster, image))
+
+
+def write_manifest(rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster, image: str | None) -> None:
+    """Write the Kubernetes resources Pipeline and PipelineVersion, for clusters that Git describes.
+
+    The version is named after its content, so that the same content is the same version.
+
+    Raises:
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+    """
+    plain = yaml.safe_dump_all(_documents(rows, file, cluster, image))
+    names = [rows.experiment] if isinstance(rows, Experiment) else ["sweep"]
+    version = f"{NAME}-{names[0].replace('_', '-')}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
+    options = KubernetesManifestOptions(
+        pipeline_name=NAME,
+        pipeline_version_name=version,
+        namespace=cluster.namespace,
+        include_pipeline_manifest=True,
+    )
+    _write(
+        file,
+        _documents(rows, file, cluster, image, kubernetes_manifest_format=True, kubernetes_manifest_options=options),
+    )
+
+
+def write_argo(rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster, image: str | None) -> None:
+    """Write a plain Argo Workflow, which needs no Kubeflow.
+
+    Raises:
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+    """
+    chosen = [rows] if isinstance(rows, Experiment) else rows
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial.yaml")
-    Compiler().compile(build(experiment), str(partial))
-    documents = list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
+    _write(file, [workflow(chosen, cluster, pinned_image(image, cluster))])
+
+
+def _documents(
+    rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster | None, image: str | None, **how: Any
+) -> list[Any]:
+    pipeline = build(rows, cluster, image)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.compiled.yaml")
+    try:
+        Compiler().compile(pipeline, str(partial), **how)
+        return list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(file: Path, documents: list[Any]) -> None:
+    partial = file.with_name(f".{file.name}.partial")
     partial.write_text(yaml.safe_dump_all(documents), encoding="utf-8")  # without comments, whose order varies
     partial.replace(file)

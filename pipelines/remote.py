@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.options import ClusterOption, ImageOption
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
@@ -45,6 +46,8 @@ def submit(
     data: DataOption = None,
     wait: WaitOption = False,
     no_cache: NoCacheOption = False,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
     run_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
     ] = None,
@@ -61,7 +64,7 @@ def submit(
 
     chosen = _load(experiment, data, overrides)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
-    package = pack(chosen, cache=not no_cache)
+    package = pack(chosen, cache=not no_cache, cluster=cluster, image=image)
     addresses = data_addresses(chosen, package)
     _note_folders(addresses)
     run = client.submit(package, run_name or usual_name(chosen), addresses)
@@ -78,6 +81,8 @@ def upload(
         str | None, typer.Option(metavar="NAME", help="Name of the version; experiment and git revision by default.")
     ] = None,
     no_cache: NoCacheOption = False,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -89,7 +94,9 @@ def upload(
 
     chosen = load(experiment, overrides)
     client = Client(find(host, namespace))
-    made = client.upload(pack(chosen, cache=not no_cache), version or version_name(chosen))
+    made = client.upload(
+        pack(chosen, cache=not no_cache, cluster=cluster, image=image), version or version_name(chosen)
+    )
     print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
@@ -107,6 +114,8 @@ def schedule(
     ] = None,
     data: DataOption = None,
     no_cache: NoCacheOption = False,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -121,7 +130,7 @@ def schedule(
     trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
     chosen = _load(experiment, data, overrides)
     client = Client(find(host, namespace))
-    package = pack(chosen, cache=not no_cache)
+    package = pack(chosen, cache=not no_cache, cluster=cluster, image=image)
     addresses = data_addresses(chosen, package)
     _note_folders(addresses)
     version = client.upload(package, version_name(chosen))

@@ -38,22 +38,25 @@ class Package(NamedTuple):
         return declared
 
 
-def pack(experiment: Experiment, cache: bool = True) -> Package:
+def pack(experiment: Experiment, cache: bool = True, cluster: Path | None = None, image: str | None = None) -> Package:
     """Compile an experiment, with its weights files addressed by content.
 
     Args:
         experiment: what to run.
         cache: False has every step run, whatever has been computed before.
+        cluster: ``cluster.yaml``; without one, steps have no resources, secrets or retries.
+        image: image of all steps, with `cluster`; None takes the one that it names.
 
     Raises:
-        SimipuError: a weights file is missing.
+        SimipuError: a weights file is missing, `cluster` is refused or the image is not pinned.
     """
+    from pipelines.cluster import load_cluster
     from pipelines.package import write
     from pipelines.raw import with_pinned_weights
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        write(with_pinned_weights(experiment), file)
+        write(with_pinned_weights(experiment), file, load_cluster(cluster) if cluster else None, image)
         text = file.read_text(encoding="utf-8")
     return Package(text if cache else _uncached(text))
 

@@ -27,7 +27,7 @@ from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report"]
+Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report", "table"]
 
 
 class FileEntry(BaseModel):

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": ["--out", "--control", "--register", "--experiment", "--set", "--no-track"],
     "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
     "check": ["--kind", "--root", "--out", "--experiment", "--set"],
+    "table": ["--out"],
     "config": ["--explain", "--experiment", "--set"],
     "plan": ["--set", "--tflops", "--efficiency", "--devices", "--pairs", "--depth", "--json"],
     "models": ["--repair", "--experiment"],
@@ -83,6 +84,12 @@ def test_the_table_of_commands_is_complete() -> None:
             assert command.callback
             names.add(f"{group.name} {command.callback.__name__.rstrip('_')}")
     assert names == set(COMMANDS)
+
+
+def test_table_wants_a_name_for_every_report(simipu: Run, tmp_path: Path) -> None:
+    for reports in (["folder"], ["a=x", "a=y"], ["=x"]):
+        code, _, err = simipu("table", *reports, "--out", str(tmp_path / "out"))
+        assert (code, err) == (1, "error: table: give NAME=FOLDER for every report, each name once.\n")
 
 
 def test_config_prints_the_resolved_experiment(simipu: Run) -> None:

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from pipelines.dag import parameters
+from pipelines.form import handed_singly
+from pipelines.steps import steps
 from simipu_core.cli.experiment import explained
 from simipu_core.config import ContrastConfig, Experiment, FinetuneConfig, Section, load_experiment, validate
 from simipu_core.config.presets import PRESETS, Preset
@@ -224,12 +226,19 @@ def dvc_stages() -> dict[str, Any]:
     return stages
 
 
-def test_pipeline_parameters_are_the_experiments_fields() -> None:
-    """Except those that no step reads: the preset is in its sections, the synthetic world is made beforehand."""
-    fields = set(Experiment.model_fields) - {"synthetic", "preset"}
-    assert set(parameters(load_experiment(ROOT / "params.yaml"))) == fields
-    without = load_experiment(ROOT / "params.yaml", ["finetune.init=torch_default"])
-    assert set(parameters(without)) == fields - {"pretrain", "pretrain_data"}
+def test_what_the_form_holds_and_what_is_compiled_in_make_whole_sections() -> None:
+    experiment = load_experiment(ROOT / "params.yaml", ["finetune.max_frames=5", "pretrain.seed=3", "finetune.seed=4"])
+    form = parameters(experiment)
+    assert "seed" not in form  # the sections do not agree about it
+    for step in steps([experiment]):
+        if step.component in ("pretrain", "finetune") and "init" not in step.constants:
+            section = getattr(experiment, step.component)
+            changes = {
+                key: form[step.parameters[name]] if name in step.parameters else step.constants[name]
+                for name, key in handed_singly(step.component).items()
+            }
+            assert len(changes) >= 3
+            assert from_parameter(type(section), step.constants["config"], step.name, changes) == section
 
 
 def test_dvc_watches_experiment_sections_only() -> None:

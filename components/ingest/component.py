@@ -6,15 +6,15 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
-def ingest(step: str, uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset]) -> None:
+def ingest(uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset]) -> None:
     """Check and describe every raw frame.
 
     Args:
-        step: name of this step.
         uri: content-addressed raw data.
-        source: `pretrain_data` or `depth_data` section.
+        source: `pretrain_data` or `depth_data` section, without its root.
         catalogue: one row a frame.
     """
+    import os
     from pathlib import Path
 
     from simipu_core.config import SourceConfig
@@ -23,5 +23,6 @@ def ingest(step: str, uri: str, source: dict[str, Any], catalogue: dsl.Output[ds
     from simipu_core.stages.ingest import ingest
     from simipu_core.tracking.mlflow_run import step as track
 
+    step = os.environ.get("SIMIPU_STEP", "ingest")
     with plain_errors(), track(step, out=Path(catalogue.path)) as run:
         ingest(from_parameter(SourceConfig, source, step), Path(catalogue.path), root=uri, run=run)

@@ -7,7 +7,6 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
 def pair(
-    step: str,
     target: str,
     catalogue: dsl.Input[dsl.Dataset],
     config: dict[str, Any],
@@ -16,12 +15,12 @@ def pair(
     """Synchronise, project and pack frames.
 
     Args:
-        step: name of this step.
         target: `pairs` (image and scan) or `depth` (image and depth map).
         catalogue: output of ingest.
         config: `pair` section.
         shards: Parquet files.
     """
+    import os
     from pathlib import Path
     from typing import Literal, cast
 
@@ -31,6 +30,6 @@ def pair(
     from simipu_core.stages.pair import pair
     from simipu_core.tracking.mlflow_run import step as track
 
-    with plain_errors(), track(step, out=Path(shards.path)) as run:
+    with plain_errors(), track(os.environ.get("SIMIPU_STEP", "pair"), out=Path(shards.path)) as run:
         kind = cast(Literal["pairs", "depth"], target)
         pair(Path(catalogue.path), from_parameter(PairConfig, config, "pair"), kind, Path(shards.path), run=run)

@@ -8,6 +8,7 @@ import typer
 
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
 from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError
 from simipu_core.project import checkpoints
 from simipu_core.storage import place
 
@@ -191,7 +192,25 @@ def _release(model: Path, depth: Path, chosen: Experiment, out: Path, control: P
         print(f"{out}: {made.model.name} version {made.model.version}, {made.outcome}")
 
 
+def table(
+    reports: Annotated[
+        list[str], typer.Argument(metavar="NAME=REPORT…", help="Names and folders written by `simipu evaluate`.")
+    ],
+    out: OutOption,
+) -> None:
+    """Put the reports of several experiments side by side, as Markdown, HTML, CSV and JSON.
+
+    Example: `simipu table scratch=build/report1 pretrained=build/report2 --out build/table`
+    """
+    given = dict(named.partition("=")[::2] for named in reports)
+    if "" in given or not all(given.values()) or len(given) < len(reports):
+        raise SimipuError("table: give NAME=FOLDER for every report, each name once.")
+    from simipu_core.stages.table import table as stage
+
+    report(stage({name: Path(folder) for name, folder in given.items()}, out), out)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (synthesize, ingest, pair, pretrain, finetune, evaluate):
+    for command in (synthesize, ingest, pair, pretrain, finetune, evaluate, table):
         app.command(rich_help_panel="Steps, in order")(command)

@@ -1,9 +1,10 @@
 """The run of a whole pipeline, parent of its steps' runs."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -80,21 +81,29 @@ class PipelineRun:
         leave_unsent(run.close(_PATIENCE), self.run_id)
 
 
-def start_parent(experiment: Experiment) -> PipelineRun:
+def start_parent(
+    experiment: Experiment, name: str | None = None, params: Mapping[str, Any] | None = None
+) -> PipelineRun:
     """Open the parent run of one pipeline run and record the whole configuration.
+
+    Args:
+        experiment: what runs; of a sweep, the first one.
+        name: name of the run, instead of the experiment's.
+        params: what is recorded, instead of the experiment's settings.
 
     Raises:
         SimipuError: MLflow cannot be used.
     """
     client = connect()
     experiment_id = find_experiment(client, experiment.tracking.mlflow_experiment)
-    name = f"{experiment.experiment} {time.strftime('%Y-%m-%d %H:%M')}"
-    tags = {REVISION_TAG: code_revision(), "simipu.experiment": experiment.experiment}
+    name = name or experiment.experiment
+    title = f"{name} {time.strftime('%Y-%m-%d %H:%M')}"
+    tags = {REVISION_TAG: code_revision(), "simipu.experiment": name}
     with mlflow_errors():
-        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        run_id = client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
     parent = PipelineRun(client, experiment_id, run_id)
     with parent._recording() as run:
-        run.log_params(experiment.model_dump(mode="json"))
+        run.log_params(params or experiment.model_dump(mode="json"))
     return parent
 
 

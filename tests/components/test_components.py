@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from kfp import dsl
 
 from components import _default_image
 from simipu_core.config import (
+    AdamWConfig,
     EvaluateConfig,
     FinetuneConfig,
     PairConfig,
@@ -20,6 +22,7 @@ from simipu_core.config import (
     PromotionConfig,
     SourceConfig,
     TrackingConfig,
+    load_experiment,
 )
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision
@@ -28,9 +31,11 @@ from simipu_core.parameters import to_parameter
 from simipu_core.stages.release import Release
 from simipu_core.tracking.registry import ModelVersion
 from simipu_core.tracking.run import Run, SilentRun
+from tests.samples import write_report
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
+ROOT = Path(__file__).parents[2]
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
@@ -38,11 +43,12 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Names of the steps that were tracked."""
     names: list[str] = []
+    monkeypatch.setenv("SIMIPU_STEP", "its own name")
 
     @contextmanager
     def step(name: str, *, out: Path, is_last: bool = False) -> Iterator[Run]:
         assert out.parent == tmp_path
-        assert is_last == (name == "evaluate")
+        assert is_last == (os.environ.get("SIMIPU_LAST_STEP") == "true")
         names.append(name)
         yield SilentRun()
 
@@ -72,16 +78,15 @@ def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
 def test_ingest(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     source = SourceConfig(kind="kitti", drives_only=True)
     out = artifact(dsl.Dataset, tmp_path / "out")
-    component("ingest")(step="ingest_depth", uri="data#0", source=to_parameter(source), catalogue=out)
+    component("ingest")(uri="data#0", source=to_parameter(source), catalogue=out)
     ((given, named),) = calls
     assert given == (source, tmp_path / "out")
     assert named["root"] == "data#0"
-    assert tracked == ["ingest_depth"]
+    assert tracked == ["its own name"]
 
 
 def test_pair(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     component("pair")(
-        step="pair_depth",
         target="depth",
         catalogue=artifact(dsl.Dataset, tmp_path / "in"),
         config=to_parameter(PairConfig()),
@@ -89,43 +94,53 @@ def test_pair(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     )
     ((given, _),) = calls
     assert given == (tmp_path / "in", PairConfig(), "depth", tmp_path / "out")
-    assert tracked == ["pair_depth"]
+    assert tracked == ["its own name"]
 
 
 def test_pretrain(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
+    config = PretrainConfig(epochs=3, seed=7, image_optimizer=AdamWConfig(lr=0.5))
     component("pretrain")(
         pairs=artifact(dsl.Dataset, tmp_path / "in"),
-        config=to_parameter(PretrainConfig()),
+        config=to_parameter(config, without=["epochs", "image_optimizer.lr", "seed"]),
+        epochs=3,
+        lr=0.5,
+        seed=7,
         encoder=artifact(dsl.Model, tmp_path / "out"),
     )
     ((given, named),) = calls
-    assert given == (tmp_path / "in", PretrainConfig(), tmp_path / "out")
+    assert given == (tmp_path / "in", config, tmp_path / "out")
     assert named["checkpoints"] == tmp_path / "checkpoints"
-    assert tracked == ["pretrain"]
+    assert tracked == ["its own name"]
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_finetune(calls: Calls, tracked: list[str], tmp_path: Path, pretrained: bool) -> None:
-    config = FinetuneConfig(max_frames=None)
+    config = FinetuneConfig(epochs=2, seed=5, max_frames=4 if pretrained else None)
     component("finetune")(
-        step="finetune",
         depth=artifact(dsl.Dataset, tmp_path / "in"),
-        config=to_parameter(config),
+        config=to_parameter(config, without=["epochs", "schedule.max_lr", "max_frames", "seed"]),
+        epochs=2,
+        max_lr=1e-4,
+        max_frames=4 if pretrained else 0,
+        seed=5,
         model=artifact(dsl.Model, tmp_path / "out"),
         encoder=artifact(dsl.Model, tmp_path / "encoder") if pretrained else None,
     )
     ((given, named),) = calls
     assert given == (tmp_path / "in", config, tmp_path / "out")
     assert named["encoder"] == (tmp_path / "encoder" if pretrained else None)
-    assert tracked == ["finetune"]
+    assert tracked == ["its own name"]
 
 
 def test_the_control_starts_from_random_weights(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     config = FinetuneConfig(init="imagenet", init_file="weights.pth")
     component("finetune")(
-        step="finetune_scratch",
         depth=artifact(dsl.Dataset, tmp_path / "in"),
-        config=to_parameter(config),
+        config=to_parameter(config, without=["epochs", "schedule.max_lr", "max_frames", "seed"]),
+        epochs=24,
+        max_lr=1e-4,
+        max_frames=0,
+        seed=0,
         model=artifact(dsl.Model, tmp_path / "out"),
         init="kaiming_zero_gamma",
     )
@@ -158,19 +173,24 @@ def test_evaluate_scores_registers_and_decides(
 
     monkeypatch.setattr("simipu_core.stages.release.release", release)
     tracking = TrackingConfig(promotion=PromotionConfig(mode="promote", max_abs_rel=0.25))
+    expected = tracking.model_copy(update={"model_name": "other"})
+    monkeypatch.setenv("SIMIPU_LAST_STEP", "true")
     metrics = artifact(dsl.Metrics, tmp_path / "metrics")
     component("evaluate")(
         experiment="demo",
         model=artifact(dsl.Model, tmp_path / "model"),
         depth=artifact(dsl.Dataset, tmp_path / "depth"),
         config=to_parameter(EvaluateConfig()),
-        tracking=to_parameter(tracking),
+        tracking=to_parameter(tracking, without=["model_name"]),
+        model_name="other",
         report=artifact(dsl.Artifact, tmp_path / "report"),
         metrics=metrics,
+        page=artifact(dsl.HTML, tmp_path / "page"),
+        table=artifact(dsl.Markdown, tmp_path / "table"),
         control=artifact(dsl.Model, tmp_path / "control"),
     )
     ((given, named),) = seen
-    assert given == (tmp_path / "model", tmp_path / "depth", EvaluateConfig(), tracking, tmp_path / "report")
+    assert given == (tmp_path / "model", tmp_path / "depth", EvaluateConfig(), expected, tmp_path / "report")
     assert (named["control"], named["experiment"]) == (tmp_path / "control", "demo")
     outcome = "did not pass the gate: b is worse"
     assert metrics.metadata == {"abs_rel a": 0.5, "promoted": 0, "gate": outcome}
@@ -179,7 +199,44 @@ def test_evaluate_scores_registers_and_decides(
     assert written["model"] == {"name": "net", "version": 3, "alias": "challenger"}
     assert (written["promoted"], written["outcome"]) == (False, outcome)
     assert (written["decision"]["reason"], written["decision"]["champion_abs_rel"]) == ("b is worse", None)
-    assert tracked == ["evaluate"]
+    assert "Abs Rel 0.5000 under a" in (tmp_path / "page").read_text()
+    assert "| model, a | 0.5000 |" in (tmp_path / "table").read_text()
+    assert tracked == ["its own name"]
+
+
+def check(changes: dict[str, Any], **keys: list[str]) -> None:
+    row = to_parameter(load_experiment(ROOT / "experiments/reference/kitti_kitti.yaml"))
+    component("check")(rows={"row": row}, keys=keys, **changes)
+
+
+def test_check_reads_whole_experiments_with_what_the_form_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    check({"seed": 4, "finetune_max_frames": 0}, seed=["pretrain.seed"], finetune_max_frames=["finetune.max_frames"])
+    assert capsys.readouterr().out == "row: settings are in order\n"
+
+
+def test_check_refuses_what_would_stop_a_later_step() -> None:
+    with pytest.raises(SystemExit) as ended:
+        check({"finetune_max_lr": -1.0}, finetune_max_lr=["finetune.schedule.max_lr"])
+    assert str(ended.value.code).startswith("error: row: `finetune.schedule.max_lr`: Input should be greater than 0")
+
+
+def test_table_puts_reports_side_by_side_in_order(tracked: list[str], tmp_path: Path) -> None:
+    given = {}
+    for place, name in enumerate(("b", "a"), 1):
+        folder = write_report(tmp_path / name, abs_rel=place / 10)
+        given[f"report_{place}"] = artifact(dsl.Artifact, folder)
+    outputs = {
+        "results": artifact(dsl.Artifact, tmp_path / "results"),
+        "page": artifact(dsl.HTML, tmp_path / "page"),
+        "summary": artifact(dsl.Markdown, tmp_path / "summary"),
+    }
+    component("table")(rows=["b", "a"], **outputs, **given)
+    assert tracked == ["its own name"]
+    assert (tmp_path / "summary").read_text().splitlines()[2:] == [
+        "| b | eigen_nyu (headline) | 3 | 0.1000 |",
+        "| a | eigen_nyu (headline) | 3 | 0.2000 |",
+    ]
+    assert "<td>0.2000</td>" in (tmp_path / "page").read_text()
 
 
 def test_a_users_problem_fails_the_task_in_one_line(
@@ -191,9 +248,9 @@ def test_a_users_problem_fails_the_task_in_one_line(
     monkeypatch.setattr(importlib.import_module("simipu_core.stages.ingest"), "ingest", ingest)
     out = artifact(dsl.Dataset, tmp_path / "out")
     with pytest.raises(SystemExit) as ended:
-        component("ingest")(step="ingest_depth", uri="x", source=to_parameter(SourceConfig()), catalogue=out)
+        component("ingest")(uri="x", source=to_parameter(SourceConfig()), catalogue=out)
     assert ended.value.code == "error: data: no frames here; set root."
-    assert tracked == ["ingest_depth"]
+    assert tracked == ["its own name"]
 
 
 def test_the_default_image_follows_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

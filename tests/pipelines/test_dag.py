@@ -59,7 +59,15 @@ def test_without_pretraining_there_is_no_upper_branch() -> None:
         ("finetune_scratch", "evaluate"),
     }
     inputs = set(compiled["root"]["inputDefinitions"]["parameters"])
-    assert inputs == {"depth_uri", "experiment", "depth_data", "pair", "finetune", "evaluate", "tracking"}
+    assert inputs == {
+        "depth_uri",
+        "experiment",
+        "model_name",
+        "finetune_epochs",
+        "finetune_max_lr",
+        "finetune_max_frames",
+        "seed",
+    }
     assert set(compiled["root"]["outputDefinitions"]["artifacts"]) == {*outputs(chosen), "metrics"}
 
 
@@ -99,28 +107,39 @@ def test_a_step_gets_only_what_it_depends_on(demo: Experiment) -> None:
     taken = {
         task["taskInfo"]["name"]: {
             given["componentInputParameter"]
-            for given in task["inputs"]["parameters"].values()
+            for given in task["inputs"].get("parameters", {}).values()
             if "componentInputParameter" in given
         }
         for task in tasks
     }
     assert taken == {
-        "ingest_pretrain": {"pretrain_uri", "pretrain_data"},
-        "pair_pretrain": {"pair"},
-        "pretrain": {"pretrain"},
-        "ingest_depth": {"depth_uri", "depth_data"},
-        "pair_depth": {"pair"},
-        "finetune": {"finetune"},
-        "finetune_scratch": {"finetune"},
-        "evaluate": {"evaluate", "experiment", "tracking"},
+        "ingest_pretrain": {"pretrain_uri"},
+        "pair_pretrain": set(),
+        "pretrain": {"pretrain_epochs", "pretrain_lr", "seed"},
+        "ingest_depth": {"depth_uri"},
+        "pair_depth": set(),
+        "finetune": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
+        "finetune_scratch": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
+        "evaluate": {"experiment", "model_name"},
     }
 
 
-def test_parameters_carry_the_experiment_as_defaults(demo: Experiment) -> None:
+def test_the_form_carries_the_experiments_values_and_says_what_they_mean(demo: Experiment) -> None:
     inputs = spec(demo)["root"]["inputDefinitions"]["parameters"]
     defaults = {name: given["defaultValue"] for name, given in inputs.items() if "defaultValue" in given}
     assert defaults == parameters(demo)
     assert set(inputs) - set(defaults) == {"pretrain_uri", "depth_uri"}
+    assert defaults["pretrain_epochs"] == demo.pretrain.epochs
+    assert defaults["finetune_max_frames"] == 0  # all
+    assert all(len(given["description"]) > 20 for given in inputs.values())
+
+
+def test_a_number_of_the_form_stands_nowhere_else(demo: Experiment) -> None:
+    tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
+    section = tasks["finetune"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"]
+    assert section["batch_size"] == demo.finetune.batch_size
+    assert {"epochs", "max_frames", "seed"}.isdisjoint(section)
+    assert set(section["schedule"]) == {"start_div", "final_div", "warm_share"}
 
 
 def test_no_name_is_a_yaml_boolean(demo: Experiment) -> None:

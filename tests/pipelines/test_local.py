@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pipelines import local
-from pipelines.dag import OUTPUTS
+from pipelines.dag import OUTPUTS, build, parameters
 from simipu_core.config import load_experiment
 from simipu_core.errors import SimipuError
 from simipu_core.tracking.pipeline_run import PipelineRun
@@ -55,7 +55,7 @@ def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Execute:
         experiment = load_experiment(tmp_path / "params.yaml", list(overrides))
         parent = cast(PipelineRun, Parent(history))
         uris = {"depth_uri": "d#0"} | ({"pretrain_uri": uri} if experiment.finetune.needs_pretraining else {})
-        outputs = local._execute(experiment, parent, **uris)
+        outputs = local._execute(build(experiment), parent, {**uris, **parameters(experiment)})
         return set(log.read_text().split()), outputs
 
     return run
@@ -99,3 +99,21 @@ def test_a_failing_step_gives_the_cause(
         execute()
     assert str(caught.value) == "pair_pretrain: nothing fits; mend it."
     assert "Traceback" not in capsys.readouterr().out
+
+
+def test_a_sweep_runs_once_what_its_rows_share(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = load_experiment(tmp_path / "params.yaml", ["finetune.scratch_control=false"])
+    other = load_experiment(
+        tmp_path / "params.yaml", ["experiment=other", "finetune.scratch_control=false", "finetune.sig_lambda=0.5"]
+    )
+    rows = [shared, other]
+    arguments = {"raw_uri": "u#0", **parameters(rows)}
+    log = Path(os.environ["FAKE_LOG"])
+    log.write_text("")
+    made = local._execute(build(rows), cast(PipelineRun, Parent("store")), arguments)
+    common = {"ingest_pretrain", "pair_pretrain", "pretrain", "ingest_depth", "pair_depth"}
+    own = {f"{step}_{name}" for step in ("finetune", "evaluate") for name in ("demo", "other")}
+    assert sorted(log.read_text().split()) == sorted({f"{step}_demo" for step in common} | own | {"table"})
+    assert (Path(made["results"].path) / "table.md").read_text() == "| demo | other |"

@@ -51,8 +51,15 @@ def _release(*given: Any, **_: Any) -> Any:
     return SimpleNamespace(promoted=False, outcome="not judged", summary=lambda: summary)
 
 
+def _table(reports: Any, out: Path, **_: Any) -> None:
+    out.mkdir()
+    for name in ("table.html", "table.md"):
+        (out / name).write_text(f"| {' | '.join(reports)} |")
+
+
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
     _module("simipu_core.stages.release", release=_release)
+    _module("simipu_core.stages.table", table=_table, HTML="table.html", MARKDOWN="table.md")
     _module("simipu_core.tracking.mlflow_run", step=_step)

@@ -1,0 +1,270 @@
+"""``cluster.yaml``: where the steps of the pipeline run on a Kubernetes cluster, and with what."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from simipu_core.config import validate
+from simipu_core.config.section import Section
+from simipu_core.errors import SimipuError
+
+Component = Literal["check", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
+TRAINING = ("pretrain", "finetune")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+_REVISION = re.compile(r"[^\s@]+:[0-9a-f]{7,40}")
+_MOST_SECONDS = 2**31 - 1
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)([smhd])", value)):
+        return int(found[1]) * _UNITS[found[2]]
+    return value
+
+
+def _is_quantity(value: str) -> str:
+    try:
+        parse_quantity(value)
+    except ValueError:
+        raise ValueError("write a Kubernetes quantity such as 500m, 16 or 64Gi") from None
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=_MOST_SECONDS)]
+"""Seconds; also written 90s, 30m, 12h or 7d."""
+Cpu = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d*\.?\d+m?$")]
+Bytes = Annotated[str, Field(pattern=r"^\d+([EPTGMK]i?)?$")]
+
+
+class Toleration(Section):
+    """Lets pods onto nodes that keep others away."""
+
+    key: str
+    """Taint's key."""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    """`Exists` matches any value."""
+    value: str | None = None
+    """With `Equal`: the taint's value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """null matches all effects."""
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Self:
+        if (self.operator == "Equal") != (self.value is not None):
+            raise ValueError("operator Equal and a value go together")
+        return self
+
+
+class Retry(Section):
+    """What happens after a container failed. A lost node is the cluster's own matter (docs/kubeflow.md)."""
+
+    times: int = Field(2, ge=0, le=20)
+    """Further attempts; training goes on from its last checkpoint."""
+    wait: Duration = 60
+    """Before the first of them."""
+    factor: float = Field(2.0, ge=1)
+    """By which each wait is longer than the one before."""
+    within: Duration = 7 * 86400
+    """No attempt begins later than this after the first one did. Kubeflow's own default is one hour."""
+
+
+class StepSettings(Section):
+    """One step's share of the cluster."""
+
+    cpu_request: Cpu = "2"
+    """Cores that are reserved."""
+    cpu_limit: Cpu | None = None
+    """Cores at most; null sets no bound."""
+    memory_request: Bytes = "8Gi"
+    """Memory that is reserved."""
+    memory_limit: Bytes = "16Gi"
+    """Memory at most, shared memory included; beyond it the container is killed."""
+    gpus: int = Field(0, ge=0, le=64)
+    """GPUs of one node. Training starts a process for each."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Resource name under which the cluster hands out GPUs of the wanted type."""
+    shm: Bytes | None = "2Gi"
+    """Size of /dev/shm, through which loader processes pass batches; part of the memory limit. null leaves the
+    runtime's 64 MB, with which loader processes die."""
+    scratch: Bytes | None = None
+    """Size of a folder on the node's disk for temporary files (TMPDIR); a step that writes more is evicted."""
+    timeout: Duration = 86400
+    """Longest time of one attempt."""
+    retry: Retry = Retry()
+    """After a failure."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that do not keep the step away."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Further labels of the pod."""
+
+    @field_validator("cpu_request", "cpu_limit", "memory_request", "memory_limit", "shm", "scratch")
+    @classmethod
+    def _quantities(cls, value: str | None) -> str | None:
+        return value if value is None else _is_quantity(value)
+
+    @model_validator(mode="after")
+    def _amounts_fit(self) -> Self:
+        for name in ("cpu", "memory"):
+            request, limit = getattr(self, f"{name}_request"), getattr(self, f"{name}_limit")
+            if limit is not None and parse_quantity(request) > parse_quantity(limit):
+                raise ValueError(f"{name}_request {request} exceeds {name}_limit {limit}")
+        if self.shm is not None and parse_quantity(self.shm) >= parse_quantity(self.memory_limit):
+            raise ValueError(
+                f"shm {self.shm} must be smaller than memory_limit {self.memory_limit}, of which it is part"
+            )
+        if self.retry.times and self.retry.within <= self.timeout:
+            raise ValueError(
+                f"retry.within ({self.retry.within} s) must exceed timeout ({self.timeout} s), or an attempt that "
+                "failed late would never be repeated"
+            )
+        return self
+
+
+class EnvironmentFrom(Section):
+    """Environment variables out of a secret or config map, which holds the values."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """Name of the secret or config map, in the namespace of the run."""
+    keys: dict[str, str] = Field(min_length=1)
+    """Environment variable → key."""
+    optional: bool = False
+    """Whether steps also start where it does not exist."""
+
+    @model_validator(mode="after")
+    def _keys_once(self) -> Self:
+        if len(set(self.keys.values())) < len(self.keys):
+            raise ValueError(f"{self.name}: two variables have one key")
+        return self
+
+
+class PodUser(Section):
+    """Who the steps run as."""
+
+    user: int = Field(1000, ge=1)
+    """Numeric user, never root."""
+    group: int | None = Field(1000, ge=1)
+    """Numeric group."""
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "check": {"cpu_request": "100m", "memory_request": "512Mi", "memory_limit": "1Gi", "shm": None, "timeout": "10m"},
+    "table": {"cpu_request": "100m", "memory_request": "512Mi", "memory_limit": "1Gi", "shm": None, "timeout": "10m"},
+    "pretrain": {
+        "gpus": 1,
+        "cpu_request": "8",
+        "memory_request": "48Gi",
+        "memory_limit": "64Gi",
+        "shm": "16Gi",
+        "timeout": "4d",
+    },
+    "finetune": {
+        "gpus": 1,
+        "cpu_request": "8",
+        "memory_request": "32Gi",
+        "memory_limit": "48Gi",
+        "shm": "16Gi",
+        "timeout": "4d",
+    },
+    "evaluate": {"gpus": 1, "cpu_request": "4", "memory_request": "16Gi", "memory_limit": "24Gi"},
+}
+
+
+class Cluster(Section):
+    """``cluster.yaml``."""
+
+    image: str | None = None
+    """Image of all steps, by digest (name@sha256:…); `--image` and SIMIPU_IMAGE come before it."""
+    allow_revision_tag: bool = False
+    """Also accept an image by the tag of a git revision (7 to 40 hexadecimal digits), for registries where such a tag
+    is never moved."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When nodes fetch the image."""
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets with which nodes fetch it."""
+    namespace: str | None = None
+    """Namespace that the manifests of Kubernetes and Argo name; Kubeflow's client is told by `--namespace`."""
+    service_account: str | None = None
+    """With Argo: account of the pods. With Kubeflow it is chosen when a run is started."""
+    run_as: PodUser = PodUser()
+    """Who the steps run as."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Plain environment variables of all steps. Nothing secret: they stand in the compiled pipeline."""
+    config_maps: tuple[EnvironmentFrom, ...] = ()
+    """Environment variables out of config maps: MLflow's address, the object store's, the place of checkpoints."""
+    secrets: tuple[EnvironmentFrom, ...] = ()
+    """Environment variables out of secrets: credentials."""
+    keep_finished: Duration = 7 * 86400
+    """How long the workflow and its pods are kept after the end, for their logs."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of all pods."""
+    data: dict[str, str] = Field(default_factory=dict)
+    """Addresses of raw data by `root` of the experiments, which the form then offers."""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """What all steps get, unless `steps` says otherwise; keys as below `steps`."""
+    steps: dict[Component, dict[str, Any]] = Field(default_factory=dict)
+    """What single steps get."""
+
+    @model_validator(mode="after")
+    def _steps_are_in_order(self) -> Self:
+        if "gpus" in self.defaults:
+            raise ValueError("defaults.gpus: not every step needs a GPU; set it below steps")
+        for component in _DEFAULTS.keys() | self.steps.keys() | {"ingest"}:
+            self.step(component)
+        for secret in self.environment.keys() & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"}:
+            raise ValueError(f"environment.{secret} is a secret: put it into one and name that under secrets")
+        return self
+
+    def step(self, component: str) -> StepSettings:
+        """Settings of one component: our defaults, under `defaults`, under `steps`."""
+        own = self.steps.get(component, {})  # type: ignore[call-overload]
+        try:
+            return StepSettings.model_validate({**_DEFAULTS.get(component, {}), **self.defaults, **own})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in (component, *problem["loc"]))
+            raise ValueError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read and validate ``cluster.yaml``.
+
+    Raises:
+        SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SimipuError(f"{path}: no such file; copy cluster.yaml of this project and fill it in.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SimipuError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file.") from None
+    return validate(Cluster, values or {}, str(path))
+
+
+def pinned_image(image: str | None, cluster: Cluster) -> str:
+    """The image of all steps, whose name says for good what it holds.
+
+    Args:
+        image: given on the command line or by SIMIPU_IMAGE; None takes that of cluster.yaml.
+        cluster: settings.
+
+    Raises:
+        SimipuError: there is none, or its tag can be moved, with which Kubeflow would serve results of older code from
+            its cache.
+    """
+    chosen = image or cluster.image
+    if not chosen:
+        raise SimipuError("no image: give --image name@sha256:…, set SIMIPU_IMAGE, or name it in cluster.yaml.")
+    if _DIGEST.fullmatch(chosen) or (cluster.allow_revision_tag and _REVISION.fullmatch(chosen)):
+        return chosen
+    also = ", or by a git revision's tag" if cluster.allow_revision_tag else ""
+    raise SimipuError(
+        f"image {chosen}: its tag can be moved, and cached results of older code would be taken for new ones; name it "
+        f"by digest (name@sha256:…){also}."
+    )

@@ -1,0 +1,79 @@
+"""Settings of a cluster on the tasks of a Kubeflow pipeline."""
+
+from kfp import dsl, kubernetes
+
+from pipelines.cluster import TRAINING, Cluster, StepSettings
+from simipu_core.stages.launch import PROCESSES
+
+RUN_ID = "SIMIPU_PIPELINE_RUN"
+SCRATCH = "/scratch"
+
+
+def place(task: dsl.PipelineTask, component: str, cluster: Cluster, image: str) -> None:
+    """Say where a task runs and with what. None of it but the image is part of what Kubeflow's cache compares.
+
+    The id of the run reaches the task by the downward API: as an input it would defeat the cache.
+
+    Args:
+        task: task of the pipeline.
+        component: which component it is.
+        cluster: settings.
+        image: image of all steps.
+    """
+    step = cluster.step(component)
+    task.set_container_image(image)
+    _resources(task, step)
+    task.set_retry(
+        step.retry.times,
+        backoff_duration=f"{step.retry.wait}s",
+        backoff_factor=step.retry.factor,
+        backoff_max_duration=f"{step.retry.within}s",
+    )
+    kubernetes.set_timeout(task, step.timeout)
+    kubernetes.set_image_pull_policy(task, cluster.pull_policy)
+    if cluster.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
+    kubernetes.set_security_context(
+        task, run_as_user=cluster.run_as.user, run_as_group=cluster.run_as.group, run_as_non_root=True
+    )
+    for key, value in step.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
+    for key, value in {**cluster.labels, **step.labels}.items():
+        kubernetes.add_pod_label(task, key, value)
+    for name, value in environment(component, cluster, image).items():
+        task.set_env_variable(name, value)
+    kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
+    for source in cluster.config_maps:
+        keys = {key: variable for variable, key in source.keys.items()}
+        kubernetes.use_config_map_as_env(task, source.name, keys, optional=source.optional)
+    for source in cluster.secrets:
+        keys = {key: variable for variable, key in source.keys.items()}
+        kubernetes.use_secret_as_env(task, source.name, keys, optional=source.optional)
+
+
+def environment(component: str, cluster: Cluster, image: str) -> dict[str, str]:
+    """Plain environment variables of a step."""
+    step = cluster.step(component)
+    variables = {"SIMIPU_IMAGE": image, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (writable for any user)
+    if component in TRAINING:
+        variables[PROCESSES] = str(max(1, step.gpus))
+    if step.scratch:
+        variables["TMPDIR"] = SCRATCH
+    return {**variables, **cluster.environment}
+
+
+def _resources(task: dsl.PipelineTask, step: StepSettings) -> None:
+    task.set_cpu_request(step.cpu_request)
+    if step.cpu_limit:
+        task.set_cpu_limit(step.cpu_limit)
+    task.set_memory_request(step.memory_request)
+    task.set_memory_limit(step.memory_limit)
+    if step.gpus:
+        task.set_accelerator_type(step.gpu_resource)
+        task.set_accelerator_limit(step.gpus)
+    if step.shm:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=step.shm)  # noqa: S108
+    if step.scratch:
+        kubernetes.empty_dir_mount(task, "scratch", SCRATCH, size_limit=step.scratch)

@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cluster import Cluster, load_cluster, pinned_image
+from simipu_core.config import validate
+from simipu_core.errors import SimipuError
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
+
+
+def cluster(**values: Any) -> Cluster:
+    return validate(Cluster, values, "cluster.yaml")
+
+
+def test_the_example_is_in_order() -> None:
+    example = load_cluster(ROOT / "cluster.yaml")
+    pretrain = example.step("pretrain")
+    assert (pretrain.gpus, pretrain.shm, pretrain.timeout) == (8, "128Gi", 5 * 86400)
+    assert pretrain.retry.within == 14 * 86400
+    assert example.step("check").gpus == example.step("pair").gpus == 0
+    assert example.step("pair").scratch == "200Gi"
+    assert example.step("ingest").scratch == "50Gi"  # from the defaults
+
+
+def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_a_gpu() -> None:
+    plain = Cluster()
+    assert [plain.step(name).gpus for name in ("ingest", "pair", "pretrain", "finetune", "evaluate")] == [0, 0, 1, 1, 1]
+    for name in ("ingest", "pair", "pretrain", "finetune", "evaluate"):
+        assert plain.step(name).shm
+        assert plain.step(name).retry.within > plain.step(name).timeout
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"imgae": "x"}, "unknown key `imgae`"),
+        ({"steps": {"train": {}}}, "`steps.train"),
+        ({"steps": {"pretrain": {"gpu": 2}}}, "pretrain.gpu"),
+        ({"steps": {"pretrain": {"shm": "64Gi"}}}, "shm 64Gi must be smaller than memory_limit 64Gi"),
+        ({"steps": {"pair": {"memory_request": "64Gi"}}}, "memory_request 64Gi exceeds memory_limit 16Gi"),
+        ({"steps": {"pair": {"cpu_request": "many"}}}, "pair.cpu_request"),
+        ({"steps": {"pretrain": {"timeout": "9d"}}}, r"retry.within \(604800 s\) must exceed timeout"),
+        ({"steps": {"pretrain": {"timeout": "soon"}}}, "pretrain.timeout"),
+        ({"steps": {"pair": {"tolerations": [{"key": "a", "value": "b"}]}}}, "operator Equal and a value go together"),
+        ({"defaults": {"gpus": 1}}, "not every step needs a GPU"),
+        ({"run_as": {"user": 0}}, "run_as.user"),
+        ({"secrets": [{"name": "Bad_Name", "keys": {"A": "b"}}]}, "secrets.0.name"),
+        ({"secrets": [{"name": "x", "keys": {"A": "k", "B": "k"}}]}, "two variables have one key"),
+        ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into one and name that under secrets"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_sentence(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SimipuError, match=message) as caught:
+        cluster(**values)
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SimipuError, match=r"cluster.yaml: no such file; copy"):
+        load_cluster(tmp_path / "cluster.yaml")
+    (tmp_path / "cluster.yaml").write_text("image: [")
+    with pytest.raises(SimipuError, match="not readable as YAML"):
+        load_cluster(tmp_path / "cluster.yaml")
+
+
+def test_images_are_pinned() -> None:
+    revisions = cluster(allow_revision_tag=True)
+    assert pinned_image(DIGEST, Cluster()) == DIGEST
+    assert pinned_image(None, cluster(image=DIGEST)) == DIGEST
+    assert pinned_image("r/simipu:6b71439", revisions) == "r/simipu:6b71439"
+    for moving in ("r/simipu", "r/simipu:latest", "r/simipu:6b71439", "r/simipu@sha256:00"):
+        with pytest.raises(SimipuError, match=r"its tag can be moved.*name@sha256:…\)\.$"):
+            pinned_image(moving, Cluster())
+    with pytest.raises(SimipuError, match="or by a git revision's tag"):
+        pinned_image("r/simipu:latest", revisions)
+    with pytest.raises(SimipuError, match="no image: give --image"):
+        pinned_image(None, Cluster())
+
+
+def test_the_command_refuses_a_moving_tag_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "compile", "--cluster", "cluster.yaml", "--image", "r/simipu:latest"]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command += ["--out", str(tmp_path / "pipeline.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: image r/simipu:latest: its tag can be moved")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_example_says_all_it_needs() -> None:
+    """Every key of the example that people fill in is one of the model's, and no value is secret."""
+    values = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    assert set(values) <= set(Cluster.model_fields)
+    assert {source["name"] for source in values["secrets"]} == {"simipu-object-store", "simipu-mlflow"}

@@ -1,0 +1,343 @@
+"""The compiled pipeline of every experiment: where each step runs, with what, and what Kubeflow's cache sees of it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from pipelines.cluster import Cluster, load_cluster
+from pipelines.package import write, write_manifest
+from simipu_core.config import Experiment, load_experiment
+from tests.kubernetes_schema import differences
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
+NAMES = ["params.yaml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.yaml"))]
+YAML_BOOLEANS = {"n", "y", "no", "yes", "on", "off", "true", "false"}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+Task = dict[str, Any]
+
+
+def compiled(rows: Experiment | list[Experiment], folder: Path, cluster: Cluster, image: str = IMAGE) -> list[Any]:
+    write(rows, folder / "pipeline.yaml", cluster, image)
+    assert [path.name for path in folder.iterdir()] == ["pipeline.yaml"]
+    return list(yaml.safe_load_all((folder / "pipeline.yaml").read_text(encoding="utf-8")))
+
+
+@cache
+def example() -> Cluster:
+    return load_cluster(ROOT / "cluster.yaml")
+
+
+def tasks(documents: list[Any]) -> dict[str, tuple[Task, dict[str, Any], dict[str, Any], str]]:
+    """By the name that people see: task, container, Kubernetes settings, component."""
+    pipeline, platform = documents
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    found = {}
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        executor = pipeline["components"][task["componentRef"]["name"]]["executorLabel"]
+        container = pipeline["deploymentSpec"]["executors"][executor]["container"]
+        component = executor.removeprefix("exec-").rstrip("0123456789").rstrip("-")
+        found[task["taskInfo"]["name"]] = (task, container, placed[executor], component)
+    return found
+
+
+@pytest.fixture(scope="module")
+def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Compiles an experiment for the example's cluster, once."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def text(name: str) -> str:
+        file = folder / f"{name.replace('/', '_')}.yaml"
+        if not file.exists():
+            write(load_experiment(ROOT / name), file, example(), IMAGE)
+        return file.read_text(encoding="utf-8")
+
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str], str]) -> None:
+    documents = list(yaml.safe_load_all(text_of(name)))
+    found = tasks(documents)
+    expected = {"check", "ingest_depth", "pair_depth", "finetune", "evaluate"}
+    assert expected <= found.keys() <= expected | {"ingest_pretrain", "pair_pretrain", "pretrain", "finetune_scratch"}
+    for step, (task, container, placed, component) in found.items():
+        settings = example().step(component)
+        resources = container["resources"]
+        assert container["image"] == IMAGE
+        assert resources["resourceCpuRequest"] == settings.cpu_request
+        assert resources["resourceMemoryRequest"] == settings.memory_request
+        assert resources["resourceMemoryLimit"] == settings.memory_limit
+        gpus = {"pretrain": "8", "finetune": "8", "evaluate": "1"}.get(component)
+        assert resources.get("accelerator", {}).get("resourceCount") == gpus
+        assert resources.get("accelerator", {}).get("resourceType") == ("nvidia.com/gpu" if gpus else None)
+
+        mounts = {mount["mountPath"]: mount for mount in placed["emptyDirMounts"]}
+        sizes = {path: mount["sizeLimit"] for path, mount in mounts.items()}
+        assert sizes.pop("/dev/shm", None) == settings.shm
+        assert sizes == {"/scratch": settings.scratch}
+        assert mounts.get("/dev/shm", {"medium": "Memory"})["medium"] == "Memory"
+
+        assert [(t["key"], t["effect"]) for t in placed.get("tolerations", [])] == [
+            (toleration.key, toleration.effect) for toleration in settings.tolerations
+        ]
+        labels = {"node.kubernetes.io/instance-type": "gpu-8x80"} if component in ("pretrain", "finetune") else None
+        assert placed.get("nodeSelector", {}).get("labels") == labels
+        assert {key["envVar"] for source in placed["secretAsEnv"] for key in source["keyToEnv"]} == {
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "MLFLOW_TRACKING_USERNAME",
+            "MLFLOW_TRACKING_PASSWORD",
+        }
+        assert [source["secretName"] for source in placed["secretAsEnv"]] == ["simipu-object-store", "simipu-mlflow"]
+        (config_map,) = placed["configMapAsEnv"]
+        assert config_map["configMapName"] == "simipu-settings"
+        assert placed["fieldPathAsEnv"] == [
+            {"name": "SIMIPU_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
+        ]
+        assert placed["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
+        assert placed["imagePullPolicy"] == "IfNotPresent"
+        assert placed["activeDeadlineSeconds"] == str(settings.timeout)
+        assert task["retryPolicy"] == {
+            "maxRetryCount": 3,
+            "backoffDuration": "60s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": f"{14 * 86400}s",
+        }
+        assert settings.timeout < 14 * 86400
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert environment["SIMIPU_STEP"] == step
+        assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
+        assert environment["SIMIPU_IMAGE"] == IMAGE
+        assert environment.get("SIMIPU_PROCESSES") == ("8" if component in ("pretrain", "finetune") else None)
+    pipeline_settings = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
+    assert pipeline_settings == {"resourceTtlOnCompletion": 7 * 86400}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pipeline_is_a_whole_one(name: str, text_of: Callable[[str], str], tmp_path: Path) -> None:
+    documents = list(yaml.safe_load_all(text_of(name)))
+    pipeline, platform = documents
+    json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())  # unknown fields are errors
+    for placed in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        json_format.ParseDict(placed, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+    for part in [pipeline["root"], *pipeline["components"].values()]:
+        assert YAML_BOOLEANS.isdisjoint(part.get("inputDefinitions", {}).get("parameters", {}))
+    form = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert len(form) <= 11
+    assert all(field["parameterType"] in ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE") for field in form.values())
+    assert {name for name, field in form.items() if "defaultValue" not in field} <= {"pretrain_uri", "depth_uri"}
+    found = tasks(documents)
+    for step, (task, _, _, component) in found.items():
+        if component in ("ingest", "evaluate", "finetune", "pretrain"):  # settings are checked before any work
+            assert "check" in ancestors(step, found)
+        assert "pip install" not in json.dumps(task)
+    assert str(ROOT) not in text_of(name)
+    assert compiled(load_experiment(ROOT / name), tmp_path, example()) == documents
+    assert (tmp_path / "pipeline.yaml").read_text(encoding="utf-8") == text_of(name)
+
+
+def ancestors(step: str, found: dict[str, Any]) -> set[str]:
+    shown = {task["componentRef"]["name"].removeprefix("comp-"): name for name, (task, *_) in found.items()}
+    above = {shown[key] for key in found[step][0].get("dependentTasks", [])}
+    return above.union(*(ancestors(name, found) for name in above))
+
+
+def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
+    pipeline, _ = compiled(load_experiment(ROOT / "params.yaml"), tmp_path, example())
+    types = {
+        (component.removeprefix("comp-").rstrip("-2"), output): artifact["artifactType"]["schemaTitle"]
+        for component, definition in pipeline["components"].items()
+        for output, artifact in definition.get("outputDefinitions", {}).get("artifacts", {}).items()
+    }
+    assert types == {
+        ("ingest", "catalogue"): "system.Dataset",
+        ("pair", "shards"): "system.Dataset",
+        ("pretrain", "encoder"): "system.Model",
+        ("finetune", "model"): "system.Model",
+        ("evaluate", "report"): "system.Artifact",
+        ("evaluate", "metrics"): "system.Metrics",
+        ("evaluate", "page"): "system.HTML",
+        ("evaluate", "table"): "system.Markdown",
+    }
+
+
+# -- what the cache sees ---------------------------------------------------------------------------------------------
+
+
+def fingerprints(documents: list[Any]) -> dict[str, str]:
+    """What Kubeflow's driver compares, by step: resolved parameters, names of the artifacts, outputs, command, image.
+
+    See backend/src/v2/driver/cache.go of Kubeflow Pipelines. Environment, resources and secrets are not among it.
+    """
+    pipeline = documents[0]
+    defaults = {
+        name: field.get("defaultValue", f"<{name}>")
+        for name, field in pipeline["root"]["inputDefinitions"]["parameters"].items()
+    }
+    seen = {}
+    for name, (task, container, *_) in tasks(documents).items():
+        given = {
+            key: value["runtimeValue"]["constant"]
+            if "runtimeValue" in value
+            else defaults[value["componentInputParameter"]]
+            for key, value in task.get("inputs", {}).get("parameters", {}).items()
+        }
+        outputs = pipeline["components"][task["componentRef"]["name"]].get("outputDefinitions")
+        compared = [given, sorted(task["inputs"].get("artifacts", {})), outputs]
+        seen[name] = json.dumps(
+            [*compared, container["command"], container["args"], container["image"]], sort_keys=True
+        )
+    return seen
+
+
+def changed(folder: Path, cluster: Cluster | None = None, image: str = IMAGE, *overrides: str) -> set[str]:
+    """Steps that Kubeflow would not take from the cache after a change, those below them apart."""
+    before = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), folder, example()))
+    experiment = load_experiment(ROOT / "params.yaml", list(overrides))
+    after = fingerprints(compiled(experiment, folder, cluster or example(), image))
+    assert before.keys() == after.keys()
+    return {step for step in before if before[step] != after[step]} - {"check"}
+
+
+def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
+    every = {"ingest_pretrain", "pair_pretrain", "pretrain", "ingest_depth", "pair_depth", "finetune"}
+    every |= {"finetune_scratch", "evaluate"}
+    assert changed(tmp_path) == set()
+    assert changed(tmp_path, None, IMAGE.replace("0", "f")) == every
+    assert changed(tmp_path, None, IMAGE, "finetune.schedule.max_lr=0.1") == {"finetune", "finetune_scratch"}
+    assert changed(tmp_path, None, IMAGE, "pretrain.contrast.temperature=0.1") == {"pretrain"}
+    assert changed(tmp_path, None, IMAGE, "pair.min_points=2") == {"pair_pretrain", "pair_depth"}
+    assert changed(tmp_path, None, IMAGE, "evaluate.flip=false") == {"evaluate"}
+    assert changed(tmp_path, None, IMAGE, "depth_data.every=2") == {"ingest_depth"}
+    assert changed(tmp_path, None, IMAGE, "pretrain.seed=1", "finetune.seed=1") == {
+        "pretrain",
+        "finetune",
+        "finetune_scratch",
+    }
+
+
+def test_the_cache_misses_another_version_of_the_data(tmp_path: Path) -> None:
+    here = load_experiment(ROOT / "params.yaml", ["depth_data.root=data/depth"])
+    versions = [
+        fingerprints(compiled(here, tmp_path, Cluster(data={"data/depth": address})))
+        for address in ("s3://raw/files/md5/1", "s3://raw/files/md5/2")
+    ]
+    assert {step for step in versions[0] if versions[0][step] != versions[1][step]} == {"ingest_depth"}
+
+
+def test_the_cache_knows_nothing_of_runs_and_places(tmp_path: Path) -> None:
+    other = Cluster(steps={"pretrain": {"gpus": 4, "labels": {"team": "a"}}}, environment={"NCCL_DEBUG": "INFO"})
+    assert changed(tmp_path, other) == set()
+    for seen in fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path, other)).values():
+        assert not any(word in seen for word in ("pipeline_job", "runid", "SIMIPU_PIPELINE_RUN", "{{$.pipeline"))
+
+
+# -- sweeps and manifests --------------------------------------------------------------------------------------------
+
+
+def sweep(preset: str) -> list[Experiment]:
+    rows = [f"{start}_{data}" for start in ("scratch", "imagenet", "kitti", "waymo") for data in ("kitti", "nyu")]
+    return [load_experiment(ROOT / "experiments" / preset / f"{row}.yaml") for row in rows]
+
+
+@pytest.mark.parametrize("preset", ["improved", "reference"])
+def test_eight_rows_share_what_they_have_in_common(preset: str, tmp_path: Path) -> None:
+    documents = compiled(sweep(preset), tmp_path, example())
+    found = tasks(documents)
+    count = {kind: sum(component == kind for *_, component in found.values()) for kind in ("ingest", "pair")}
+    count |= {kind: sum(component == kind for *_, component in found.values()) for kind in ("pretrain", "finetune")}
+    assert count == {"ingest": 4, "pair": 4, "pretrain": 2, "finetune": 8}
+    encoders = {
+        name: task["inputs"]["artifacts"]["encoder"]["taskOutputArtifact"]["producerTask"]
+        for name, (task, *_) in found.items()
+        if "encoder" in task["inputs"].get("artifacts", {})
+    }
+    for start in ("kitti", "waymo"):
+        first, second = (encoders[f"finetune_{preset}_{start}_{data}"] for data in ("kitti", "nyu"))
+        assert first == second
+    table = found["table"][0]["inputs"]
+    names = table["parameters"]["rows"]["runtimeValue"]["constant"]
+    assert names == [row.experiment for row in sweep(preset)]
+    shown = {task["componentRef"]["name"].removeprefix("comp-"): name for name, (task, *_) in found.items()}
+    for place, name in enumerate(names, 1):
+        producer = table["artifacts"][f"report_{place}"]["taskOutputArtifact"]["producerTask"]
+        assert shown[producer] == f"evaluate_{name}"
+    form = set(documents[0]["root"]["inputDefinitions"]["parameters"])
+    assert form >= {"kitti_uri", "nyu_uri", "waymo_uri", "pretrain_epochs", "seed"}
+
+
+def test_a_row_of_a_sweep_and_the_row_alone_have_their_steps_in_common(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    data = Cluster(data={"data/kitti": "s3://kitti", "data/nyu": "s3://nyu", "data/waymo": "s3://waymo"})
+    alone = fingerprints(compiled(sweep("improved")[4], tmp_path / "a", data))
+    within = set(fingerprints(compiled(sweep("improved"), tmp_path / "b", data)).values())
+    assert {step for step, seen in alone.items() if seen not in within} == {"check"}
+
+
+def test_what_rows_set_differently_is_not_in_the_form(tmp_path: Path) -> None:
+    rows = [
+        load_experiment(ROOT / "params.yaml", [f"experiment={name}", f"finetune.epochs={epochs}"])
+        for name, epochs in (("a", 1), ("b", 2))
+    ]
+    documents = compiled(rows, tmp_path, example())
+    assert "finetune_epochs" not in documents[0]["root"]["inputDefinitions"]["parameters"]
+    constants = {
+        name: task["inputs"]["parameters"]["epochs"]["runtimeValue"]["constant"]
+        for name, (task, *_, component) in tasks(documents).items()
+        if component == "finetune" and "scratch" not in name
+    }
+    assert constants == {"finetune_a": 1, "finetune_b": 2}
+
+
+def test_manifests_are_resources_of_kubeflow_and_kubernetes(tmp_path: Path) -> None:
+    file = tmp_path / "manifest.yaml"
+    write_manifest(load_experiment(ROOT / "params.yaml"), file, example(), IMAGE)
+    pipeline, version = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    for resource in (pipeline, version):
+        assert resource["apiVersion"] == "pipelines.kubeflow.org/v2beta1"
+        assert list(differences(resource["metadata"], "V1ObjectMeta", "metadata")) == []
+        assert resource["metadata"]["namespace"] == "simipu"
+        assert set(resource) == {"apiVersion", "kind", "metadata", "spec"}
+    assert (pipeline["kind"], pipeline["metadata"]["name"]) == ("Pipeline", "simipu")
+    assert version["kind"] == "PipelineVersion"
+    spec = version["spec"]
+    fields = {"description", "codeSourceURL", "pipelineName", "versionName", "displayName", "pipelineSpec"}
+    assert set(spec) <= fields | {"platformSpec", "pipelineSpecURI", "tags"}  # pipelineversion_types.go
+    assert spec["pipelineName"] == "simipu"
+    documents = compiled_beside(file)
+    assert [spec["pipelineSpec"], spec["platformSpec"]] == documents
+    write_manifest(load_experiment(ROOT / "params.yaml", ["pair.min_points=2"]), file, example(), IMAGE)
+    _, other = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    assert other["metadata"]["name"] != version["metadata"]["name"]
+
+
+def compiled_beside(file: Path) -> list[Any]:
+    folder = file.parent / "plain"
+    folder.mkdir()
+    return compiled(load_experiment(ROOT / "params.yaml"), folder, example())
+
+
+def test_the_command_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
+    texts = []
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}.yaml"
+        command = [sys.executable, "-m", "pipelines", "compile", "--sweep", "improved", "--out", str(file)]
+        command += ["--cluster", "cluster.yaml", "--image", IMAGE]
+        environment = {"PYTHONHASHSEED": seed, "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{file}\n")
+        texts.append(file.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]

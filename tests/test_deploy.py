@@ -1,0 +1,146 @@
+"""The manifests in deploy/: resources of Kubernetes by its own models, which fit each other and cluster.yaml."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cluster import load_cluster
+from tests.kubernetes_schema import problems
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+FILES = sorted(DEPLOY.rglob("*.yaml"))
+KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
+MANIFESTS = [file for file in FILES if file not in KUSTOMIZATIONS]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def read(file: Path) -> dict[str, Any]:
+    (document,) = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def named(kind: str) -> dict[str, dict[str, Any]]:
+    return {found["metadata"]["name"]: found for found in map(read, MANIFESTS) if found["kind"] == kind}
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    for kind in ("Deployment", "StatefulSet"):
+        for name, workload in named(kind).items():
+            yield name, workload["spec"]["template"]
+
+
+def containers() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, pod in pods():
+        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
+            yield f"{name}/{container['name']}", container
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.name)
+def test_every_manifest_is_a_resource_of_kubernetes(file: Path) -> None:
+    assert problems(read(file)) == []
+
+
+def test_a_misspelt_field_or_another_type_would_be_found() -> None:
+    service = named("Service")["mlflow"]
+    service["spec"]["port"] = []
+    service["spec"]["ports"][0]["port"] = "5000"
+    assert problems(service) == [
+        "Service.spec.port: unknown field of V1ServiceSpec",
+        "Service.spec.ports[0].port: '5000' is no int",
+    ]
+    assert problems({"apiVersion": "v1", "kind": "Servce"}) == ["v1 Servce: not a kind of the client's"]
+
+
+def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
+    listed = {file.parent / name for file in KUSTOMIZATIONS for name in read(file)["resources"]}
+    assert all(path.exists() for path in listed)
+    templates = set((DEPLOY / "secrets").iterdir())
+    assert set(MANIFESTS) - listed == templates
+
+
+def test_no_secret_has_a_value() -> None:
+    for secret in named("Secret").values():
+        assert set(secret["stringData"].values()) == {""}
+        assert "data" not in secret
+
+
+def test_what_cluster_yaml_names_is_there() -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml")
+    for source in cluster.config_maps:
+        assert set(source.keys.values()) <= set(named("ConfigMap")[source.name]["data"])
+    for source in cluster.secrets:
+        assert set(source.keys.values()) == set(named("Secret")[source.name]["stringData"])
+    assert cluster.namespace == read(DEPLOY / "kustomization.yaml")["namespace"]
+    settings = named("ConfigMap")["simipu-settings"]["data"]
+    assert settings["SIMIPU_CHECKPOINTS"].startswith("s3://")
+    assert settings["MLFLOW_TRACKING_URI"] == f"http://mlflow.{cluster.namespace}.svc.cluster.local:5000"
+
+
+def test_what_containers_take_from_secrets_and_config_maps_is_there() -> None:
+    seen = 0
+    for _, container in containers():
+        for variable in container["env"]:
+            source = variable.get("valueFrom", {})
+            if reference := source.get("secretKeyRef"):
+                assert reference["key"] in named("Secret")[reference["name"]]["stringData"]
+                seen += 1
+            elif reference := source.get("configMapKeyRef"):
+                assert reference["key"] in named("ConfigMap")[reference["name"]]["data"]
+                seen += 1
+    assert seen >= 6
+    launcher = yaml.safe_load(named("ConfigMap")["kfp-launcher"]["data"]["providers"])["s3"]["default"]
+    keys = launcher["credentials"]["secretRef"]
+    assert {keys["accessKeyKey"], keys["secretKeyKey"]} == set(named("Secret")[keys["secretName"]]["stringData"])
+
+
+def test_nothing_runs_as_root_or_without_bounds_and_probes() -> None:
+    for _, pod in pods():
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+        assert pod["spec"]["securityContext"]["runAsUser"] > 0
+    for name, container in containers():
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        if not name.endswith("/migrate"):
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_services_find_their_pods_and_ports() -> None:
+    labels = {name: (pod["metadata"]["labels"], pod["spec"]["containers"][0]) for name, pod in pods()}
+    for kind in ("Deployment", "StatefulSet"):
+        for workload in named(kind).values():
+            template = workload["spec"]["template"]["metadata"]["labels"]
+            assert workload["spec"]["selector"]["matchLabels"] == template
+    for name, service in named("Service").items():
+        found, container = labels[name]
+        assert service["spec"]["selector"].items() <= found.items()
+        ports = {port["name"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+def test_mlflow_answers_by_its_names_and_starts_no_jobs() -> None:
+    environment = {
+        variable["name"]: variable.get("value")
+        for name, c in containers()
+        if name == "mlflow/mlflow"
+        for variable in c["env"]
+    }
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    host = named("ConfigMap")["simipu-settings"]["data"]["MLFLOW_TRACKING_URI"].removeprefix("http://").split(":")[0]
+    assert f"{host}:*" in str(environment["MLFLOW_SERVER_ALLOWED_HOSTS"]).split(",")
+
+
+def test_mlflow_reads_the_environment_variables_that_are_set() -> None:
+    from mlflow.cli import server
+
+    known = {option.envvar for option in server.params}
+    for name in ("HOST", "PORT", "WORKERS", "BACKEND_STORE_URI", "ARTIFACTS_DESTINATION", "SERVER_ALLOWED_HOSTS"):
+        assert f"MLFLOW_{name}" in known
