@@ -5,13 +5,16 @@ UV         := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/
 PIP        := $(UV) pip install --quiet --python .venv/bin/python
 COMPILE    := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
               --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+DOCKER     ?= docker
+REVISION    = $(shell git rev-parse HEAD)$(if $(shell git status --porcelain),+dirty)
+TAG         = $(shell git rev-parse --short=12 HEAD)$(if $(shell git status --porcelain),-dirty)
 CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change))
 PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)")
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload status cancel mlflow models promote rollback data test test-all \
-        lint format bench lock clean
+        lint format bench lock images push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,7 +71,18 @@ bench: setup ## measure speed; results go to benchmarks/results/
 	@export OMP_NUM_THREADS=1; for file in benchmarks/bench_*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit; done
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
-	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group data -c requirements.lock -o requirements-data.lock \
+	&& $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+
+images: ## build the images of the steps, tagged by git revision [REGISTRY=host/path/]
+	@for target in data train; do $(DOCKER) build --file docker/Dockerfile --target $$target \
+	    --build-arg REVISION=$(REVISION) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(REGISTRY)simipu-$$target:$(TAG) . || exit; done
+	@$(DOCKER) image ls --filter reference='$(REGISTRY)simipu-*:$(TAG)'
+
+push: ## push them and print their digests [REGISTRY=host/path/]
+	@case "$(TAG)" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac
+	@for target in data train; do $(DOCKER) push --quiet $(REGISTRY)simipu-$$target:$(TAG) > /dev/null \
+	    && $(DOCKER) inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)simipu-$$target:$(TAG) || exit; done
 
 clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ and mlruns/
 	@rm -rf build
