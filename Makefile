@@ -22,8 +22,9 @@ help: ## list what can be done
 setup: .venv/.runtime-stamp ## install what the pipeline needs
 setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 
-pipeline: setup ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"]
-	@.venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)")
+pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
+	@$(if $(filter docker,$(RUNNER)),SIMIPU_IMAGE=$(REGISTRY)simipu-train:$(TAG) SIMIPU_DATA_IMAGE=$(REGISTRY)simipu-data:$(TAG)) \
+	    .venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner $(RUNNER))
 
 compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
 	@.venv/bin/python -m pipelines compile $(CHOICE) $(PLACE)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from pipelines import remote
-from pipelines.options import ClusterOption, ImageOption
+from pipelines.options import ClusterOption, ImageOption, Runner
 from simipu_core import project
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.config import Experiment
@@ -40,6 +40,10 @@ def local(
         str | None, typer.Option(help="Folder of raw frames, instead of the experiment's own roots.", metavar="FOLDER")
     ] = None,
     sweep: SweepOption = None,
+    runner: Annotated[
+        Runner,
+        typer.Option(help="Each step in a process, or in a container of its image: SIMIPU_IMAGE, SIMIPU_DATA_IMAGE."),
+    ] = "process",
     overrides: SetOption = None,
 ) -> None:
     """Run all steps on this machine; unchanged steps come from the cache."""
@@ -48,9 +52,9 @@ def local(
     from pipelines.local import run, run_sweep
 
     if len(rows) > 1:
-        run_sweep(rows, Console())
+        run_sweep(rows, Console(), runner)
     else:
-        run(rows[0]).show(Console())
+        run(rows[0], runner).show(Console())
 
 
 @app.command()

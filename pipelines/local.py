@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from kfp.dsl.base_component import BaseComponent
 from rich.console import Console
 from rich.markdown import Markdown
 
+from pipelines.containers import docker_runner, environment
 from pipelines.dag import OUTPUTS, build, parameters
 from pipelines.form import uri_names
+from pipelines.options import Runner
 from pipelines.output import step_lines
 from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.summary import Step, Summary
@@ -32,11 +34,12 @@ from simipu_core.tracking.registry import ModelVersion, aliases
 _LOCAL_UI = "http://127.0.0.1:5000"
 
 
-def run(experiment: Experiment) -> Summary:
+def run(experiment: Experiment, runner: Runner = "process") -> Summary:
     """Run all steps, those from the cache apart whose code, inputs and settings did not change.
 
     Args:
         experiment: what to run.
+        runner: each step in a `process` of its own, or in a container of its image by `docker`.
 
     Returns:
         The summary, which is also written to build/summary.json.
@@ -50,7 +53,7 @@ def run(experiment: Experiment) -> Summary:
     steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
     parent = start_parent(experiment)
     with _told(parent):
-        outputs = _execute(build(experiment), parent, {**uris, **parameters(experiment)})
+        outputs = _execute(build(experiment), parent, {**uris, **parameters(experiment)}, runner)
         steps |= _steps(parent, outputs)
         summary = _summary(experiment, parent, outputs, steps, begun)
         summary.write(project.root() / "build" / "summary.json")
@@ -58,12 +61,13 @@ def run(experiment: Experiment) -> Summary:
     return summary
 
 
-def run_sweep(rows: Sequence[Experiment], console: Console) -> Path:
+def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "process") -> Path:
     """Run several experiments as one pipeline; steps that they have in common run once.
 
     Args:
         rows: experiments.
         console: where the table of results is shown.
+        runner: as for :func:`run`.
 
     Returns:
         Folder with the table as JSON, CSV, Markdown and HTML.
@@ -82,7 +86,7 @@ def run_sweep(rows: Sequence[Experiment], console: Console) -> Path:
     parent = start_parent(rows[0], "sweep", {row.experiment: row.model_dump(mode="json") for row in rows})
     with _told(parent):
         arguments = {name: pinned[root] for name, root in roots.items()} | parameters(rows)
-        table = Path(_execute(pipeline, parent, arguments)["results"].path)
+        table = Path(_execute(pipeline, parent, arguments, runner)["results"].path)
         console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
         console.print(f"Table    {table}", soft_wrap=True)
     parent.finish({})
@@ -102,30 +106,39 @@ def _told(parent: PipelineRun) -> Iterator[None]:
         raise
 
 
-def _execute(pipeline: BaseComponent, parent: PipelineRun, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _execute(
+    pipeline: BaseComponent, parent: PipelineRun, arguments: Mapping[str, Any], runner: Runner = "process"
+) -> dict[str, Any]:
     build_folder = project.root() / "build"
     os.environ.pop("MLFLOW_RUN_ID", None)  # each step is to make its own run
-    os.environ.update(
-        {
-            PARENT_RUN_ID: parent.run_id,
-            "MLFLOW_TRACKING_URI": tracking_uri(),
-            "SIMIPU_CHECKPOINTS": str(project.checkpoints()),
-            "PYTHONUNBUFFERED": "1",
-        }
-    )
+    variables = {
+        PARENT_RUN_ID: parent.run_id,
+        "MLFLOW_TRACKING_URI": tracking_uri(),
+        "SIMIPU_CHECKPOINTS": str(project.checkpoints()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    os.environ.update(variables)
+    in_docker = runner == "docker"
     local.init(
-        local.SubprocessRunner(use_venv=False),
+        docker_runner(_addressed(arguments)) if in_docker else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(build_folder / "pipeline"),
         enable_caching=True,
         cache_root=str(build_folder / "kfp-cache" / sha256_text(parent.history)[:16]),
     )
-    with step_lines() as lines:
+    with step_lines() as lines, environment({**variables, "HOME": "/tmp"}) if in_docker else nullcontext():  # noqa: S108
         try:
             outputs: dict[str, Any] = pipeline(**arguments).outputs
         except RuntimeError as error:
             where = re.sub(r"\x1b\[\d+m", "", str(error))
             raise SimipuError(lines.error or f"a step broke off, see the lines above. {where}") from None
     return outputs
+
+
+def _addressed(arguments: Mapping[str, Any]) -> list[Path]:
+    """Local folders of the raw data that a pipeline's arguments address."""
+    uris = [value for name, value in arguments.items() if name.endswith("_uri") and not value.startswith("s3://")]
+    places = [Path(uri.rpartition("#")[0] or uri) for uri in uris]
+    return [place.parents[2] if place.suffix == ".dir" else place for place in places]
 
 
 def _steps(parent: PipelineRun, outputs: dict[str, Any]) -> dict[str, Step]:

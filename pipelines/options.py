@@ -1,10 +1,11 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+Runner = Literal["process", "docker"]
 ClusterOption = Annotated[
     Path | None, typer.Option("--cluster", metavar="FILE", help="cluster.yaml: where the steps run and with what.")
 ]

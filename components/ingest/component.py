@@ -2,10 +2,10 @@ from typing import Any
 
 from kfp import dsl
 
-from components import IMAGE
+from components import DATA_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
 def ingest(uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset]) -> None:
     """Check and describe every raw frame.
 
