@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload status cancel mlflow models promote rollback data test test-all \
-        lint format bench lock images push clean
+        lint format bench lock images tag push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ images: ## build the images of the steps, tagged by git revision [REGISTRY=host/
 	@for target in data train; do $(DOCKER) build --file docker/Dockerfile --target $$target \
 	    --build-arg REVISION=$(REVISION) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(REGISTRY)simipu-$$target:$(TAG) . || exit; done
 	@$(DOCKER) image ls --filter reference='$(REGISTRY)simipu-*:$(TAG)'
+
+tag: # of the images
+	@echo $(TAG)
 
 push: ## push them and print their digests [REGISTRY=host/path/]
 	@case "$(TAG)" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac

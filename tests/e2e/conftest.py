@@ -35,8 +35,8 @@ def python(project: Path) -> Python:
         "COLUMNS": "160",
     }
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", *arguments]
-        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command, env = [sys.executable, "-m", *arguments], environment | variables
+        return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
 
     return run

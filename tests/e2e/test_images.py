@@ -1,0 +1,98 @@
+"""The images of the steps, built and run by a real Docker engine: what they hold, and a whole pipeline in them."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Python
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("data", "train")
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, str]:
+    """Names of the images, by target."""
+    try:
+        found = subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        found = False
+    if not found:
+        pytest.skip("no Docker engine answers: the images are not built (set DOCKER_HOST)")
+    done = subprocess.run(["make", "images"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    print(done.stdout[-400:])
+    tag = subprocess.run(
+        ["make", "--silent", "tag"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {target: f"simipu-{target}:{tag}" for target in TARGETS}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_holds_what_it_should(images: dict[str, str], target: str) -> None:
+    (facts,) = json.loads(docker("image", "inspect", images[target]))
+    config = facts["Config"]
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert config["User"] == "1000"
+    assert not config.get("Entrypoint")
+    assert config["Labels"]["org.opencontainers.image.revision"].startswith(revision.stdout.strip())
+    assert "org.opencontainers.image.licenses" in config["Labels"]
+    inside = docker(
+        "run", "--rm", "--network=none", images[target], "sh", "-c",
+        "id -u; command -v gcc cc uv || echo no compiler; python -c 'import torch' 2>/dev/null && echo torch; "
+        "simipu --help | head -3",
+    )  # fmt: skip
+    lines = inside.splitlines()
+    assert lines[:2] == ["1000", "no compiler"]
+    assert ("torch" in lines) == (target == "train")
+    print(f"{images[target]}: {facts['Size'] / 1e9:.2f} GB")
+
+
+def test_the_data_image_is_the_smaller_one(images: dict[str, str]) -> None:
+    sizes = {target: int(docker("image", "inspect", "--format", "{{.Size}}", images[target])) for target in TARGETS}
+    assert sizes["data"] < sizes["train"] / 3
+
+
+def test_the_pipeline_in_containers_scores_what_it_scores_in_processes(
+    project: Path, python: Python, images: dict[str, str]
+) -> None:
+    def run(*arguments: str, **variables: str) -> dict[str, Any]:
+        done = python("pipelines", "local", *arguments, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary: dict[str, Any] = json.loads((project / "build" / "summary.json").read_text(encoding="utf-8"))
+        return summary
+
+    here = run()
+    there = run("--runner", "docker", SIMIPU_IMAGE=images["train"], SIMIPU_DATA_IMAGE=images["data"])
+    assert not any(step["cached"] for name, step in there["steps"].items() if name != "raw")
+    assert there["abs_rel"] == pytest.approx(here["abs_rel"], abs=1e-6)
+    assert there["baselines"] == {
+        name: {protocol: pytest.approx(scores, abs=1e-6) for protocol, scores in found.items()}
+        for name, found in here["baselines"].items()
+    }
+    if os.getuid() == 0:
+        made = [path for path in (project / "build" / "pipeline").rglob("manifest.json") if path.stat().st_uid == 1000]
+        assert len(made) >= 8  # by the images' own user
+
+
+def test_a_missing_engine_is_told(python: Python) -> None:
+    done = python("pipelines", "local", "--runner", "docker", DOCKER_HOST="unix:///nowhere.sock")
+    assert done.returncode == 1
+    assert "error: no Docker engine answers" in done.stderr
+    assert "Traceback" not in done.stderr
