@@ -83,7 +83,7 @@ def _make_room(besides: Path, limit: int) -> None:
     """Remove the entries used longest ago that nobody holds, until the others take no more than `limit` bytes."""
     root = besides.parent
     locks = [path for path in root.glob(".*.lock") if path != _lock_file(besides)]
-    names = [path.name[1:-5] for path in sorted(locks, key=lambda path: path.stat().st_mtime)]
+    names = [path.name[1:-5] for path in sorted(locks, key=_last_used)]
     sizes = {name: _size(root / name) + _size(_draft(root / name)) for name in names}
     total = sum(sizes.values())
     for name in names:
@@ -134,8 +134,18 @@ def _draft(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+def _last_used(lock: Path) -> float:
+    try:
+        return lock.stat().st_mtime
+    except FileNotFoundError:  # removed meanwhile
+        return 0.0
+
+
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except FileNotFoundError:  # removed meanwhile
+        return 0
 
 
 def _limit() -> int:
