@@ -17,7 +17,7 @@ KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
 MANIFESTS = [file for file in FILES if file not in KUSTOMIZATIONS]
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
 def read(file: Path) -> dict[str, Any]:
