@@ -22,6 +22,7 @@ from simipu_core.data.images import encode_depth, encode_image
 from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, attempt
 from simipu_core.data.sources.nyu import DEPTH_SCALE, INTRINSICS
 from simipu_core.errors import SimipuError
+from simipu_core.storage import StorageError, seekable
 
 NAME = "nyu_labelled"
 FILE = "nyu_depth_v2_labeled.mat"
@@ -85,6 +86,8 @@ def read(record: Path) -> bytes:
         if not (pixels.min() >= 0 and pixels.max() < _FARTHEST):  # false for NaN
             raise BrokenFrameError(record, f"holds depths outside 0–{_FARTHEST:g} m")
         return encode_depth(pixels, DEPTH_SCALE)
+    except StorageError:
+        raise
     except SimipuError as error:
         raise BrokenFrameError(record, str(error)) from None
     except _FAULTS:
@@ -97,7 +100,7 @@ class _Labelled:
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
-            self._hdf5 = h5py.File(file, "r", rdcc_nbytes=1 << 26)
+            self._hdf5 = h5py.File(seekable(file), "r", rdcc_nbytes=1 << 26)
         except _FAULTS:
             raise BrokenFrameError(file, "cannot be read as HDF5 (damaged, or a MATLAB file before 7.3)") from None
 
