@@ -9,6 +9,7 @@ An image and its depth map are records of the file; references to them end in ``
 depth in millimetres.
 """
 
+import atexit
 import zlib
 from functools import lru_cache, partial
 from pathlib import Path
@@ -189,3 +190,6 @@ def _open(file: Path) -> _Labelled:
 @lru_cache(maxsize=1)
 def _opened(file: Path, _version: tuple[int, int]) -> _Labelled:
     return _Labelled(file)
+
+
+atexit.register(_opened.cache_clear)  # HDF5 crashes where an open file of ranges outlives the interpreter
