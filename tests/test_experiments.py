@@ -212,6 +212,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rooms=3,
         waymo_segments=1,
         waymo_frames=16,
+        logs=2,
         image_size=(360, 1220),
         lidar_points=3200,
     )

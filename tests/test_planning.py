@@ -158,6 +158,7 @@ def test_sizes_of_padded_batches() -> None:
         (SourceConfig(kind="waymo_kitti", root="x", every=5), 31_617, 0),
         (SourceConfig(kind="kitti_depth", root="x", split="eigen"), 23_158, 652),
         (SourceConfig(kind="nyu", root="x", split="folders"), 24_231, 654),
+        (SourceConfig(kind="nuscenes", root="x", every=2), 17_075, 0),
         (
             SourceConfig(
                 kind="mixed",
@@ -177,7 +178,7 @@ def test_official_counts(source: SourceConfig, train: int, evaluated: int) -> No
 def test_counts_of_the_synthetic_world_are_those_of_its_files(tmp_path: Path) -> None:
     world = SyntheticConfig(
         object_frames=3, drives=3, frames_per_drive=2, rooms=3, waymo_segments=2, waymo_frames=2,
-        nuscenes_scenes=2, nuscenes_frames=1, labelled_images=5, image_size=(24, 80), lidar_points=640,
+        nuscenes_scenes=2, nuscenes_frames=1, labelled_images=5, logs=2, image_size=(24, 80), lidar_points=640,
     )  # fmt: skip
     synthesize(world, tmp_path / "raw", workers=0)
     sources = [
@@ -190,6 +191,7 @@ def test_counts_of_the_synthetic_world_are_those_of_its_files(tmp_path: Path) ->
         SourceConfig(kind="waymo", split="by_sequence", train_share=0.5),
         SourceConfig(kind="nuscenes", split="by_sequence", train_share=0.5),
         SourceConfig(kind="nyu_labelled", split="by_sequence", train_share=0.5),
+        SourceConfig(kind="logs", split="by_sequence", train_share=0.5),
     ]
     for source in sources:
         assigned = splits.assign(list_frames(source, tmp_path / "raw"), source)
@@ -279,9 +281,9 @@ def test_the_command_prints_a_table_or_json() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS, ids=str)
 def test_every_experiment_has_a_plan(name: Path, tmp_path: Path) -> None:
     pairs = depth = None
-    if name.name == "kitti_sample":
-        pairs = write_shards(tmp_path / "pairs", "pairs", pairs=[pair_row(seed) for seed in range(5)])
-        rows = [depth_row(seed, 375, 1242) for seed in range(4)]
+    if name.name in ("kitti_sample", "own_logs"):  # of data that only their owner can count
+        pairs = write_shards(tmp_path / "pairs", "pairs", pairs=[pair_row(seed) for seed in range(40)])
+        rows = [depth_row(seed, 375, 1242) for seed in range(20)]
         depth = write_shards(tmp_path / "depth", "depth", train=rows, eval=rows[:1])
     made = plan(load_experiment(experiment_file(str(name))), pairs=pairs, depth=depth)
     assert made.flops > 0

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import NamedTuple
 
 from simipu_core.checking.report import SHOWN, Finding, Severity, by_share, ok, problem
@@ -15,6 +16,8 @@ from simipu_core.data.sources import Frame, Rejected, kitti_object
 _NUMBER = re.compile(r"\d+$")
 _LONGEST_NUMBER = 10
 """Digits of a frame number; longer ones are times."""
+_JITTER = 0.25
+"""Share of the usual interval by which times of regular frames may differ from it."""
 
 
 class Official(NamedTuple):
@@ -156,27 +159,37 @@ def _broken(found: Survey) -> Finding:
 
 
 def _holes(found: Survey) -> Iterator[Finding]:
-    """Frame numbers that are skipped, where numbering is regular otherwise."""
+    """Frame numbers that are skipped, and times that jump, where most steps are the usual one."""
     numbers: dict[str, list[int]] = defaultdict(list)
+    times: dict[str, list[int]] = defaultdict(list)
     for frame, _ in found.listed:
-        if (match := _NUMBER.search(frame.sample_id)) and len(match[0]) <= _LONGEST_NUMBER:
-            numbers[frame.sample_id[: match.start()] + frame.sequence].append(int(match[0]))
-    steps = Counter(after - before for each in numbers.values() for before, after in pairwise(each))
-    if not steps:
-        return
-    usual = max(steps, key=lambda step: (steps[step], -step))
-    if usual < 1 or 2 * steps[usual] < steps.total():
-        return
-    holes = [
-        f"{frame} ({before} is followed by {after})"
-        for frame, each in numbers.items()
+        if match := _NUMBER.search(frame.sample_id):
+            chosen = numbers if len(match[0]) <= _LONGEST_NUMBER else times
+            chosen[frame.sample_id[: match.start()] + frame.sequence].append(int(match[0]))
+    for what, runs, jitter in (("frame numbers are skipped", numbers, 0.0), ("frame times jump", times, _JITTER)):
+        holes = _long_steps(runs, jitter)
+        if holes:
+            mend = "Harmless if frames were left out on purpose; otherwise look for files that were lost or renamed."
+            yield problem("numbering", Severity.WARNING, f"{what} in {len(holes)} places", holes, mend)
+
+
+def _long_steps(runs: dict[str, list[int]], jitter: float) -> list[str]:
+    """Where numbers go on by more than the usual step; nothing where less than half of the steps are usual.
+
+    Args:
+        runs: numbers in order, by name.
+        jitter: share by which a usual step may differ from their median.
+    """
+    steps = [after - before for each in runs.values() for before, after in pairwise(each)]
+    usual = median_low(steps) if steps else 0
+    if usual < 1 or 2 * sum(abs(step - usual) <= jitter * usual for step in steps) < len(steps):
+        return []
+    return [
+        f"{name} ({before} is followed by {after})"
+        for name, each in runs.items()
         for before, after in pairwise(each)
-        if after - before > usual
+        if after - before > (1 + 2 * jitter) * usual
     ]
-    if holes:
-        mend = "Harmless if frames were left out on purpose; otherwise look for files that were lost or renamed."
-        what = f"frame numbers are skipped in {len(holes)} places"
-        yield problem("numbering", Severity.WARNING, what, holes, mend)
 
 
 def _without_scan(found: Survey) -> Iterator[Finding]:

@@ -131,8 +131,10 @@ def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: boo
     Raises:
         SimipuError: the root does not hold the layout, or the split does not suit it.
     """
-    found = list_frames(source, root)
-    kept = [(frame, split) for frame, split in zip(found, splits.assign(found, source), strict=True) if split]
+    kept: list[tuple[Frame | Rejected, str]] = []
+    for part in source.parts:
+        found = list_frames(part, root)
+        kept += [(frame, split) for frame, split in zip(found, splits.assign(found, part), strict=True) if split]
     frames = [(frame, split) for frame, split in kept if isinstance(frame, Frame)]
     cameras = _frequent_cameras([frame for frame, _ in frames])
     tried = _spread([frame for frame, _ in frames])
@@ -145,7 +147,7 @@ def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: boo
                 broken.append(result)
             else:
                 facts.append(result)
-    return Survey(source, pair, root, is_synthetic, [(frame, split) for frame, split in kept], facts, broken)
+    return Survey(source, pair, root, is_synthetic, kept, facts, broken)
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes:

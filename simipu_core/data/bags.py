@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
 from simipu_core.data import ros_messages
+from simipu_core.data.bag_reader import BagReader
 from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
@@ -110,13 +109,11 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
     return made
 
 
-def _opened(bag: Path) -> AnyReader:
+def _opened(bag: Path) -> BagReader:
     try:
-        reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
+        return BagReader(bag)
     except Exception as error:  # readers of three formats, each with errors of its own
         raise _unreadable(bag, error) from None
-    return reader
 
 
 def _unreadable(bag: Path, error: Exception) -> SimipuError:
@@ -127,7 +124,7 @@ def _unreadable(bag: Path, error: Exception) -> SimipuError:
     )
 
 
-def _choose(bag: Path, reader: AnyReader, settings: BagSettings) -> list[Connection]:
+def _choose(bag: Path, reader: BagReader, settings: BagSettings) -> list[Connection]:
     """The wanted topics' connections, and that of static transforms."""
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(settings.images.values(), _IMAGE_TYPES)
     wanted |= {settings.points: (_POINT_TYPE,), **dict.fromkeys(settings.infos.values(), (_INFO_TYPE,))}
@@ -137,7 +134,9 @@ def _choose(bag: Path, reader: AnyReader, settings: BagSettings) -> list[Connect
             fitting = ", ".join(sorted(name for name, kind in known.items() if kind in types)) or "none"
             short = " or ".join(kind.rpartition("/")[2] for kind in types)
             raise SimipuError(f"{bag}: has no topic {topic} of {short} messages; its topics of this type: {fitting}.")
-    return [each for each in reader.connections if each.topic in wanted or each.topic == _STATIC_TRANSFORMS]
+    chosen = [each for each in reader.connections if each.topic in wanted or each.topic == _STATIC_TRANSFORMS]
+    reader.check_definitions(chosen)
+    return chosen
 
 
 def _begin(draft: Path, bag: Path, settings: BagSettings) -> None:
@@ -155,10 +154,10 @@ def _size(bag: Path) -> int:
 
 
 def _messages(
-    bag: Path, reader: AnyReader, connections: list[Connection], made: Imported
+    bag: Path, reader: BagReader, connections: list[Connection], made: Imported
 ) -> Iterator[tuple[Connection, int, Any]]:
     """Messages in the order of recording; what cannot be decoded is noted and None."""
-    stream = reader.messages(connections=connections)
+    stream = reader.messages(connections)
     while True:
         try:
             connection, time, data = next(stream)
@@ -167,7 +166,7 @@ def _messages(
         except Exception as error:  # as in _opened
             raise _unreadable(bag, error) from None
         try:
-            message = reader.deserialize(data, connection.msgtype)
+            message = reader.decode(data, connection.msgtype)
         except Exception:  # generated decoders fail in as many ways as there are damaged messages
             made.left_out.append(f"{connection.topic} at {time}: cannot be decoded")
             message = None

@@ -19,6 +19,7 @@ Use = Literal["pairs", "depth"]
 _SYNTHETIC_ROOT = Path("data/raw")
 _OBJECT_FRAMES = {"training": 7_481, "train_half": 3_712, "train_half_and_testing": 11_230}
 _WAYMO_TRAINING_FRAMES = 158_081
+_NUSCENES_KEYFRAMES = 34_149
 _VIEWS_PER_ROOM = 4
 
 
@@ -133,6 +134,8 @@ def _official(source: SourceConfig) -> tuple[int, int] | None:
         return -(-_OBJECT_FRAMES[source.frames] // source.every), 0
     if source.split == "none" and source.kind in ("waymo", "waymo_kitti"):
         return -(-_WAYMO_TRAINING_FRAMES // source.every), 0
+    if source.split == "none" and source.kind == "nuscenes":
+        return -(-_NUSCENES_KEYFRAMES // source.every), 0
     if source.split == "eigen" and source.kind == "kitti_depth" and source.every == 1:
         return counts["kitti_eigen_train"], counts["kitti_eigen_test"]
     if source.split == "folders" and source.kind == "nyu" and source.every == 1:
@@ -155,6 +158,7 @@ def _synthetic(source: SourceConfig, world: SyntheticConfig) -> tuple[int, int] 
         "nyu": [room for room in tests for _ in range(_VIEWS_PER_ROOM)],
         "waymo": [f"{segment:04d}" for segment in range(world.waymo_segments) for _ in range(world.waymo_frames)],
         "nuscenes": [f"{scene:04d}" for scene in range(world.nuscenes_scenes) for _ in range(world.nuscenes_frames)],
+        "logs": [f"{log:04d}" for log in range(world.logs) for _ in range(world.frames_per_drive)],
         "nyu_labelled": [f"{image // _VIEWS_PER_ROOM:04d}" for image in range(world.labelled_images)],
     }
     kept = sequences.get(source.kind, [])[:: source.every]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.synthetic.calibration import rotation
-from tests.checking.datasets import DataSet, Part, WaymoDataSet
+from tests.checking.datasets import DataSet, NuscenesDataSet, NyuLabelledDataSet, Part, decoded
 
 Corrupt = Callable[[DataSet, Path], None]
 
@@ -21,12 +21,10 @@ class Corruption(NamedTuple):
     part: Part
     """Data sets without this part cannot have it."""
     corrupt: Corrupt
-    in_parquet: bool = True
-    """Whether it can befall a part that is a cell of a Parquet file."""
-
-
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    never: tuple[str, ...] = ()
+    """Kinds of source that have the part, but cannot have this."""
+    only: tuple[str, ...] = ()
+    """Kinds of source that alone can have this; none: all."""
 
 
 def _content(part: Part, change: Callable[[bytes], bytes]) -> Corrupt:
@@ -34,20 +32,11 @@ def _content(part: Part, change: Callable[[bytes], bytes]) -> Corrupt:
 
 
 def _picture(change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Corrupt:
-    def corrupt(data: DataSet, root: Path) -> None:
-        old = data.read(root, "image")
-        suffix = ".png" if old.startswith(b"\x89PNG") else ".jpg"
-        data.write(root, "image", bytes(cv2.imencode(suffix, change(_pixels(old)))[1]))
-
-    return corrupt
+    return lambda data, root: data.edit_image(root, change)
 
 
 def _depth(change: Callable[[NDArray[np.uint16]], NDArray[np.integer]]) -> Corrupt:
-    def corrupt(data: DataSet, root: Path) -> None:
-        values = cv2.imdecode(np.frombuffer(data.read(root, "depth"), np.uint8), cv2.IMREAD_UNCHANGED)
-        data.write(root, "depth", bytes(cv2.imencode(".png", change(np.asarray(values, np.uint16)))[1]))
-
-    return corrupt
+    return lambda data, root: data.edit_depth(root, change)
 
 
 def _points(change: Callable[[NDArray[np.float32]], None]) -> Corrupt:
@@ -82,7 +71,7 @@ def _flip_bit(data: bytes) -> bytes:
 
 
 def _other_format(data: bytes) -> bytes:
-    return bytes(cv2.imencode(".jpg" if data.startswith(b"\x89PNG") else ".png", _pixels(data))[1])
+    return bytes(cv2.imencode(".jpg" if data.startswith(b"\x89PNG") else ".png", decoded(data))[1])
 
 
 def _folder(file: Path) -> None:
@@ -110,15 +99,17 @@ def _scale(factor: float) -> Callable[[NDArray[np.uint16]], NDArray[np.uint16]]:
     return lambda values: np.clip(np.rint(values * factor), 0, 65535).astype(np.uint16)
 
 
-def _swap_times(file: Path) -> None:
-    lines = file.read_text().splitlines()
-    lines[1], lines[2] = lines[2], lines[1]
-    file.write_text("\n".join(lines) + "\n")
+def _spoil_depth(value: float) -> Corrupt:
+    def corrupt(data: DataSet, root: Path) -> None:
+        assert isinstance(data, NyuLabelledDataSet)
+        data.spoil_depth(root, value)
+
+    return corrupt
 
 
-def _no_time(file: Path) -> None:
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join([lines[0], "yesterday at noon", *lines[2:]]) + "\n")
+def _scale_quaternions(data: DataSet, root: Path) -> None:
+    assert isinstance(data, NuscenesDataSet)
+    data.scale_rotation(root, 1.1)
 
 
 def _transposed(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,16 +122,26 @@ def _sheared(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 CORRUPTIONS = (
     Corruption("image truncated", "image", _content("image", _cut)),
-    Corruption("image of zero bytes", "image", _content("image", lambda _: b"")),
+    Corruption("image of zero bytes", "image", _content("image", lambda _: b""), never=("nyu_labelled",)),
     Corruption("image with a flipped bit", "image", _content("image", _flip_bit)),
     Corruption("image is a text", "image", _content("image", lambda _: b"404 not found\n")),
-    Corruption("image in another format than its name", "image", _content("image", _other_format), in_parquet=False),
+    Corruption(
+        "image in another format than its name",
+        "image",
+        _content("image", _other_format),
+        never=("waymo", "nyu_labelled"),
+    ),
     Corruption("image with another suffix", "image", _file("image", lambda f: f.rename(f.with_suffix(".bmp")))),
     Corruption("image missing", "image", _file("image", lambda file: file.unlink())),
     Corruption("folder in place of the image", "image", _file("image", _folder)),
     Corruption("image cannot be opened (link to itself)", "image", _file("image", _loop)),
-    Corruption("image is a link out of the root", "image", _link_out),
-    Corruption("image of another size", "image", _picture(lambda image: np.ascontiguousarray(image[:-8, :-16]))),
+    Corruption("image is a link out of the root", "image", _link_out, never=("nyu_labelled",)),
+    Corruption(
+        "image of another size",
+        "image",
+        _picture(lambda image: np.ascontiguousarray(image[:-8, :-16])),
+        never=("nyu_labelled",),
+    ),
     Corruption("image black", "image", _picture(np.zeros_like)),
     Corruption(
         "image without colour", "image", _picture(lambda i: np.repeat(i.mean(2, keepdims=True), 3, 2).astype(np.uint8))
@@ -152,9 +153,9 @@ CORRUPTIONS = (
     Corruption("folder in place of the scan", "scan", _file("scan", _folder)),
     Corruption("scan with a NaN", "scan", _points(lambda points: _set(points, np.nan))),
     Corruption("scan with an infinity", "scan", _points(lambda points: _set(points, np.inf))),
-    Corruption("scan of ten points", "scan", _content("scan", lambda data: data[: 16 * 30]), in_parquet=False),
-    Corruption("scan is a copy of another frame's", "scan", _copy("scan"), in_parquet=False),
-    Corruption("scan exchanged with another frame's", "scan", _exchange_scans, in_parquet=False),
+    Corruption("scan of ten points", "scan", _content("scan", lambda data: data[: 16 * 30]), never=("waymo",)),
+    Corruption("scan is a copy of another frame's", "scan", _copy("scan"), never=("waymo",)),
+    Corruption("scan exchanged with another frame's", "scan", _exchange_scans, never=("waymo",)),
     Corruption("calibration missing", "calibration", _file("calibration", lambda file: file.unlink())),
     Corruption(
         "calibration is not text", "calibration", _file("calibration", lambda file: file.write_bytes(b"\xff\xfe" * 40))
@@ -165,14 +166,26 @@ CORRUPTIONS = (
         "rotation transposed (all)",
         "calibration",
         lambda data, root: data.edit_extrinsics(root, _transposed),
-        in_parquet=False,  # the rotation there is nearly none: transposing it changes little
+        never=("waymo",),  # the rotation there is nearly none: transposing it changes little
     ),
     Corruption(
         "rotation left-handed (all)",
         "calibration",
         lambda data, root: data.edit_extrinsics(root, lambda matrix: np.diag([-1.0, 1, 1]) @ matrix),
+        never=("nuscenes",),  # quaternions cannot say so
     ),
-    Corruption("rotation sheared (all)", "calibration", lambda data, root: data.edit_extrinsics(root, _sheared)),
+    Corruption(
+        "rotation sheared (all)",
+        "calibration",
+        lambda data, root: data.edit_extrinsics(root, _sheared),
+        never=("nuscenes",),
+    ),
+    Corruption(
+        "rotation is no unit quaternion (all)",
+        "calibration",
+        _scale_quaternions,
+        only=("nuscenes",),
+    ),
     Corruption(
         "calibration turned by 2° (all)",
         "calibration",
@@ -182,21 +195,29 @@ CORRUPTIONS = (
         "calibration of the neighbouring camera (all)",
         "calibration",
         lambda data, root: data.swap_cameras(root),
-        in_parquet=False,
+        never=("waymo", "logs"),
     ),
     Corruption("depth map truncated", "depth", _content("depth", _cut)),
-    Corruption("depth map missing", "depth", _file("depth", lambda file: file.unlink())),
+    Corruption("depth map missing", "depth", lambda data, root: data.remove_depth(root)),
     Corruption("depth map of 8 bits", "depth", _depth(lambda values: (values >> 8).astype(np.uint8))),
     Corruption("depth map of another size", "depth", _depth(lambda values: values[::2, ::2])),
     Corruption("depth map all zero", "depth", _depth(np.zeros_like)),
     Corruption("depth 1000/256 times too large", "depth", _depth(_scale(1000 / 256))),
     Corruption("depth 1000/256 times too small", "depth", _depth(_scale(256 / 1000))),
     Corruption("depth map of another frame", "depth", _copy("depth")),
-    Corruption("timestamps swapped", "times", _file("times", _swap_times)),
-    Corruption("timestamp is not a time", "times", _file("times", _no_time)),
+    Corruption("depth map with NaN", "depth", _spoil_depth(np.nan), only=("nyu_labelled",)),
+    Corruption("depth map with an infinity", "depth", _spoil_depth(np.inf), only=("nyu_labelled",)),
+    Corruption("depth map with 1e30 m", "depth", _spoil_depth(1e30), only=("nyu_labelled",)),
+    Corruption("depth map with a depth below 0", "depth", _spoil_depth(-1), only=("nyu_labelled",)),
+    Corruption("timestamps swapped", "times", lambda data, root: data.swap_times(root), never=("logs",)),
+    Corruption("timestamp is not a time", "times", lambda data, root: data.spoil_time(root)),
 )
 
 
 def applies(corruption: Corruption, data: DataSet) -> bool:
     """Whether a data set can have this corruption."""
-    return corruption.part in data.parts and (corruption.in_parquet or not isinstance(data, WaymoDataSet))
+    return (
+        corruption.part in data.parts
+        and data.kind not in corruption.never
+        and data.kind in (corruption.only or (data.kind,))
+    )

@@ -1,17 +1,23 @@
 """Valid data sets of every kind of source, and how their parts are reached to be damaged."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import cv2
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from simipu_core.config import SourceConfig, SyntheticConfig
-from simipu_core.synthetic import synthesize
+from simipu_core.synthetic import logs, nuscenes, synthesize
+from simipu_core.synthetic.nyu_labelled import FILE as LABELLED
 from tests.data import files
 
 Part = Literal["image", "scan", "depth", "calibration", "times"]
@@ -24,6 +30,10 @@ WORLD = SyntheticConfig(
     rooms=1,
     waymo_segments=2,
     waymo_frames=3,
+    nuscenes_scenes=2,
+    nuscenes_frames=3,
+    labelled_images=8,
+    logs=2,
     image_size=(96, 320),
     lidar_points=20000,
 )
@@ -36,6 +46,9 @@ def make_world(out: Path, *folders: str) -> None:
         "drives": ("kitti_raw", "kitti_depth"),
         "rooms": ("nyu",),
         "waymo_segments": ("waymo",),
+        "nuscenes_scenes": ("nuscenes",),
+        "labelled_images": ("nyu_labelled",),
+        "logs": ("logs",),
     }
     absent = {part: 0 for part, layouts in needs.items() if folders and not set(layouts) & set(folders)}
     synthesize(WORLD.model_copy(update=absent), out, workers=0)
@@ -56,6 +69,11 @@ def _make_waymo_kitti(out: Path) -> None:
         lines = dict(line.split(": ", 1) for line in text.splitlines() if line)
         lines |= {"P0": lines["P2"], "P1": lines["P3"], "Tr_velo_to_cam_0": lines["Tr_velo_to_cam"]}
         files.write(made / f"calib/{name}.txt", "".join(f"{label}: {rest}\n" for label, rest in lines.items()))
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an image file."""
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,18 @@ class DataSet:
     def write(self, root: Path, part: Part, data: bytes) -> None:
         (root / self.parts[part]).write_bytes(data)
 
+    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+        old = self.read(root, "image")
+        suffix = ".png" if old.startswith(b"\x89PNG") else ".jpg"
+        self.write(root, "image", bytes(cv2.imencode(suffix, edit(decoded(old)))[1]))
+
+    def edit_depth(self, root: Path, edit: Callable[[NDArray[np.uint16]], NDArray[np.integer]]) -> None:
+        values = cv2.imdecode(np.frombuffer(self.read(root, "depth"), np.uint8), cv2.IMREAD_UNCHANGED)
+        self.write(root, "depth", bytes(cv2.imencode(".png", edit(np.asarray(values, np.uint16)))[1]))
+
+    def remove_depth(self, root: Path) -> None:
+        (root / self.parts["depth"]).unlink()
+
     def edit_points(self, root: Path, edit: Callable[[NDArray[np.float32]], None]) -> None:
         points = np.frombuffer(self.read(root, "scan"), "<f4").reshape(-1, self.columns).copy()
         edit(points)
@@ -117,6 +147,18 @@ class DataSet:
         lines = file.read_text().splitlines(keepends=True)
         nan = label + "nan " * 12 + "\n"
         file.write_text("".join((nan if spoil == "nan" else "") if s.startswith(label) else s for s in lines))
+
+    def swap_times(self, root: Path) -> None:
+        """Exchange the times of the victim and of the frame after it."""
+        file = root / self.parts["times"]
+        lines = file.read_text().splitlines()
+        lines[1], lines[2] = lines[2], lines[1]
+        file.write_text("\n".join(lines) + "\n")
+
+    def spoil_time(self, root: Path) -> None:
+        file = root / self.parts["times"]
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join([lines[0], "yesterday at noon", *lines[2:]]) + "\n")
 
     def _edit_line(self, file: Path, label: str, edit: Edit) -> None:
         lines = file.read_text().splitlines()
@@ -172,6 +214,141 @@ class WaymoDataSet(DataSet):
         pq.write_table(table.set_column(index, table.schema.field(index), values), file)
 
 
+class NuscenesDataSet(DataSet):
+    """nuScenes: calibration and times are records of tables; the camera is CAM_FRONT."""
+
+    def edit_extrinsics(self, root: Path, edit: Edit) -> None:
+        rows = self._rows(root, "calibration")
+        for row in self._of_channel(root, rows, "CAM_FRONT"):
+            w, x, y, z = row["rotation"]
+            turned = edit(Rotation.from_quat([x, y, z, w]).as_matrix().T).T  # the record holds camera to vehicle
+            x, y, z, w = Rotation.from_matrix(turned).as_quat().tolist()
+            row["rotation"] = [w, x, y, z]
+        self._save(root, "calibration", rows)
+
+    def scale_rotation(self, root: Path, factor: float) -> None:
+        """Give the camera's quaternions another length."""
+        rows = self._rows(root, "calibration")
+        for row in self._of_channel(root, rows, "CAM_FRONT"):
+            row["rotation"] = [factor * value for value in row["rotation"]]
+        self._save(root, "calibration", rows)
+
+    def swap_cameras(self, root: Path) -> None:
+        rows = self._rows(root, "calibration")
+        pairs = zip(
+            self._of_channel(root, rows, "CAM_FRONT"), self._of_channel(root, rows, "CAM_FRONT_LEFT"), strict=True
+        )
+        for mine, other in pairs:
+            for name in ("rotation", "translation", "camera_intrinsic"):
+                mine[name], other[name] = other[name], mine[name]
+        self._save(root, "calibration", rows)
+
+    def spoil_calibration(self, root: Path, spoil: Literal["drop", "nan"]) -> None:
+        rows = self._rows(root, "calibration")
+        row = self._of_channel(root, rows, "CAM_FRONT")[0]
+        if spoil == "drop":
+            del row["camera_intrinsic"]
+        else:
+            row["camera_intrinsic"] = [[float("nan")] * 3] * 3
+        self._save(root, "calibration", rows)
+
+    def swap_times(self, root: Path) -> None:
+        rows = self._rows(root, "times")
+        mine, other = (
+            next(row for row in rows if self.parts["image"].endswith(row["filename"])),
+            next(row for row in rows if self.other["image"].endswith(row["filename"])),
+        )
+        mine["timestamp"], other["timestamp"] = other["timestamp"], mine["timestamp"]
+        self._save(root, "times", rows)
+
+    def spoil_time(self, root: Path) -> None:
+        rows = self._rows(root, "times")
+        next(row for row in rows if self.parts["image"].endswith(row["filename"]))["timestamp"] = "yesterday at noon"
+        self._save(root, "times", rows)
+
+    def _of_channel(self, root: Path, rows: list[dict[str, Any]], channel: str) -> list[dict[str, Any]]:
+        """Records of a sensor, one a scene, in the order of the scenes."""
+        sensors = json.loads((root / self.parts["calibration"]).with_name("sensor.json").read_text())
+        (token,) = (row["token"] for row in sensors if row["channel"] == channel)
+        return [row for row in rows if row["sensor_token"] == token]
+
+    def _rows(self, root: Path, part: Part) -> list[dict[str, Any]]:
+        return list(json.loads((root / self.parts[part]).read_text()))
+
+    def _save(self, root: Path, part: Part, rows: list[dict[str, Any]]) -> None:
+        (root / self.parts[part]).write_text(json.dumps(rows))
+
+
+class NyuLabelledDataSet(DataSet):
+    """NYU's labelled file: the parts of a frame are chunks of HDF5 variables, and all lie in one file."""
+
+    victim, another = 3, 5
+    variables: ClassVar[dict[Part, str]] = {"image": "images", "depth": "rawDepths"}
+
+    def read(self, root: Path, part: Part, of: Literal["victim", "other"] = "victim") -> bytes:
+        index = self.victim if of == "victim" else self.another
+        with h5py.File(root / self.parts[part], "r") as hdf5:
+            data = hdf5[self.variables[part]]
+            return bytes(data.id.read_direct_chunk((index, *[0] * (data.ndim - 1)))[1])
+
+    def write(self, root: Path, part: Part, data: bytes) -> None:
+        with h5py.File(root / self.parts[part], "r+") as hdf5:
+            variable = hdf5[self.variables[part]]
+            variable.id.write_direct_chunk((self.victim, *[0] * (variable.ndim - 1)), data)
+
+    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+        with h5py.File(root / self.parts["image"], "r+") as hdf5:
+            images = hdf5["images"]
+            images[self.victim] = edit(images[self.victim].T).T
+
+    def edit_depth(self, root: Path, edit: Callable[[NDArray[np.uint16]], NDArray[np.integer]]) -> None:
+        """Where the type or size changes, that of the whole variable does."""
+        with h5py.File(root / self.parts["depth"], "r+") as hdf5:
+            depths = hdf5["rawDepths"]
+            old = np.rint(depths[()] * 1000).astype(np.uint16)
+            new = edit(old[self.victim].T).T
+            if new.dtype == old.dtype and new.shape == old.shape[1:]:
+                depths[self.victim] = new / np.float32(1000)
+            else:
+                del hdf5["rawDepths"]
+                all_new = np.stack([edit(each.T).T for each in old])
+                hdf5["rawDepths"] = all_new if new.dtype != old.dtype else all_new / np.float32(1000)
+
+    def spoil_depth(self, root: Path, value: float) -> None:
+        """Give one pixel another depth, metres."""
+        with h5py.File(root / self.parts["depth"], "r+") as hdf5:
+            hdf5["rawDepths"][self.victim, 320, 240] = value
+
+    def remove_depth(self, root: Path) -> None:
+        with h5py.File(root / self.parts["depth"], "r+") as hdf5:
+            del hdf5["rawDepths"]
+
+
+class LogsDataSet(DataSet):
+    """Own logs: calibration is YAML, and times are names of files."""
+
+    def edit_extrinsics(self, root: Path, edit: Edit) -> None:
+        for file in root.glob(self.calibrations):
+            values = yaml.safe_load(file.read_text())
+            matrix = np.array(values["cameras"][logs.CAMERA]["lidar_to_camera"]["matrix"])
+            matrix[:3, :3] = edit(matrix[:3, :3])
+            values["cameras"][logs.CAMERA]["lidar_to_camera"]["matrix"] = matrix.tolist()
+            file.write_text(yaml.safe_dump(values))
+
+    def spoil_calibration(self, root: Path, spoil: Literal["drop", "nan"]) -> None:
+        file = root / self.parts["calibration"]
+        values = yaml.safe_load(file.read_text())
+        if spoil == "drop":
+            del values["cameras"][logs.CAMERA]["fx"]
+        else:
+            values["cameras"][logs.CAMERA]["fx"] = float("nan")
+        file.write_text(yaml.safe_dump(values))
+
+    def spoil_time(self, root: Path) -> None:
+        file = root / self.parts["times"]
+        file.rename(file.with_stem("yesterday_at_noon"))
+
+
 def _object(kind: str, images: str, names: tuple[str, str]) -> tuple[dict[Part, str], dict[Part, str]]:
     folder = f"{kind}/training"
     victim, other = (
@@ -215,6 +392,22 @@ def _segment() -> dict[Part, str]:
     return {part: f"waymo/training/{folder}/{name}" for part, folder in folders.items()}
 
 
+def _keyframe(frame: int) -> dict[Part, str]:
+    (front,) = (mount for mount in nuscenes.MOUNTS if mount.channel == "CAM_FRONT")
+    return {
+        "image": f"nuscenes/{nuscenes.file_name(front.channel, 0, frame, front.delay)}",
+        "scan": f"nuscenes/{nuscenes.file_name(nuscenes.LIDAR, 0, frame)}",
+        "calibration": f"nuscenes/{nuscenes.VERSION}/calibrated_sensor.json",
+        "times": f"nuscenes/{nuscenes.VERSION}/sample_data.json",
+    }
+
+
+def _log(frame: int) -> dict[Part, str]:
+    folder = f"logs/{logs.sequence_name(0)}"
+    image, scan = (f"{folder}/{name}" for name in logs.file_names(0, frame))
+    return {"image": image, "scan": scan, "calibration": f"{folder}/calibration.yaml", "times": image}
+
+
 _RAW: dict[str, Any] = {
     "projections": ("P_rect_02", "P_rect_03"),
     "extrinsics": "R",
@@ -251,5 +444,15 @@ DATA_SETS: tuple[DataSet, ...] = (
         calibrations="waymo_kitti/training/calib/*.txt",
         columns=6,
     ),
+    NuscenesDataSet("nuscenes", _keyframe(1), _keyframe(2), folders=("nuscenes",), columns=5),
+    NyuLabelledDataSet(
+        "nyu_labelled",
+        {"image": f"nyu_labelled/{LABELLED}", "depth": f"nyu_labelled/{LABELLED}"},
+        {},
+        folders=("nyu_labelled",),
+        target="depth",
+        settings={"split": "nyu_official"},
+    ),
+    LogsDataSet("logs", _log(1), _log(2), folders=("logs",), calibrations="logs/*/calibration.yaml", columns=5),
 )
-"""One entry for each kind of source."""
+"""One entry for each kind of source that is no mixture of others."""

@@ -33,7 +33,7 @@ and `python -m tests.checking.outcomes` writes it anew.
   default, 0.05, these steps stop where more than one frame in twenty is broken. `stops` is one clear sentence and code
   1, nothing written. `-` is a step that is not reached.
 
-The data sets are small (4 to 6 frames); in a large one a few broken frames are warnings, not faults.
+The data sets are small (4 to 8 frames); in a large one a few broken frames are warnings, not faults.
 
 What cannot be told: a flipped bit in a JPEG image (JPEG has no checksum; PNG has), and always, whether a scan was
 exchanged with that of a neighbouring frame, which shows nearly the same.

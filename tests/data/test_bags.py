@@ -207,6 +207,39 @@ def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
     assert all(isinstance(frame, Frame) for frame in frames(tmp_path))
 
 
+def test_definitions_in_a_bag_are_not_made_code_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = get_typestore(Stores.EMPTY)
+    own.register(get_types_from_msg("uint8 value", "own_msgs/msg/Own"))
+    bag = tmp_path / "drive"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics: dict[str, Any] = {}
+        for topic, time, message in drive():
+            kind = message.__msgtype__
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=ROS2)
+            writer.write(topics[topic], time, ROS2.serialize_cdr(message, kind))
+        extra = writer.add_connection("/own", "own_msgs/msg/Own", typestore=own)
+        writer.write(extra, TIMES[0], own.serialize_cdr(own.types["own_msgs/msg/Own"](7), "own_msgs/msg/Own"))
+    generated: list[Any] = []
+    monkeypatch.setattr("rosbags.typesys.store.generate_python_code", generated.append)
+    made = import_bag(bag, tmp_path, SETTINGS)
+    assert (made.images, made.scans, made.left_out, made.missing) == (3, 3, [], [])
+    assert generated == []
+
+
+def test_messages_of_another_definition_than_their_name_says_are_refused(tmp_path: Path) -> None:
+    kind = "sensor_msgs/msg/Image"
+    forged = get_typestore(Stores.EMPTY)
+    forged.register(get_types_from_msg("uint8 value", kind))
+    bag = tmp_path / "drive"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection(IMAGE, kind, typestore=forged)
+        writer.write(topic, TIMES[0], forged.serialize_cdr(forged.types[kind](7), kind))
+        writer.add_connection(POINTS, "sensor_msgs/msg/PointCloud2", typestore=ROS2)
+    with pytest.raises(SimipuError, match=f"{IMAGE} holds messages called {kind} of another definition"):
+        import_bag(bag, tmp_path, BagSettings({"front": IMAGE}, POINTS))
+
+
 def test_compressed_images_keep_their_bytes(tmp_path: Path) -> None:
     jpeg, png = files.image(3, ".jpg"), files.image(4)
     import_bag(write(tmp_path / "jpeg", drive(lambda time: compressed_image(time, jpeg))), tmp_path, SETTINGS)

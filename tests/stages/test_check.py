@@ -46,6 +46,15 @@ def test_drives_have_times_and_depth_to_look_at(world: Path) -> None:
     assert not report.has_faults
 
 
+def test_all_parts_of_a_mixed_source_are_looked_at(world: Path) -> None:
+    parts = [{"kind": "kitti_object"}, {"kind": "kitti_depth", "split": "within_sequence"}]
+    report = check(source(world, kind="mixed", sources=parts), PairConfig())
+    assert (report.kind, report.frames, report.has_faults) == ("mixed", 6, False)
+    (count,) = (finding for finding in report.findings if finding.check == "count")
+    assert count.what.startswith("6 frames in 2 sequences (5 train, 1 eval)")
+    assert "depth scale" in {finding.check for finding in report.findings}
+
+
 def test_the_page_needs_nothing_else(world: Path, tmp_path: Path) -> None:
     check(source(world), PairConfig(), tmp_path)
     page = (tmp_path / "check.html").read_text(encoding="utf-8")

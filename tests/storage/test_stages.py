@@ -4,17 +4,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from simipu_core.artifacts import local_artifact, read_manifest
-from simipu_core.cli import main
+from simipu_core.checking.report import Report
+from simipu_core.cli import app, main
 from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.data.sources import Frame, list_frames
+from simipu_core.stages.check import check
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import Target, pair
-from simipu_core.storage import S3Path
+from simipu_core.storage import S3Path, StorageError
 from simipu_core.storage.s3_path import forget_listings
 from simipu_core.synthetic import synthesize
-from tests.proxy import Proxy
+from tests.proxy import Fault, Proxy
 from tests.storage.conftest import Upload
 
 pytestmark = pytest.mark.slow
@@ -26,6 +29,10 @@ WORLD = SyntheticConfig(
     rooms=1,
     waymo_segments=1,
     waymo_frames=2,
+    nuscenes_scenes=1,
+    nuscenes_frames=2,
+    labelled_images=2,
+    logs=2,
     image_size=(48, 96),
     lidar_points=6400,
 )
@@ -41,7 +48,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [("kitti_object", "pairs"), ("kitti", "pairs"), ("kitti_depth", "depth"), ("nyu", "depth"), ("waymo", "pairs")],
+    [
+        ("kitti_object", "pairs"),
+        ("kitti", "pairs"),
+        ("kitti_depth", "depth"),
+        ("nyu", "depth"),
+        ("nyu_labelled", "depth"),
+        ("waymo", "pairs"),
+        ("nuscenes", "pairs"),
+        ("logs", "pairs"),
+    ],
 )
 def test_frames_in_s3_give_what_local_ones_give(
     kind: str, target: Target, world: Path, bucket: S3Path, upload: Upload, weed: Proxy, tmp_path: Path
@@ -60,6 +76,32 @@ def test_frames_in_s3_give_what_local_ones_give(
     assert repacked.digest == packed.digest
     assert repacked.files == packed.files
     assert read_manifest(local_artifact(bucket / "shards"), target) == repacked
+
+
+def test_frames_in_s3_are_checked_like_local_ones(world: Path, upload: Upload, tmp_path: Path) -> None:
+    root = upload(world, "raw")
+    here = check(SourceConfig(kind="kitti_object", root=str(world)), PairConfig())
+    words = ["check", "--kind", "kitti_object", "--root", str(root), "--out", str(tmp_path / "check")]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == here.has_faults, ended.output
+    there = Report.model_validate_json((tmp_path / "check/check.json").read_text())
+    assert there.findings == here.findings
+    assert there.root == str(root)
+    assert (there.frames, there.broken) == (3, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("nyu_labelled", "nyu_labelled/nyu_depth_v2_labeled.mat"), ("logs", "logs/drive_0000/calibration.yaml")],
+)
+def test_a_network_that_fails_is_no_damaged_file(
+    kind: str, file: str, world: Path, upload: Upload, weed: Proxy, tmp_path: Path
+) -> None:
+    root = upload(world, "raw")
+    source = SourceConfig.model_validate({"kind": kind, "max_broken_share": 1.0})
+    weed.faults.append(Fault("cut", f"GET /{root.bucket}/{root.key}/{file}", times=99))
+    with pytest.raises(StorageError, match="the connection broke off"):
+        ingest(source, tmp_path / "out", root=str(root))
 
 
 def test_a_frame_takes_no_more_requests_than_it_has_files(

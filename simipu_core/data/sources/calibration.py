@@ -75,7 +75,7 @@ def camera_matrices(
         lidar_to_camera = offset @ rectify @ to_camera
         turn = lidar_to_camera[:3, :3]
         # not `all close to`: NaN fails every comparison
-        is_rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _TOLERANCE and np.linalg.det(turn) > 0
+        is_rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _TOLERANCE
     if not is_rigid or not np.isfinite(lidar_to_camera).all():
         raise BrokenFrameError(
             calibration.path, f"the line {rectification_label} and the scanner's pose make no rigid motion"

@@ -13,6 +13,7 @@ from simipu_core.config.yaml_files import read_yaml
 from simipu_core.data.lenses import NUM_COEFFICIENTS, Lens
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.errors import SimipuError
+from simipu_core.storage import StorageError
 
 NAME = "calibration.yaml"
 PER_SECOND = {"ns": 1_000_000_000, "us": 1_000_000, "ms": 1000, "s": 1}
@@ -240,6 +241,8 @@ def read_calibration(file: Path) -> LogCalibration:
 def _read(file: Path, _version: tuple[int, int]) -> LogCalibration:
     try:
         values = read_yaml(file)
+    except StorageError:
+        raise
     except (SimipuError, FileNotFoundError) as error:
         raise BrokenFrameError(file, str(error)) from None
     try:

@@ -9,6 +9,7 @@ An image and its depth map are records of the file; references to them end in ``
 depth in millimetres.
 """
 
+import atexit
 import zlib
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from simipu_core.data.images import encode_depth, encode_image
 from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, attempt
 from simipu_core.data.sources.nyu import DEPTH_SCALE, INTRINSICS
 from simipu_core.errors import SimipuError
+from simipu_core.storage import StorageError, seekable
 
 NAME = "nyu_labelled"
 FILE = "nyu_depth_v2_labeled.mat"
@@ -85,6 +87,8 @@ def read(record: Path) -> bytes:
         if not (pixels.min() >= 0 and pixels.max() < _FARTHEST):  # false for NaN
             raise BrokenFrameError(record, f"holds depths outside 0–{_FARTHEST:g} m")
         return encode_depth(pixels, DEPTH_SCALE)
+    except StorageError:
+        raise
     except SimipuError as error:
         raise BrokenFrameError(record, str(error)) from None
     except _FAULTS:
@@ -97,7 +101,7 @@ class _Labelled:
     def __init__(self, file: Path) -> None:
         self._file = file
         try:
-            self._hdf5 = h5py.File(file, "r", rdcc_nbytes=1 << 26)
+            self._hdf5 = h5py.File(seekable(file), "r", rdcc_nbytes=1 << 26)
         except _FAULTS:
             raise BrokenFrameError(file, "cannot be read as HDF5 (damaged, or a MATLAB file before 7.3)") from None
 
@@ -186,3 +190,6 @@ def _open(file: Path) -> _Labelled:
 @lru_cache(maxsize=1)
 def _opened(file: Path, _version: tuple[int, int]) -> _Labelled:
     return _Labelled(file)
+
+
+atexit.register(_opened.cache_clear)  # HDF5 crashes where an open file of ranges outlives the interpreter
