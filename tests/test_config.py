@@ -221,9 +221,16 @@ def test_a_misspelt_key_of_a_preset_is_refused(monkeypatch: pytest.MonkeyPatch) 
 # -- one source of truth for the command line, DVC and the pipeline --------------------------------------------------
 
 
-def dvc_stages() -> dict[str, Any]:
-    stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return stages
+def watched_by_dvc() -> list[tuple[Path, list[str]]]:
+    """Files of settings and the sections of them that the stages watch."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    watched = [(ROOT / "params.yaml", stages["raw"]["params"])]
+    for stage in (stages["pairs"], stages["depth"]):
+        for item in stage["foreach"].values():
+            (params,) = stage["do"]["params"]
+            watched += [(ROOT / item["file"], sections) for sections in params.values()]
+    assert len(watched) == 5
+    return watched
 
 
 def test_what_the_form_holds_and_what_is_compiled_in_make_whole_sections() -> None:
@@ -242,16 +249,15 @@ def test_what_the_form_holds_and_what_is_compiled_in_make_whole_sections() -> No
 
 
 def test_dvc_watches_experiment_sections_only() -> None:
-    watched = {name for stage in dvc_stages().values() for name in stage["params"]}
-    assert watched <= set(Experiment.model_fields)
+    assert {name for _, sections in watched_by_dvc() for name in sections} <= set(Experiment.model_fields)
 
 
 def test_what_dvc_watches_is_written_out() -> None:
-    """DVC sees params.yaml, not the defaults: the world's every key must stand there."""
+    """DVC sees the files, not the defaults: the world's every key must stand there."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     assert set(values["synthetic"]) == set(load_experiment(ROOT / "params.yaml").synthetic.model_dump())
-    for stage in dvc_stages().values():
-        assert set(stage["params"]) <= set(values)
+    for file, sections in watched_by_dvc():
+        assert set(sections) <= set(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)

@@ -193,7 +193,7 @@ def test_cameras_and_lidar_are_chosen(tmp_path: Path) -> None:
     assert [each.sample_id for each in mixed] == [
         "logs/a/front/0", "logs/a/rear/0", "logs/a/front/1", "logs/a/rear/1",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="log_cameras and log_lidar go with kind: logs only"):
+    with pytest.raises(ValueError, match="log_lidar: top goes with kind: logs only, not nyu"):
         SourceConfig(kind="nyu", log_lidar="top")
 
 
