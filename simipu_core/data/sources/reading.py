@@ -35,6 +35,7 @@ def read_bytes(file: Path) -> bytes:
         return waymo.read_image(file)
     if nyu_labelled.is_record(file):
         return nyu_labelled.read(file)
+    data: bytes | None
     try:
         if isinstance(file, S3Path):  # asking for the size would take a listing of the folder
             data = file.read_beginning(_MOST_BYTES + 1)
