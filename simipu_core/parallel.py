@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby, islice
 from multiprocessing.process import BaseProcess
@@ -56,6 +56,19 @@ def map_frames(
         for result in results:
             yield result
             advance()
+
+
+def in_threads(work: Sequence[Callable[[], ResultT]], threads: int) -> Generator[ResultT, None, None]:
+    """Call functions that mostly wait, several at a time; results come in their order.
+
+    The first error, and closing the iterator, drop what has not begun.
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for future in [pool.submit(each) for each in work]:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(

@@ -111,6 +111,10 @@ class S3Path(PosixPath):
     def read_bytes(self) -> bytes:
         return s3.read(self.bucket, self.key)
 
+    def read_beginning(self, size: int) -> bytes:
+        """At most so many bytes, in one request."""
+        return s3.read(self.bucket, self.key, (0, size))
+
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 

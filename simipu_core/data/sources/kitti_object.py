@@ -19,6 +19,9 @@ from simipu_core.data.sources.base import (
 )
 from simipu_core.data.sources.calibration import Calibration, camera_matrices
 from simipu_core.errors import SimipuError
+from simipu_core.parallel import in_threads
+from simipu_core.storage import S3Path
+from simipu_core.storage.s3 import THREADS
 
 NAME = "kitti_object"
 
@@ -52,10 +55,15 @@ class Layout:
         """
         images = files_by_stem(folder / self.images, *IMAGE_SUFFIXES)
         scans = files_by_stem(folder / "velodyne", ".bin")
+        work = []
         for stem in stems:
             sequence = stem[: self.sequence_digits] or self.source
             make = partial(self._frame, folder, f"{prefix}/{stem}", sequence, images.get(stem), scans.get(stem))
-            yield attempt(f"{prefix}/{stem}", sequence, make)
+            work.append(partial(attempt, f"{prefix}/{stem}", sequence, make))
+        if isinstance(folder, S3Path):  # each frame has a calibration file of its own
+            yield from in_threads(work, THREADS)
+        else:
+            yield from (each() for each in work)
 
     def _frame(self, folder: Path, sample_id: str, sequence: str, image: Path | None, scan: Path | None) -> Frame:
         stem = sample_id.rpartition("/")[2]

@@ -11,6 +11,7 @@ from simipu_core.data.sources import logs, nuscenes, nyu_labelled, waymo, waymo_
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.data.sources.scans import Scan, parse_points
 from simipu_core.errors import SimipuError
+from simipu_core.storage import S3Path
 
 _MOST_BYTES = 1 << 30
 """Of one image, depth map or scan."""
@@ -34,15 +35,19 @@ def read_bytes(file: Path) -> bytes:
         return waymo.read_image(file)
     if nyu_labelled.is_record(file):
         return nyu_labelled.read(file)
+    data: bytes | None
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
+        if isinstance(file, S3Path):  # asking for the size would take a listing of the folder
+            data = file.read_beginning(_MOST_BYTES + 1)
+        elif not stat.S_ISREG((status := file.stat()).st_mode):
             raise BrokenFrameError(file, "is no file")
-        if status.st_size > _MOST_BYTES:
-            raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
-        return file.read_bytes()
+        else:
+            data = file.read_bytes() if status.st_size <= _MOST_BYTES else None
     except OSError as error:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
+    if data is None or len(data) > _MOST_BYTES:
+        raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
+    return data
 
 
 def read_scan(file: Path, source: str) -> Scan:
