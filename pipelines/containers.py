@@ -8,6 +8,7 @@ from typing import Any
 
 from kfp import local
 
+from components import DATA_IMAGE, IMAGE
 from simipu_core import project
 from simipu_core.errors import SimipuError
 
@@ -25,11 +26,11 @@ def docker_runner(readable: Iterable[Path]) -> local.DockerRunner:
         readable: folders and files with data, mounted read-only.
 
     Raises:
-        SimipuError: no Docker engine answers, or what is to be mounted is not there.
+        SimipuError: no Docker engine answers, an image is not there, or what is to be mounted is not there.
     """
     from docker.types import Mount
 
-    _check_engine()
+    _check_engine(IMAGE, DATA_IMAGE)
     writable = [project.root() / "build", project.root() / "mlruns"]
     for folder in writable:
         folder.mkdir(exist_ok=True)
@@ -67,13 +68,18 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         handler.run_docker_container = original
 
 
-def _check_engine() -> None:
-    from docker.errors import DockerException
+def _check_engine(*images: str) -> None:
+    from docker.errors import DockerException, ImageNotFound
 
     import docker
 
     try:
-        docker.from_env().ping()
+        for image in images:
+            docker.from_env().images.get(image)
+    except ImageNotFound:
+        raise SimipuError(
+            f"image {image} is not here; make pipeline RUNNER=docker builds it, or docker pull."
+        ) from None
     except DockerException as error:
         reason = " ".join(str(error).split())[:200]
         raise SimipuError(f"no Docker engine answers ({reason}); start one, or set DOCKER_HOST.") from None

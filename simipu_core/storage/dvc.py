@@ -43,10 +43,14 @@ class DvcDirectory(NamedTuple):
             raise missing(listing) from None
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != self.md5:
             raise SimipuError(f"{listing}: its content does not match its name; run `dvc pull` again.")
-        for entry in json.loads(data):
-            if not is_safe(entry["relpath"]) or not _MD5.fullmatch(entry["md5"]):
-                raise SimipuError(f"{listing}: the entry {entry['relpath']} leads out of the folder; add it again.")
-            yield entry["relpath"], entry["md5"]
+        try:
+            entries = [(str(entry["relpath"]), str(entry["md5"])) for entry in json.loads(data)]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise SimipuError(f"{listing}: is no listing of a DVC directory; add the data again.") from None
+        for name, md5 in entries:
+            if not is_safe(name) or not _MD5.fullmatch(md5):
+                raise SimipuError(f"{listing}: the entry {name} leads out of the folder; add it again.")
+            yield name, md5
 
 
 def parse(place: Path) -> DvcDirectory | None:

@@ -104,6 +104,17 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> N
     assert not (tmp_path / "views").exists()
 
 
+@pytest.mark.parametrize("listing", ["[", "3", '[{"md5": "a"}]', "[" * 100_000, "\xff"])
+def test_a_listing_that_is_none_is_told(tmp_path: Path, listing: str) -> None:
+    data = listing.encode("latin-1")
+    md5 = hashlib.md5(data).hexdigest()
+    file = tmp_path / "files/md5" / md5[:2] / f"{md5[2:]}.dir"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(data)
+    with pytest.raises(SimipuError, match="is no listing of a DVC directory"):
+        storage.resolve(str(file), tmp_path / "views")
+
+
 def test_object_names_that_are_no_md5_are_refused(tmp_path: Path) -> None:
     uri = write_listing(tmp_path / "files/md5", [{"md5": "../../../../etc/passwd", "relpath": "a.txt"}])
     with pytest.raises(SimipuError, match="leads out of the folder"):
