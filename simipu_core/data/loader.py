@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -207,7 +207,7 @@ def batches(
         sampler=range(steps.start * accumulate, steps.stop * accumulate),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_begin_worker if workers else None,
+        worker_init_fn=partial(_begin_worker, dict(os.environ)) if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     with _sigterm_held():
@@ -232,8 +232,9 @@ def _sigterm_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin_worker(_worker: int) -> None:
+def _begin_worker(environment: dict[str, str], _worker: int) -> None:
     """Keep a loader process to one thread, and let it end with the trainer."""
+    os.environ.update(environment)  # the fork server's is as old as itself, credentials included
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     if trainer := parent_process():
