@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 ARMS: dict[str, list[str]] = {
     "scratch": ["finetune.init=kaiming_zero_gamma"],
     "default_init": ["finetune.init=torch_default"],
-    "reference": ["preset=reference"],
+    "reference": ["preset=reference", "pretrain.contrast.group_size=4"],
     "improved": [],
 }
 """Arms that are run with every seed."""
@@ -46,19 +46,21 @@ ARMS: dict[str, list[str]] = {
 ABLATIONS: dict[str, list[str]] = {
     "stride 32": ["pretrain.contrast.feature_strides=[32]"],
     "point side stopped": ["pretrain.contrast.symmetric_inter=false", "pretrain.contrast.stop_point_gradient=true"],
-    "no coordinates": ["pretrain.point_encoder.input_features=reflectance"],
+    "reflectance alone": ["pretrain.point_encoder.input_features=reflectance"],
+    "positions, not range": ["pretrain.point_encoder.input_features=reflectance_xyz"],
     "Hungarian pairs": ["pretrain.contrast.pairing=hungarian"],
     "published sampling": [
         "pretrain.contrast.feature_sampling=align_corners",
         "pretrain.contrast.sampling_extent=image",
     ],
+    "strides 8, 16 and 32": ["pretrain.contrast.feature_strides=[8, 16, 32]"],
     "hidden points kept": ["pretrain.contrast.drop_invisible=false"],
     "BGR, std 1": [
         "pretrain.input={channels: bgr, mean: [103.53, 116.28, 123.675], std: [1, 1, 1]}",
         "finetune.allow_input_mismatch=true",
     ],
 }
-"""`improved` without one of the things it adds."""
+"""`improved` with one thing changed, mostly without one of those that it adds."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,17 @@ STUDIES = {
             "synthetic.frames_per_drive=2",
             "depth_data.train_share=0.6",
             "pretrain.workers=0",
-            "pretrain.epochs=8",
+            "pretrain.epochs=16",
+            "pretrain.lr_decay=0.8",
+            "pretrain.point_optimizer={kind: adamw, lr: 2e-3}",
+            "pretrain.image_optimizer={kind: adamw, lr: 2e-3}",
+            "pretrain.head_optimizer={kind: adamw, lr: 2e-3}",
+            "pretrain.contrast.group_size=8",
             "evaluate.panels=0",
         ),
         labels={32: 75, 128: 19},
         seeds=5,
-        ablation_seeds=3,
+        ablation_seeds=1,
     ),
     "real": Study(
         experiment="kitti_sample",

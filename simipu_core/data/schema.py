@@ -6,7 +6,7 @@ frame (x right, y down, z along the optical axis); `intrinsics` maps camera metr
 
 import pyarrow as pa
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _INTRINSICS = pa.list_(pa.float64(), 9)

@@ -110,7 +110,7 @@ def test_depth_shards_are_read_by_split(tmp_path: Path) -> None:
 
 def test_layout_is_uncompressed_with_statistics_of_id_and_source_only(tmp_path: Path) -> None:
     metadata = pq.read_metadata(write_pairs(tmp_path / "pairs", 4) / "pairs-00000.parquet")
-    assert metadata.metadata[b"simipu.format"] == b"1"
+    assert metadata.metadata[b"simipu.format"] == b"2"
     group = metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"UNCOMPRESSED"}
@@ -125,7 +125,7 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
-    newer = PAIRS.with_metadata({"simipu.format": "2", "simipu.kind": "pairs"})
+    newer = PAIRS.with_metadata({"simipu.format": "3", "simipu.kind": "pairs"})
     with (
         write_artifact(tmp_path / "pairs", "pairs", inputs={}, parameters={}, licence="none") as draft,
         ShardWriter(draft.path, "pairs", newer, rows_per_group=2, shard_mb=1) as writer,
