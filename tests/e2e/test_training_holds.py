@@ -226,7 +226,8 @@ def test_two_ranks_equal_one_process_with_two_parts(
 def test_two_ranks_with_synchronised_norms_pretrain_as_one_process(shards: dict[Stage, Path], tmp_path: Path) -> None:
     """Images of one size, since padding to the largest of a rank's own part would count in the statistics.
 
-    Small learning rates, since large ones amplify the rounding of sums over ranks from step to step.
+    Small learning rates, since large ones amplify the rounding of sums over ranks from step to step. Norms of their own
+    change the first loss already, by more than ten times the tolerance.
     """
     changes = {
         "image": ImageViewConfig(long_side=(96, 96), short_side=(48, 48)),
@@ -236,7 +237,7 @@ def test_two_ranks_with_synchronised_norms_pretrain_as_one_process(shards: dict[
     }
     train_pairs(shards["pretrain"], tmp_path / "one", changes)
     assert run_ranks(train_pairs, shards["pretrain"], tmp_path / "two", changes | {"sync_norm": "all"}) == ["", ""]
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     one, two = (load_file(tmp_path / name / WEIGHTS["pretrain"]) for name in ("one", "two"))
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], rtol=1e-3, atol=1e-4), name
