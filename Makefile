@@ -9,7 +9,8 @@ DOCKER     ?= docker
 REVISION    = $(shell git rev-parse HEAD)$(if $(shell git status --porcelain),+dirty)
 TAG         = $(shell git rev-parse --short=12 HEAD)$(if $(shell git status --porcelain),-dirty)
 CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change))
-PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)")
+PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)") \
+              $(if $(DATA_IMAGE),--data-image "$(DATA_IMAGE)")
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help

@@ -8,10 +8,9 @@ import typer
 from rich.console import Console
 
 from pipelines import remote
-from pipelines.options import ClusterOption, ImageOption, Runner
+from pipelines.options import ClusterOption, DataImageOption, ImageOption, Runner, SweepOption, chosen, placed
 from simipu_core import project
-from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.config import Experiment
+from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError, plain_errors
 
 app = typer.Typer(
@@ -20,17 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-SweepOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sweep",
-        metavar="FOLDER|NAME|FILE",
-        help="Several experiments as one pipeline: a folder of experiments/, e.g. `improved`, or single ones; may be "
-        "repeated. Comes in place of --experiment.",
-    ),
-]
 
 
 @app.command()
@@ -47,8 +35,7 @@ def local(
     overrides: SetOption = None,
 ) -> None:
     """Run all steps on this machine; unchanged steps come from the cache."""
-    roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
-    rows = _chosen(experiment, sweep, [*roots, *(overrides or [])])
+    rows = chosen(experiment, overrides, sweep=sweep, data=data)
     from pipelines.local import run, run_sweep
 
     if len(rows) > 1:
@@ -65,6 +52,7 @@ def compile(  # noqa: A001 (the command's name)
     ] = None,
     cluster: ClusterOption = None,
     image: ImageOption = None,
+    data_image: DataImageOption = None,
     sweep: SweepOption = None,
     as_manifest: Annotated[
         bool,
@@ -80,30 +68,19 @@ def compile(  # noqa: A001 (the command's name)
 
     Example: `python -m pipelines compile --sweep improved --cluster cluster.yaml --image name@sha256:…`
     """
-    rows = _chosen(experiment, sweep, overrides)
-    from pipelines.cluster import load_cluster
+    rows = chosen(experiment, overrides, sweep=sweep)
+    from pipelines.form import title
     from pipelines.package import write, write_argo, write_manifest
 
-    name = rows[0].experiment if len(rows) == 1 else "sweep"
-    file = out or project.root() / "build" / f"pipeline-{name}.yaml"
-    settings = load_cluster(cluster) if cluster else None
+    file = out or project.root() / "build" / f"pipeline-{title(rows)}.yaml"
+    settings = placed(cluster, image, data_image)
     if as_manifest or as_argo:
         if settings is None or as_manifest == as_argo:
             raise SimipuError("--kubernetes-manifest or --argo, one of them, goes with --cluster cluster.yaml.")
-        (write_manifest if as_manifest else write_argo)(rows, file, settings, image)
+        (write_manifest if as_manifest else write_argo)(rows, file, settings)
     else:
-        write(rows, file, settings, image)
+        write(rows, file, settings)
     print(file)
-
-
-def _chosen(experiment: str, sweep: list[str] | None, overrides: list[str] | None) -> list[Experiment]:
-    """The experiment, or those of the sweep; a folder's are in the order of their names."""
-    names = []
-    for name in sweep or [experiment]:
-        folder = project.root() / "experiments" / name
-        inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
-        names += [str(path) for path in inside] or [name]
-    return [load(name, overrides) for name in names]
 
 
 app.add_typer(remote.app)

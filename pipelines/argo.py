@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.cluster import TRAINING, Cluster, StepSettings
 from pipelines.dag import NAME
-from pipelines.form import fields, handed_singly
+from pipelines.form import fields, handed_singly, title
 from pipelines.placement import RUN_ID, SCRATCH, environment
 from pipelines.steps import Step, steps
 from simipu_core.config import Experiment
@@ -28,19 +28,18 @@ _MADE = {
 _SECTIONS = ("pretrain", "finetune", "tracking")
 
 
-def workflow(rows: Sequence[Experiment], cluster: Cluster, image: str) -> dict[str, Any]:
+def workflow(rows: Sequence[Experiment], cluster: Cluster) -> dict[str, Any]:
     """A resource of kind Workflow, whose parameters are those of the form in Kubeflow.
 
     Args:
         rows: one experiment, or those of a sweep.
         cluster: where the steps run.
-        image: image of all steps.
 
     Raises:
-        SimipuError: the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
     road, form = steps(rows), fields(rows, cluster.data)
-    name = rows[0].experiment if len(rows) == 1 else "sweep"
+    name = title(rows)
     metadata: dict[str, Any] = {"generateName": f"{NAME}-{_dns(name)}-"}
     if cluster.namespace:
         metadata["namespace"] = cluster.namespace
@@ -61,7 +60,7 @@ def workflow(rows: Sequence[Experiment], cluster: Cluster, image: str) -> dict[s
         },
         "ttlStrategy": {"secondsAfterCompletion": cluster.keep_finished},
         "templates": [{"name": NAME, "dag": {"tasks": [_task(step) for step in road]}}]
-        + [_template(step, cluster, image) for step in road],
+        + [_template(step, cluster) for step in road],
     }
     if cluster.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in cluster.pull_secrets]
@@ -84,7 +83,7 @@ def _task(step: Step) -> dict[str, Any]:
     return task
 
 
-def _template(step: Step, cluster: Cluster, image: str) -> dict[str, Any]:
+def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
     settings = cluster.step(step.component)
     made = _MADE[step.component]
     volumes: list[dict[str, Any]] = [{"name": "outputs", "emptyDir": {}}]
@@ -116,11 +115,11 @@ def _template(step: Step, cluster: Cluster, image: str) -> dict[str, Any]:
         },
         "volumes": volumes,
         "container": {
-            "image": image,
+            "image": cluster.image_of(step.component),
             "imagePullPolicy": cluster.pull_policy,
             "command": _command(step, settings),
             "args": _arguments(step),
-            "env": _environment(step, cluster, image),
+            "env": _environment(step, cluster),
             "resources": _resources(settings),
             "volumeMounts": mounts,
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -175,8 +174,8 @@ def _turned(step: Step) -> dict[str, str]:
     return {key: step.parameters[given] for key, given in own.items() if given in step.parameters}
 
 
-def _environment(step: Step, cluster: Cluster, image: str) -> list[dict[str, Any]]:
-    plain = environment(step.component, cluster, image)
+def _environment(step: Step, cluster: Cluster) -> list[dict[str, Any]]:
+    plain = environment(step.component, cluster)
     plain.pop("SIMIPU_PROCESSES", None)  # torchrun is part of the command
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
     label = "metadata.labels['workflows.argoproj.io/workflow']"

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -124,7 +125,7 @@ class Client:
             page_size=min(number, _PAGE),
             **self._in_namespace(),
         )
-        return [run for run, _ in zip(pages, range(number), strict=False)]
+        return list(islice(pages, number))
 
     def cancel(self, run_id: str) -> bool:
         """Stop a run.

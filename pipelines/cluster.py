@@ -4,16 +4,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from simipu_core.config import validate
 from simipu_core.config.section import Section
+from simipu_core.config.yaml_files import read_yaml
 from simipu_core.errors import SimipuError
 
 Component = Literal["check", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
 TRAINING = ("pretrain", "finetune")
+_WITHOUT_TORCH = ("ingest", "pair")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -180,7 +181,9 @@ class Cluster(Section):
     """``cluster.yaml``."""
 
     image: str | None = None
-    """Image of all steps, by digest (name@sha256:…); `--image` and SIMIPU_IMAGE come before it."""
+    """Image of all steps, by digest (name@sha256:…)."""
+    data_image: str | None = None
+    """Smaller image of ingest and pair, which need no PyTorch; null takes `image`."""
     allow_revision_tag: bool = False
     """Also accept an image by the tag of a git revision (7 to 40 hexadecimal digits), for registries where such a tag
     is never moved."""
@@ -231,40 +234,43 @@ class Cluster(Section):
             key = ".".join(str(part) for part in (component, *problem["loc"]))
             raise ValueError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from None
 
+    def image_of(self, component: str) -> str:
+        """Image of a component, whose name says for good what it holds.
 
-def load_cluster(path: Path) -> Cluster:
+        Raises:
+            SimipuError: there is none, or its tag can be moved, with which Kubeflow would serve results of older code
+                from its cache.
+        """
+        chosen = (self.data_image if component in _WITHOUT_TORCH else None) or self.image
+        if not chosen:
+            raise SimipuError("no image: give --image name@sha256:…, set SIMIPU_IMAGE, or name it in cluster.yaml.")
+        if _DIGEST.fullmatch(chosen) or (self.allow_revision_tag and _REVISION.fullmatch(chosen)):
+            return chosen
+        also = ", or by a git revision's tag" if self.allow_revision_tag else ""
+        raise SimipuError(
+            f"image {chosen}: its tag can be moved, and cached results of older code would be taken for new ones; name "
+            f"it by digest (name@sha256:…){also}."
+        )
+
+
+def load_cluster(path: Path, image: str | None = None, data_image: str | None = None) -> Cluster:
     """Read and validate ``cluster.yaml``.
+
+    Args:
+        path: the file.
+        image: comes before the one that the file names, and before its data_image too, which may be of other code.
+        data_image: comes before the one that the file names.
 
     Raises:
         SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise SimipuError(f"{path}: no such file; copy cluster.yaml of this project and fill it in.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SimipuError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file.") from None
-    return validate(Cluster, values or {}, str(path))
-
-
-def pinned_image(image: str | None, cluster: Cluster) -> str:
-    """The image of all steps, whose name says for good what it holds.
-
-    Args:
-        image: given on the command line or by SIMIPU_IMAGE; None takes that of cluster.yaml.
-        cluster: settings.
-
-    Raises:
-        SimipuError: there is none, or its tag can be moved, with which Kubeflow would serve results of older code from
-            its cache.
-    """
-    chosen = image or cluster.image
-    if not chosen:
-        raise SimipuError("no image: give --image name@sha256:…, set SIMIPU_IMAGE, or name it in cluster.yaml.")
-    if _DIGEST.fullmatch(chosen) or (cluster.allow_revision_tag and _REVISION.fullmatch(chosen)):
-        return chosen
-    also = ", or by a git revision's tag" if cluster.allow_revision_tag else ""
-    raise SimipuError(
-        f"image {chosen}: its tag can be moved, and cached results of older code would be taken for new ones; name it "
-        f"by digest (name@sha256:…){also}."
-    )
+    except SimipuError as error:
+        raise SimipuError(f"{path}: {error}; mend the file.") from None
+    cluster = validate(Cluster, values or {}, str(path))
+    if image:
+        return cluster.model_copy(update={"image": image, "data_image": data_image})
+    return cluster.model_copy(update={"data_image": data_image or cluster.data_image})

@@ -14,8 +14,8 @@ from components.ingest.component import ingest
 from components.pair.component import pair
 from components.pretrain.component import pretrain
 from components.table.component import table
-from pipelines.cluster import Cluster, pinned_image
-from pipelines.form import Field, Value, dials, fields
+from pipelines.cluster import Cluster
+from pipelines.form import Field, Rows, Value, as_rows, dials, fields
 from pipelines.placement import place
 from pipelines.steps import Source, Step, needs_control, steps
 from simipu_core.config import Experiment
@@ -49,9 +49,9 @@ _COMPONENTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def parameters(rows: Experiment | Sequence[Experiment]) -> dict[str, Value]:
+def parameters(rows: Rows) -> dict[str, Value]:
     """Values of the pipeline's parameters, addresses of raw data apart."""
-    return {field.name: field.default for field in fields(_rows(rows)) if field.default is not None}
+    return {field.name: field.default for field in fields(as_rows(rows)) if field.default is not None}
 
 
 def outputs(experiment: Experiment) -> dict[str, tuple[str, type[dsl.Artifact]]]:
@@ -62,9 +62,7 @@ def outputs(experiment: Experiment) -> dict[str, tuple[str, type[dsl.Artifact]]]
     return {name: output for name, output in OUTPUTS.items() if name not in left_out}
 
 
-def build(
-    rows: Experiment | Sequence[Experiment], cluster: Cluster | None = None, image: str | None = None
-) -> BaseComponent:
+def build(rows: Rows, cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline of one experiment, or of several, which share the steps that they have in common.
 
     On a cluster a step comes first that checks all settings, as the form may have changed them: a wrong one must not
@@ -73,13 +71,11 @@ def build(
     Args:
         rows: one experiment, or those of a sweep.
         cluster: where the steps run; None for this machine.
-        image: image of all steps, with `cluster`; None takes the one that `cluster` names.
 
     Raises:
         SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    pinned = pinned_image(image, cluster) if cluster else ""
-    rows = _rows(rows)
+    rows = as_rows(rows)
     road = steps(rows)
     form = fields(rows, cluster.data if cluster else None)
     handed_out = _handed_out(rows, {step.name: step for step in road})
@@ -95,7 +91,7 @@ def build(
             if name == road[-1].name:
                 task.set_env_variable(LAST_STEP, "true")
             if cluster is not None:
-                place(task, component, cluster, pinned)
+                place(task, component, cluster)
             tasks[name] = task
 
         if cluster is not None:
@@ -114,10 +110,6 @@ def build(
     config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.keep_finished) if cluster else None
     pipeline: BaseComponent = dsl.pipeline(name=NAME, pipeline_config=config)(simipu)
     return pipeline
-
-
-def _rows(rows: Experiment | Sequence[Experiment]) -> list[Experiment]:
-    return [rows] if isinstance(rows, Experiment) else list(rows)
 
 
 def _handed_out(rows: Sequence[Experiment], made: Mapping[str, Step]) -> dict[str, tuple[Source, type[dsl.Artifact]]]:

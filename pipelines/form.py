@@ -49,6 +49,21 @@ _NAME = "Name of this run's results in tables, MLflow and the registry."
 _URI = "Address of the raw frames ({root}), of one fixed version: s3://bucket/…, or the object of a DVC directory."
 
 
+Rows = Experiment | Sequence[Experiment]
+"""What one pipeline computes: an experiment, or those of a sweep."""
+
+
+def as_rows(rows: Rows) -> list[Experiment]:
+    """The experiments of a pipeline."""
+    return [rows] if isinstance(rows, Experiment) else list(rows)
+
+
+def title(rows: Rows) -> str:
+    """Name of what the pipeline computes, for people."""
+    (first, *others) = as_rows(rows)
+    return "sweep" if others else first.experiment
+
+
 def handed_singly(section: str) -> dict[str, str]:
     """Settings of a section that its step gets as inputs of their own: name of the input → key in the section."""
     keys = (key for keys, _ in _DIALS.values() for key in keys)

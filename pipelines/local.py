@@ -16,7 +16,7 @@ from rich.markdown import Markdown
 
 from pipelines.containers import docker_runner, environment
 from pipelines.dag import OUTPUTS, build, parameters
-from pipelines.form import uri_names
+from pipelines.form import title
 from pipelines.options import Runner
 from pipelines.output import step_lines
 from pipelines.raw import raw_uris, with_pinned_weights
@@ -76,17 +76,10 @@ def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "pr
         SimipuError: with the cause that the failed step gave.
     """
     rows = [with_pinned_weights(row) for row in rows]
-    pipeline, roots = build(rows), uri_names(rows)
-    pinned: dict[str, str] = {}
-    for row in rows:
-        uris = raw_uris(row)
-        pinned[row.depth_data.root] = uris["depth_uri"]
-        if row.finetune.needs_pretraining:
-            pinned[row.pretrain_data.root] = uris["pretrain_uri"]
-    parent = start_parent(rows[0], "sweep", {row.experiment: row.model_dump(mode="json") for row in rows})
+    pipeline, uris = build(rows), raw_uris(rows)
+    parent = start_parent(rows[0], title(rows), {row.experiment: row.model_dump(mode="json") for row in rows})
     with _told(parent):
-        arguments = {name: pinned[root] for name, root in roots.items()} | parameters(rows)
-        table = Path(_execute(pipeline, parent, arguments, runner)["results"].path)
+        table = Path(_execute(pipeline, parent, {**uris, **parameters(rows)}, runner)["results"].path)
         console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
         console.print(f"Table    {table}", soft_wrap=True)
     parent.finish({})

@@ -1,9 +1,16 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from simipu_core import project
+from simipu_core.cli.options import load
+from simipu_core.config import Experiment
+
+if TYPE_CHECKING:
+    from pipelines.cluster import Cluster
 
 Runner = Literal["process", "docker"]
 ClusterOption = Annotated[
@@ -18,3 +25,50 @@ ImageOption = Annotated[
         help="With --cluster: image of all steps, by digest.",
     ),
 ]
+DataImageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data-image",
+        envvar="SIMIPU_DATA_IMAGE",
+        metavar="NAME@sha256:…",
+        help="With --cluster: smaller image of ingest and pair, by digest.",
+    ),
+]
+SweepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="FOLDER|NAME|FILE",
+        help="Several experiments as one pipeline: a folder of experiments/, e.g. `improved`, or single ones; may be "
+        "repeated. Comes in place of --experiment.",
+    ),
+]
+
+
+def placed(cluster: Path | None, image: str | None, data_image: str | None) -> "Cluster | None":
+    """Where the steps run, as the options say."""
+    if cluster is None:
+        return None
+    from pipelines.cluster import load_cluster  # takes a second
+
+    return load_cluster(cluster, image, data_image)
+
+
+def chosen(
+    experiment: str, overrides: list[str] | None, *, sweep: list[str] | None = None, data: str | None = None
+) -> list[Experiment]:
+    """The experiment, or those of the sweep; a folder's are in the order of their names.
+
+    Args:
+        experiment: name or file.
+        overrides: KEY=VALUE settings, which come after those that `data` makes.
+        sweep: folders of experiments/, names or files, in place of `experiment`.
+        data: where the raw frames lie, instead of the experiments' own roots.
+    """
+    names = []
+    for name in sweep or [experiment]:
+        folder = project.root() / "experiments" / name
+        inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
+        names += [str(path) for path in inside] or [name]
+    roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
+    return [load(name, [*roots, *(overrides or [])]) for name in names]

@@ -1,7 +1,6 @@
 """The compiled pipeline."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +9,26 @@ from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pipelines.argo import workflow
-from pipelines.cluster import Cluster, pinned_image
+from pipelines.cluster import Cluster
 from pipelines.dag import NAME, build
-from simipu_core.config import Experiment
+from pipelines.form import Rows, as_rows, title
 
 
-def write(
-    rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster | None = None, image: str | None = None
-) -> None:
+def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
     """Compile to Kubeflow IR YAML; the same experiments, code, settings and image give the same bytes.
 
     Args:
         rows: one experiment, or those of a sweep; their settings are compiled in or become defaults of the form.
         file: file to write.
         cluster: where the steps run; None leaves resources, secrets and retries out.
-        image: image of all steps, with `cluster`; None takes the one that `cluster` names.
 
     Raises:
         SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    _write(file, _documents(rows, file, cluster, image))
+    _write(file, _documents(rows, file, cluster))
 
 
-def write_manifest(rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster, image: str | None) -> None:
+def write_manifest(rows: Rows, file: Path, cluster: Cluster) -> None:
     """Write the Kubernetes resources Pipeline and PipelineVersion, for clusters that Git describes.
 
     The version is named after its content, so that the same content is the same version.
@@ -40,9 +36,8 @@ def write_manifest(rows: Experiment | Sequence[Experiment], file: Path, cluster:
     Raises:
         SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    plain = yaml.safe_dump_all(_documents(rows, file, cluster, image))
-    names = [rows.experiment] if isinstance(rows, Experiment) else ["sweep"]
-    version = f"{NAME}-{names[0].replace('_', '-')}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
+    plain = yaml.safe_dump_all(_documents(rows, file, cluster))
+    version = f"{NAME}-{title(rows).replace('_', '-')}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
     options = KubernetesManifestOptions(
         pipeline_name=NAME,
         pipeline_version_name=version,
@@ -51,25 +46,22 @@ def write_manifest(rows: Experiment | Sequence[Experiment], file: Path, cluster:
     )
     _write(
         file,
-        _documents(rows, file, cluster, image, kubernetes_manifest_format=True, kubernetes_manifest_options=options),
+        _documents(rows, file, cluster, kubernetes_manifest_format=True, kubernetes_manifest_options=options),
     )
 
 
-def write_argo(rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster, image: str | None) -> None:
+def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
     """Write a plain Argo Workflow, which needs no Kubeflow.
 
     Raises:
         SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    chosen = [rows] if isinstance(rows, Experiment) else rows
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, [workflow(chosen, cluster, pinned_image(image, cluster))])
+    _write(file, [workflow(as_rows(rows), cluster)])
 
 
-def _documents(
-    rows: Experiment | Sequence[Experiment], file: Path, cluster: Cluster | None, image: str | None, **how: Any
-) -> list[Any]:
-    pipeline = build(rows, cluster, image)
+def _documents(rows: Rows, file: Path, cluster: Cluster | None, **how: Any) -> list[Any]:
+    pipeline = build(rows, cluster)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.compiled.yaml")
     try:

@@ -9,7 +9,7 @@ RUN_ID = "SIMIPU_PIPELINE_RUN"
 SCRATCH = "/scratch"
 
 
-def place(task: dsl.PipelineTask, component: str, cluster: Cluster, image: str) -> None:
+def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     """Say where a task runs and with what. None of it but the image is part of what Kubeflow's cache compares.
 
     The id of the run reaches the task by the downward API: as an input it would defeat the cache.
@@ -18,10 +18,12 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster, image: str) 
         task: task of the pipeline.
         component: which component it is.
         cluster: settings.
-        image: image of all steps.
+
+    Raises:
+        SimipuError: the image is not pinned.
     """
     step = cluster.step(component)
-    task.set_container_image(image)
+    task.set_container_image(cluster.image_of(component))
     _resources(task, step)
     task.set_retry(
         step.retry.times,
@@ -42,7 +44,7 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster, image: str) 
         kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
     for key, value in {**cluster.labels, **step.labels}.items():
         kubernetes.add_pod_label(task, key, value)
-    for name, value in environment(component, cluster, image).items():
+    for name, value in environment(component, cluster).items():
         task.set_env_variable(name, value)
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     for source in cluster.config_maps:
@@ -53,10 +55,14 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster, image: str) 
         kubernetes.use_secret_as_env(task, source.name, keys, optional=source.optional)
 
 
-def environment(component: str, cluster: Cluster, image: str) -> dict[str, str]:
+def environment(component: str, cluster: Cluster) -> dict[str, str]:
     """Plain environment variables of a step."""
     step = cluster.step(component)
-    variables = {"SIMIPU_IMAGE": image, "HOME": "/tmp", "PYTHONUNBUFFERED": "1"}  # noqa: S108 (writable for any user)
+    variables = {
+        "SIMIPU_IMAGE": cluster.image_of(component),
+        "HOME": "/tmp",  # noqa: S108 (writable for any user)
+        "PYTHONUNBUFFERED": "1",
+    }
     if component in TRAINING:
         variables[PROCESSES] = str(max(1, step.gpus))
     if step.scratch:

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from pipelines.form import Rows, as_rows, uri_names
 from simipu_core import project, storage
 from simipu_core.config import Experiment, FinetuneConfig, ImageEncoderConfig, load_experiment
 from simipu_core.errors import SimipuError
@@ -14,8 +16,8 @@ DVC_OUTPUT = "data/raw"
 StartT = TypeVar("StartT", FinetuneConfig, ImageEncoderConfig)
 
 
-def raw_uris(experiment: Experiment) -> dict[str, str]:
-    """Addresses of the raw frames, by pipeline parameter: `depth_uri` and, where there is pre-training, `pretrain_uri`.
+def raw_uris(rows: Rows) -> dict[str, str]:
+    """Addresses of the raw frames, by pipeline parameter (:func:`pipelines.form.uri_names`).
 
     Frames under data/raw are first made, or fetched from DVC's cache, as ``dvc.yaml`` says, and pushed to the DVC
     remote; the address is that of the version in ``dvc.lock``. A root with a pointer beside it (``data/kitti.dvc``,
@@ -23,15 +25,14 @@ def raw_uris(experiment: Experiment) -> dict[str, str]:
     folders, local or in S3, are addressed by their content, which for S3 means by the listing.
 
     Args:
-        experiment: its `pretrain_data.root` and `depth_data.root` are read.
+        rows: `pretrain_data.root` and `depth_data.root` of an experiment, or of each one of a sweep, are read.
 
     Raises:
         SimipuError: a folder is missing or empty, or DVC or S3 fails.
     """
-    roots = {"depth_uri": experiment.depth_data.root}
-    if experiment.finetune.needs_pretraining:
-        roots["pretrain_uri"] = experiment.pretrain_data.root
-    known = {root: _address(root, experiment) for root in dict.fromkeys(roots.values())}
+    rows = as_rows(rows)
+    roots = uri_names(rows)
+    known = {root: _address(root, rows) for root in dict.fromkeys(roots.values())}
     return {parameter: known[root] for parameter, root in roots.items()}
 
 
@@ -55,11 +56,13 @@ def _pinned(section: StartT) -> StartT:
     return section.model_copy(update={"init_file": pin(section.init_file)})
 
 
-def _address(root: str, experiment: Experiment) -> str:
+def _address(root: str, rows: Sequence[Experiment]) -> str:
     folder = storage.place(root).absolute()
     if not isinstance(folder, storage.S3Path):
         if folder == project.root() / DVC_OUTPUT:
-            _check_world(experiment)
+            for row in rows:
+                if root in uri_names([row]).values():
+                    _check_world(row)
             _dvc("repro", "--quiet", "raw")
             return _pushed(folder, "raw")
         if (pointer := folder.with_name(f"{folder.name}.dvc")).is_file():

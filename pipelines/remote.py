@@ -1,16 +1,20 @@
 """Commands that run the pipeline on Kubeflow."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.options import ClusterOption, ImageOption
-from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.config import Experiment
+from pipelines.form import Rows, title
+from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
+from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError
+
+if TYPE_CHECKING:
+    from pipelines.cluster import Cluster
+    from pipelines.submission import Package
 
 app = typer.Typer()
 
@@ -43,11 +47,13 @@ WaitOption = Annotated[
 @app.command()
 def submit(
     experiment: ExperimentOption = "demo",
+    sweep: SweepOption = None,
     data: DataOption = None,
     wait: WaitOption = False,
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
     image: ImageOption = None,
+    data_image: DataImageOption = None,
     run_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
     ] = None,
@@ -59,15 +65,12 @@ def submit(
     from pipelines.client import Client
     from pipelines.connection import find
     from pipelines.follow import follow
-    from pipelines.submission import data_addresses, pack
     from pipelines.submission import run_name as usual_name
 
-    chosen = _load(experiment, data, overrides)
+    rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
-    package = pack(chosen, cache=not no_cache, cluster=cluster, image=image)
-    addresses = data_addresses(chosen, package)
-    _note_folders(addresses)
-    run = client.submit(package, run_name or usual_name(chosen), addresses)
+    package, addresses = _prepare(rows, no_cache, placed(cluster, image, data_image))
+    run = client.submit(package, run_name or usual_name(rows), addresses)
     print(f"Run      {run.run_id}  {run.display_name}")
     print(f"See      {client.url('runs', run.run_id)}", flush=True)
     if wait:
@@ -77,12 +80,14 @@ def submit(
 @app.command()
 def upload(
     experiment: ExperimentOption = "demo",
+    sweep: SweepOption = None,
     version: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the version; experiment and git revision by default.")
     ] = None,
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
     image: ImageOption = None,
+    data_image: DataImageOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -92,11 +97,9 @@ def upload(
     from pipelines.connection import find
     from pipelines.submission import pack, version_name
 
-    chosen = load(experiment, overrides)
+    rows = chosen(experiment, overrides, sweep=sweep)
     client = Client(find(host, namespace))
-    made = client.upload(
-        pack(chosen, cache=not no_cache, cluster=cluster, image=image), version or version_name(chosen)
-    )
+    made = client.upload(pack(rows, not no_cache, placed(cluster, image, data_image)), version or version_name(rows))
     print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
@@ -104,6 +107,7 @@ def upload(
 @app.command()
 def schedule(
     experiment: ExperimentOption = "demo",
+    sweep: SweepOption = None,
     cron: Annotated[
         str | None,
         typer.Option(metavar="CRON", help='When, e.g. "30 3 * * 1"; in the cluster\'s time zone, mostly UTC.'),
@@ -116,6 +120,7 @@ def schedule(
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
     image: ImageOption = None,
+    data_image: DataImageOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -123,18 +128,16 @@ def schedule(
     """Start runs again and again, with the code and data of now: without --no-cache they come from the cache."""
     from pipelines.client import Client, Trigger
     from pipelines.connection import find
-    from pipelines.submission import cron_expression, data_addresses, interval_seconds, pack, version_name
+    from pipelines.submission import cron_expression, interval_seconds, version_name
 
     if (cron is None) == (every is None):
         raise SimipuError('give either --cron, e.g. "30 3 * * 1", or --every, e.g. 1d.')
     trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
-    chosen = _load(experiment, data, overrides)
+    rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))
-    package = pack(chosen, cache=not no_cache, cluster=cluster, image=image)
-    addresses = data_addresses(chosen, package)
-    _note_folders(addresses)
-    version = client.upload(package, version_name(chosen))
-    made = client.schedule(version, name or chosen.experiment, addresses, trigger)
+    package, addresses = _prepare(rows, no_cache, placed(cluster, image, data_image))
+    version = client.upload(package, version_name(rows))
+    made = client.schedule(version, name or title(rows), addresses, trigger)
     print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
     print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
 
@@ -225,13 +228,12 @@ def cancel(
         raise typer.Exit(follow(client, run, Console()))
 
 
-def _load(experiment: str, data: str | None, overrides: list[str] | None) -> Experiment:
-    roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
-    return load(experiment, [*roots, *(overrides or [])])
+def _prepare(rows: Rows, no_cache: bool, cluster: "Cluster | None") -> "tuple[Package, dict[str, str]]":
+    """The compiled pipeline, and the addresses that its data has now."""
+    from pipelines.submission import data_addresses, local_addresses, pack
 
-
-def _note_folders(addresses: dict[str, str]) -> None:
-    from pipelines.submission import local_addresses
-
+    package = pack(rows, not no_cache, cluster)
+    addresses = data_addresses(rows, package)
     for folder in local_addresses(addresses):
         print(f"note: every pod must see the folder {folder}; for data in object storage give s3://…", file=sys.stderr)
+    return package, addresses

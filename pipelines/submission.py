@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines.cluster import Cluster
+from pipelines.form import Rows, as_rows, title
 from simipu_core.artifacts import code_revision, sha256_text
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
 
 
@@ -38,25 +39,24 @@ class Package(NamedTuple):
         return declared
 
 
-def pack(experiment: Experiment, cache: bool = True, cluster: Path | None = None, image: str | None = None) -> Package:
-    """Compile an experiment, with its weights files addressed by content.
+def pack(rows: Rows, cache: bool = True, cluster: Cluster | None = None) -> Package:
+    """Compile a pipeline, with its weights files addressed by content.
 
     Args:
-        experiment: what to run.
+        rows: what to run, one experiment or a sweep.
         cache: False has every step run, whatever has been computed before.
-        cluster: ``cluster.yaml``; without one, steps have no resources, secrets or retries.
-        image: image of all steps, with `cluster`; None takes the one that it names.
+        cluster: where the steps run; without it they have no resources, secrets or retries.
 
     Raises:
-        SimipuError: a weights file is missing, `cluster` is refused or the image is not pinned.
+        SimipuError: a weights file is missing or the image is not pinned.
     """
-    from pipelines.cluster import load_cluster
     from pipelines.package import write
     from pipelines.raw import with_pinned_weights
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        write(with_pinned_weights(experiment), file, load_cluster(cluster) if cluster else None, image)
+        pinned = [with_pinned_weights(row) for row in as_rows(rows)]
+        write(pinned, file, cluster)
         text = file.read_text(encoding="utf-8")
     return Package(text if cache else _uncached(text))
 
@@ -70,7 +70,7 @@ def _uncached(text: str) -> str:
     return yaml.safe_dump_all(documents)
 
 
-def data_addresses(experiment: Experiment, package: Package) -> dict[str, str]:
+def data_addresses(rows: Rows, package: Package) -> dict[str, str]:
     """The run's parameters: the version that the raw data has now, for every address that the pipeline asks for.
 
     Raises:
@@ -79,14 +79,14 @@ def data_addresses(experiment: Experiment, package: Package) -> dict[str, str]:
     from pipelines.raw import raw_uris
 
     declared = package.parameters
-    addresses = {name: uri for name, uri in raw_uris(experiment).items() if name in declared}
+    addresses = {name: uri for name, uri in raw_uris(rows).items() if name in declared}
     missing = sorted(
         name
         for name, given in declared.items()
         if name not in addresses and "defaultValue" not in given and not given.get("isOptional")
     )
     if missing:
-        raise SimipuError(f"the pipeline needs {', '.join(missing)}, which {experiment.experiment} does not give.")
+        raise SimipuError(f"the pipeline needs {', '.join(missing)}, which {title(rows)} does not give.")
     return addresses
 
 
@@ -95,14 +95,14 @@ def local_addresses(addresses: dict[str, str]) -> list[str]:
     return sorted({uri.split("#")[0] for uri in addresses.values() if "://" not in uri})
 
 
-def run_name(experiment: Experiment) -> str:
+def run_name(rows: Rows) -> str:
     """A name for a run: experiment, revision, time in UTC."""
-    return f"{experiment.experiment} {code_revision()[:8]} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{title(rows)} {code_revision()[:8]} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def version_name(experiment: Experiment) -> str:
+def version_name(rows: Rows) -> str:
     """A name for a version of the pipeline, fit for a Kubernetes resource: experiment and revision."""
-    name = f"{experiment.experiment}-{code_revision()[:12]}{'-dirty' if code_revision().endswith('+dirty') else ''}"
+    name = f"{title(rows)}-{code_revision()[:12]}{'-dirty' if code_revision().endswith('+dirty') else ''}"
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 

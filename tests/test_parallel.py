@@ -1,11 +1,13 @@
 import os
+import threading
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 from simipu_core.errors import SimipuError
-from simipu_core.parallel import _chunks, map_frames
+from simipu_core.parallel import _chunks, in_threads, map_frames
 
 
 def square(value: int) -> int:
@@ -71,3 +73,35 @@ def test_a_group_is_shared_out_where_there_are_too_few() -> None:
     assert parts == [13, 13, 13, 11]
     assert [len(chunk) for chunk in _chunks(range(50), 4, lambda value: value < 20)] == [10, 10, 10, 10, 10]
     assert [len(chunk) for chunk in _chunks(range(9), 4, None)] == [4, 4, 1]
+
+
+def test_threads_work_side_by_side_and_results_keep_the_order() -> None:
+    meeting = threading.Barrier(2)
+
+    def meet(value: int) -> int:
+        meeting.wait(timeout=30)  # never alone
+        return value
+
+    assert list(in_threads([partial(meet, value) for value in range(6)], 2)) == list(range(6))
+
+
+def test_the_first_error_drops_what_has_not_begun() -> None:
+    begun: list[int] = []
+    failed = threading.Event()
+
+    def work(value: int) -> int:
+        begun.append(value)
+        if value == 1:
+            raise SimipuError("broken; mend it.")
+        if value > 1:
+            failed.wait(30)  # until the error has arrived
+        return value
+
+    results = in_threads([partial(work, value) for value in range(50)], 1)
+    assert next(results) == 0
+    try:
+        with pytest.raises(SimipuError, match="broken"):
+            next(results)
+    finally:
+        failed.set()
+    assert max(begun) <= 2

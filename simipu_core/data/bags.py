@@ -21,8 +21,8 @@ from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
 from simipu_core.data.sources.log_calibration import NAME as CALIBRATION
-from simipu_core.data.sources.log_calibration import Matrix, inverse, motion
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.poses import Matrix, inverse, pose
 from simipu_core.progress import progress
 
 LIDAR = "lidar"
@@ -247,7 +247,7 @@ class _Unpacking:
         quaternion = np.array([turn.x, turn.y, turn.z, turn.w], np.float64)
         if not 0.99 < np.linalg.norm(quaternion) < 1.01:
             return
-        to_parent = motion(np.array([shift.x, shift.y, shift.z], np.float64), quaternion)
+        to_parent = pose(np.array([shift.x, shift.y, shift.z], np.float64), quaternion)
         self._transforms.setdefault(child, {})[parent] = to_parent
         self._transforms.setdefault(parent, {})[child] = inverse(to_parent)
 

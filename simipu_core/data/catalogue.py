@@ -20,6 +20,7 @@ from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.poses import rotation_error
 from simipu_core.storage import StorageError
 
 FRAMES_FILE = "frames.parquet"
@@ -160,9 +161,10 @@ def _check_rigid(frame: Frame) -> None:
     """Refuse a calibration that mirrors, scales or shears; a rotation written with few digits passes."""
     if frame.points is None or frame.lidar_to_camera is None:
         return
-    rotation = np.reshape(frame.lidar_to_camera, (4, 4))[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
-        fault = "mirrors it" if np.linalg.det(rotation) < 0 else "is no rigid motion"
+    motion = np.reshape(frame.lidar_to_camera, (4, 4))
+    is_mirrored = np.linalg.det(motion[:3, :3]) < 0
+    if is_mirrored or rotation_error(motion) > _RIGID_TOLERANCE:
+        fault = "mirrors it" if is_mirrored else "is no rigid motion"
         raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
 
 

@@ -101,10 +101,10 @@ class SampleOrder:
         begin = position * self.batch_size
         return [int(row) for row in _epoch_order(self, epoch)[begin : begin + self.batch_size]]
 
-    def rows_ahead(self, step: int) -> list[int]:
+    def rows_ahead(self, step: int) -> Iterator[int]:
         """Row indices from batch `step` on, as many as are shuffled together."""
         ahead = -(-_WINDOW * self._largest_group // self.batch_size)
-        return [row for later in range(step, step + ahead) for row in self.rows(later)]
+        return (row for later in range(step, step + ahead) for row in self.rows(later))
 
 
 def _quotas(total: int, weights: Sequence[float]) -> list[int]:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from simipu_core.tracking.delivery import Entry, is_refusal, merged, read_entries
@@ -97,7 +98,7 @@ class Outbox:
         while self._wait_for_work():
             with self._changed, self._file.open("rb") as file:
                 file.seek(self._sent)
-                lines = [line for _, line in zip(range(_LINES_A_ROUND), file, strict=False)]
+                lines = list(islice(file, _LINES_A_ROUND))
             try:
                 for entry in merged(Entry.model_validate_json(line) for line in lines):
                     self._deliver(entry)

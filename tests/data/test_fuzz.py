@@ -186,13 +186,21 @@ def write_trees(root: Path) -> dict[str, Path]:
         files.write(folder / "images/front/1010.jpg", files.image(0, ".jpg"))
         files.write(folder / f"scans/top/1000{suffix}", data)
     world = SyntheticConfig(
-        object_frames=0, drives=0, waymo_segments=1, waymo_frames=1, image_size=(32, 64), lidar_points=640
+        object_frames=0,
+        drives=0,
+        waymo_segments=1,
+        waymo_frames=1,
+        nuscenes_scenes=1,
+        nuscenes_frames=1,
+        labelled_images=2,
+        image_size=(32, 64),
+        lidar_points=640,
     )
     synthesize(world, root / "world", workers=0)
-    return {"waymo": root / "world"}
+    return {"waymo": root / "world", "nuscenes": root / "world", "nyu_labelled": root / "world"}
 
 
-KINDS = ("kitti_object", "kitti_raw", "kitti_depth", "nyu", "logs", "waymo")
+KINDS = ("kitti_object", "kitti_raw", "kitti_depth", "nyu", "logs", "waymo", "nuscenes", "nyu_labelled")
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +223,17 @@ def assert_sound(row: dict[str, Any], frame: Frame) -> None:
         assert np.isfinite(points).all()
 
 
-def run_source(kind: str, root: Path) -> None:
-    """List, examine and pack; every outcome but a sound row, a named rejection or one sentence is an error."""
+def run_source(kind: str, root: Path) -> int:
+    """List, examine and pack; every outcome but a sound row, a named rejection or one sentence is an error.
+
+    Returns:
+        number of sound rows.
+    """
+    sound = 0
     try:
         found = list_frames(SourceConfig.model_validate({"kind": kind, "root": str(root)}), root)
     except SimipuError:
-        return
+        return 0
     config = PairConfig(min_points=1)
     for frame in found:
         outcome = catalogue.examine(root, frame) if isinstance(frame, Frame) else frame
@@ -230,22 +243,24 @@ def run_source(kind: str, root: Path) -> None:
             continue
         assert isinstance(frame, Frame)
         assert_sound(outcome, frame)
+        sound += 1
         row = dict.fromkeys(CATALOGUE.names) | outcome | {"split": "train"}
         if frame.points:
             assert isinstance(pack_pair(root, config, row), Packed | Rejected)
         if frame.depth:
             assert isinstance(pack_depth(root, config, "official", row), Packed | Rejected)
+    return sound
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sources_survive_damage_to_any_of_their_files(trees: dict[str, Path], kind: str) -> None:
     root = trees[kind]
-    folder = {"kitti_depth": root, "waymo": root}.get(kind, root / kind)
+    folder = root if kind == "kitti_depth" else root / kind
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "synthetic.json"]
     chosen = [path for path in inside if kind != "kitti_depth" or "kitti_depth" in path.parts or "calib" in path.name]
     whole = {path: path.read_bytes() for path in chosen}
-    assert len(whole) >= 2
-    run_source(kind, root)
+    assert len(whole) >= (1 if kind == "nyu_labelled" else 2)
+    assert run_source(kind, root) > 0
     examples = settings(quick, max_examples=max(10, 60 // len(whole)))
     for file, data in whole.items():
 

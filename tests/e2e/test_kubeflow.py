@@ -1,16 +1,24 @@
-"""All five steps, for real, submitted to a server that speaks Kubeflow's protocol: one run succeeds, one fails."""
+"""All five steps, for real, submitted to a server that speaks Kubeflow's protocol.
+
+One run succeeds, one fails, one has its training steps killed again and again.
+"""
 
 import os
+import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
+from simipu_core.storage import S3Path
 from tests.e2e.conftest import ROOT
 from tests.kfp_server import KfpServer, kfp_server
+from tests.servers import SeaweedFS, seaweedfs
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,18 +41,25 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield served
 
 
-def submit(project: Path, server: KfpServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+def start(project: Path, server: KfpServer, *arguments: str) -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "SIMIPU_"))}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f"{project}:{ROOT}",
-        "SIMIPU_IMAGE": "simipu-python:test",
+        "SIMIPU_IMAGE": f"registry.example/simipu-python@sha256:{0:064}",
         "KFP_ENDPOINT": server.url,
         "KFP_NAMESPACE": "team-a",
         "KFP_TOKEN": TOKEN,
     }
     command = [sys.executable, "-m", "pipelines", "submit", "--wait", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=project, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def submit(project: Path, server: KfpServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(project, server, *arguments)
+    out, error = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
 def test_a_run_succeeds(project: Path, server: KfpServer) -> None:
@@ -72,3 +87,88 @@ def test_a_failing_step_says_why(project: Path, server: KfpServer) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
     assert re.match(r"error: \w+: .*the split leaves no eval frame", last)
+
+
+# -- lost pods ---------------------------------------------------------------------------------------------------------
+
+KEPT = 3
+KILLS = {"pretrain": 2, "finetune": 2}
+TRAINING = [
+    f"{stage}.{setting}"
+    for stage in KILLS
+    for setting in ("epochs=6", "batch_size=2", "checkpoint_every=1", f"keep_checkpoints={KEPT}")
+]
+CLUSTER = "defaults: {timeout: 1h, retry: {times: 3, wait: 1s, factor: 1, within: 2h}}"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+def test_killed_training_goes_on_from_object_storage(
+    project: Path, s3: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL to all processes of the pod, at random steps; its folders are not seen again, only S3 is."""
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    settings = ["--cluster", str(tmp_path / "cluster.yaml")]
+    for setting in [*TRAINING, "finetune.scratch_control=false"]:
+        settings += ["--set", setting]
+
+    weights = {}
+    for name in ("undisturbed", "killed"):
+        place = f"s3://{s3.bucket}/{name}"
+        steps = {"PYTHONPATH": f"{project}:{ROOT}", "SIMIPU_CHECKPOINTS": place, **s3.environment}
+        steps |= {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/{name}.db"}
+        with kfp_server(tmp_path / name, namespaces={"team-a"}, environment=steps) as served:
+            served.token = TOKEN
+            process = start(project, served, *settings)
+            if name == "killed":
+                kill_pods(served, process, place)
+            out, error = process.communicate()
+            assert process.returncode == 0, out + error
+        (outputs,) = (tmp_path / name / "runs").glob("*/outputs/*")
+        weights[name] = [
+            (outputs / "pretrain" / "encoder" / "encoder.safetensors").read_bytes(),
+            (outputs / "finetune" / "model" / "model.safetensors").read_bytes(),
+        ]
+    assert weights["killed"] == weights["undisturbed"]
+
+
+def kill_pods(server: KfpServer, process: "subprocess.Popen[str]", place: str) -> None:
+    """Kill the training steps as often as `KILLS` says, each time later; what follows must go on, not begin anew."""
+    rng = random.Random(seed := random.SystemRandom().randrange(1000))
+    print(f"seed {seed}")
+    for stage, number in KILLS.items():
+        done = 0
+        for target in sorted(rng.sample(range(2, 9), number)):
+            while (newest := max(saved(place, stage, at_least=done - KEPT), default=0)) < target:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.05)
+            victims = pod(server, stage)
+            assert victims, f"{stage} ended before it could be killed at step {newest}"
+            for victim in victims:
+                victim.kill()
+            psutil.wait_procs(victims, timeout=60)
+            done = newest
+
+
+def saved(place: str, stage: str, at_least: int) -> list[int]:
+    """Steps of a stage that have a checkpoint."""
+    files = [
+        file for file, _ in S3Path.at(place).walk() if file.parent.name.startswith(stage) and file.suffix == ".json"
+    ]
+    steps = [int(file.stem.removeprefix("step-")) for file in files]
+    assert all(step >= at_least for step in steps), f"{stage} did not go on from its checkpoint: {steps}"
+    return steps
+
+
+def pod(server: KfpServer, stage: str) -> list[psutil.Process]:
+    """Processes of the step that is under way."""
+    (execution,) = server.backend.executions.values()
+    below = psutil.Process(execution.process.pid).children(recursive=True)
+    roots = [process for process in below if f"--function_to_execute {stage}" in " ".join(process.cmdline())]
+    return [*roots, *(child for root in roots for child in root.children(recursive=True))]

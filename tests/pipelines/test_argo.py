@@ -16,7 +16,8 @@ from tests.kubernetes_schema import differences
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
-CLUSTER = load_cluster(ROOT / "cluster.yaml")
+DATA_IMAGE = IMAGE.replace("simipu@", "simipu-data@")
+CLUSTER = load_cluster(ROOT / "cluster.yaml", IMAGE, DATA_IMAGE)
 NAMES = sorted(str(path.relative_to(ROOT / "experiments")) for path in (ROOT / "experiments").rglob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -26,7 +27,7 @@ def load(name: str) -> Experiment:
 
 
 def made(*names: str) -> dict[str, Any]:
-    return workflow([load(name) for name in names], CLUSTER, IMAGE)
+    return workflow([load(name) for name in names], CLUSTER)
 
 
 def templates(resource: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +81,13 @@ def test_names_and_references_fit_each_other() -> None:
         assert f"{{{{workflow.parameters.{name}}}}}" in text
 
 
+def test_steps_without_torch_run_in_the_smaller_image() -> None:
+    for name, template in templates(made("improved/kitti_kitti.yaml")).items():
+        expected = DATA_IMAGE if name.startswith(("ingest", "pair")) else IMAGE
+        assert template["container"]["image"] == expected
+        assert {"name": "SIMIPU_IMAGE", "value": expected} in template["container"]["env"]
+
+
 def test_training_on_several_gpus_goes_through_torchrun() -> None:
     steps = templates(made("improved/kitti_kitti.yaml"))
     assert steps["pretrain"]["container"]["command"] == [
@@ -116,7 +124,7 @@ def test_the_steps_commands_are_ones_that_simipu_takes(name: str, tmp_path: Path
 
 
 def test_the_file_is_written_whole(tmp_path: Path) -> None:
-    write_argo([load("improved/kitti_kitti.yaml")], tmp_path / "flow.yaml", CLUSTER, IMAGE)
+    write_argo([load("improved/kitti_kitti.yaml")], tmp_path / "flow.yaml", CLUSTER)
     (read,) = yaml.safe_load_all((tmp_path / "flow.yaml").read_text())
     assert read == made("improved/kitti_kitti.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["flow.yaml"]

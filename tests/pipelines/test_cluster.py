@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster import Cluster, load_cluster, pinned_image
+from pipelines.cluster import Cluster, load_cluster
 from simipu_core.config import validate
 from simipu_core.errors import SimipuError
 
@@ -72,17 +72,38 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 
 
 def test_images_are_pinned() -> None:
-    revisions = cluster(allow_revision_tag=True)
-    assert pinned_image(DIGEST, Cluster()) == DIGEST
-    assert pinned_image(None, cluster(image=DIGEST)) == DIGEST
-    assert pinned_image("r/simipu:6b71439", revisions) == "r/simipu:6b71439"
+    assert cluster(image=DIGEST).image_of("pretrain") == DIGEST
+    assert cluster(image="r/simipu:6b71439", allow_revision_tag=True).image_of("pair") == "r/simipu:6b71439"
     for moving in ("r/simipu", "r/simipu:latest", "r/simipu:6b71439", "r/simipu@sha256:00"):
         with pytest.raises(SimipuError, match=r"its tag can be moved.*name@sha256:…\)\.$"):
-            pinned_image(moving, Cluster())
+            cluster(image=moving).image_of("pretrain")
+        with pytest.raises(SimipuError, match=rf"image {moving}: its tag can be moved"):
+            cluster(image=DIGEST, data_image=moving).image_of("ingest")
     with pytest.raises(SimipuError, match="or by a git revision's tag"):
-        pinned_image("r/simipu:latest", revisions)
+        cluster(image="r/simipu:latest", allow_revision_tag=True).image_of("pretrain")
     with pytest.raises(SimipuError, match="no image: give --image"):
-        pinned_image(None, Cluster())
+        Cluster().image_of("pretrain")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((None, None), ("file", "file-data")),
+        (("own", None), ("own", "own")),
+        (("own", "own-data"), ("own", "own-data")),
+        ((None, "own-data"), ("file", "own-data")),
+    ],
+)
+def test_images_that_are_given_come_before_those_of_the_file(
+    given: tuple[str | None, str | None], expected: tuple[str, str], tmp_path: Path
+) -> None:
+    def pinned(name: str | None) -> str | None:
+        return name and DIGEST.replace("@", f"-{name}@")
+
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"image: {pinned('file')}\ndata_image: {pinned('file-data')}\n")
+    loaded = load_cluster(file, *map(pinned, given))
+    assert (loaded.image_of("evaluate"), loaded.image_of("pair")) == tuple(map(pinned, expected))
 
 
 def test_the_command_refuses_a_moving_tag_in_one_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.kubernetes_schema import differences
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
+DATA_IMAGE = IMAGE.replace("simipu@", "simipu-data@")
 NAMES = ["params.yaml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.yaml"))]
 YAML_BOOLEANS = {"n", "y", "no", "yes", "on", "off", "true", "false"}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -28,15 +29,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 Task = dict[str, Any]
 
 
-def compiled(rows: Experiment | list[Experiment], folder: Path, cluster: Cluster, image: str = IMAGE) -> list[Any]:
-    write(rows, folder / "pipeline.yaml", cluster, image)
+def compiled(rows: Experiment | list[Experiment], folder: Path, cluster: Cluster) -> list[Any]:
+    write(rows, folder / "pipeline.yaml", cluster)
     assert [path.name for path in folder.iterdir()] == ["pipeline.yaml"]
     return list(yaml.safe_load_all((folder / "pipeline.yaml").read_text(encoding="utf-8")))
 
 
 @cache
-def example() -> Cluster:
-    return load_cluster(ROOT / "cluster.yaml")
+def example(image: str = IMAGE, data_image: str = DATA_IMAGE) -> Cluster:
+    return load_cluster(ROOT / "cluster.yaml", image, data_image)
 
 
 def tasks(documents: list[Any]) -> dict[str, tuple[Task, dict[str, Any], dict[str, Any], str]]:
@@ -60,7 +61,7 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def text(name: str) -> str:
         file = folder / f"{name.replace('/', '_')}.yaml"
         if not file.exists():
-            write(load_experiment(ROOT / name), file, example(), IMAGE)
+            write(load_experiment(ROOT / name), file, example())
         return file.read_text(encoding="utf-8")
 
     return text
@@ -75,7 +76,8 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
     for step, (task, container, placed, component) in found.items():
         settings = example().step(component)
         resources = container["resources"]
-        assert container["image"] == IMAGE
+        image = DATA_IMAGE if component in ("ingest", "pair") else IMAGE
+        assert container["image"] == image
         assert resources["resourceCpuRequest"] == settings.cpu_request
         assert resources["resourceMemoryRequest"] == settings.memory_request
         assert resources["resourceMemoryLimit"] == settings.memory_limit
@@ -119,7 +121,7 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
         assert environment["SIMIPU_STEP"] == step
         assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
-        assert environment["SIMIPU_IMAGE"] == IMAGE
+        assert environment["SIMIPU_IMAGE"] == image
         assert environment.get("SIMIPU_PROCESSES") == ("8" if component in ("pretrain", "finetune") else None)
     pipeline_settings = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
     assert pipeline_settings == {"resourceTtlOnCompletion": 7 * 86400}
@@ -202,11 +204,11 @@ def fingerprints(documents: list[Any]) -> dict[str, str]:
     return seen
 
 
-def changed(folder: Path, cluster: Cluster | None = None, image: str = IMAGE, *overrides: str) -> set[str]:
+def changed(folder: Path, cluster: Cluster | None = None, *overrides: str) -> set[str]:
     """Steps that Kubeflow would not take from the cache after a change, those below them apart."""
     before = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), folder, example()))
     experiment = load_experiment(ROOT / "params.yaml", list(overrides))
-    after = fingerprints(compiled(experiment, folder, cluster or example(), image))
+    after = fingerprints(compiled(experiment, folder, cluster or example()))
     assert before.keys() == after.keys()
     return {step for step in before if before[step] != after[step]} - {"check"}
 
@@ -215,13 +217,19 @@ def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
     every = {"ingest_pretrain", "pair_pretrain", "pretrain", "ingest_depth", "pair_depth", "finetune"}
     every |= {"finetune_scratch", "evaluate"}
     assert changed(tmp_path) == set()
-    assert changed(tmp_path, None, IMAGE.replace("0", "f")) == every
-    assert changed(tmp_path, None, IMAGE, "finetune.schedule.max_lr=0.1") == {"finetune", "finetune_scratch"}
-    assert changed(tmp_path, None, IMAGE, "pretrain.contrast.temperature=0.1") == {"pretrain"}
-    assert changed(tmp_path, None, IMAGE, "pair.min_points=2") == {"pair_pretrain", "pair_depth"}
-    assert changed(tmp_path, None, IMAGE, "evaluate.flip=false") == {"evaluate"}
-    assert changed(tmp_path, None, IMAGE, "depth_data.every=2") == {"ingest_depth"}
-    assert changed(tmp_path, None, IMAGE, "pretrain.seed=1", "finetune.seed=1") == {
+    assert changed(tmp_path, example(IMAGE.replace("0", "f"), DATA_IMAGE.replace("0", "f"))) == every
+    assert changed(tmp_path, example(data_image=DATA_IMAGE.replace("0", "f"))) == every & {
+        "ingest_pretrain",
+        "pair_pretrain",
+        "ingest_depth",
+        "pair_depth",
+    }
+    assert changed(tmp_path, None, "finetune.schedule.max_lr=0.1") == {"finetune", "finetune_scratch"}
+    assert changed(tmp_path, None, "pretrain.contrast.temperature=0.1") == {"pretrain"}
+    assert changed(tmp_path, None, "pair.min_points=2") == {"pair_pretrain", "pair_depth"}
+    assert changed(tmp_path, None, "evaluate.flip=false") == {"evaluate"}
+    assert changed(tmp_path, None, "depth_data.every=2") == {"ingest_depth"}
+    assert changed(tmp_path, None, "pretrain.seed=1", "finetune.seed=1") == {
         "pretrain",
         "finetune",
         "finetune_scratch",
@@ -231,14 +239,19 @@ def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
 def test_the_cache_misses_another_version_of_the_data(tmp_path: Path) -> None:
     here = load_experiment(ROOT / "params.yaml", ["depth_data.root=data/depth"])
     versions = [
-        fingerprints(compiled(here, tmp_path, Cluster(data={"data/depth": address})))
+        fingerprints(compiled(here, tmp_path, Cluster(image=IMAGE, data={"data/depth": address})))
         for address in ("s3://raw/files/md5/1", "s3://raw/files/md5/2")
     ]
     assert {step for step in versions[0] if versions[0][step] != versions[1][step]} == {"ingest_depth"}
 
 
 def test_the_cache_knows_nothing_of_runs_and_places(tmp_path: Path) -> None:
-    other = Cluster(steps={"pretrain": {"gpus": 4, "labels": {"team": "a"}}}, environment={"NCCL_DEBUG": "INFO"})
+    other = Cluster(
+        image=IMAGE,
+        data_image=DATA_IMAGE,
+        steps={"pretrain": {"gpus": 4, "labels": {"team": "a"}}},
+        environment={"NCCL_DEBUG": "INFO"},
+    )
     assert changed(tmp_path, other) == set()
     for seen in fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path, other)).values():
         assert not any(word in seen for word in ("pipeline_job", "runid", "SIMIPU_PIPELINE_RUN", "{{$.pipeline"))
@@ -281,7 +294,7 @@ def test_eight_rows_share_what_they_have_in_common(preset: str, tmp_path: Path) 
 def test_a_row_of_a_sweep_and_the_row_alone_have_their_steps_in_common(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    data = Cluster(data={"data/kitti": "s3://kitti", "data/nyu": "s3://nyu", "data/waymo": "s3://waymo"})
+    data = Cluster(image=IMAGE, data={"data/kitti": "s3://kitti", "data/nyu": "s3://nyu", "data/waymo": "s3://waymo"})
     alone = fingerprints(compiled(sweep("improved")[4], tmp_path / "a", data))
     within = set(fingerprints(compiled(sweep("improved"), tmp_path / "b", data)).values())
     assert {step for step, seen in alone.items() if seen not in within} == {"check"}
@@ -304,7 +317,7 @@ def test_what_rows_set_differently_is_not_in_the_form(tmp_path: Path) -> None:
 
 def test_manifests_are_resources_of_kubeflow_and_kubernetes(tmp_path: Path) -> None:
     file = tmp_path / "manifest.yaml"
-    write_manifest(load_experiment(ROOT / "params.yaml"), file, example(), IMAGE)
+    write_manifest(load_experiment(ROOT / "params.yaml"), file, example())
     pipeline, version = yaml.safe_load_all(file.read_text(encoding="utf-8"))
     for resource in (pipeline, version):
         assert resource["apiVersion"] == "pipelines.kubeflow.org/v2beta1"
@@ -319,7 +332,7 @@ def test_manifests_are_resources_of_kubeflow_and_kubernetes(tmp_path: Path) -> N
     assert spec["pipelineName"] == "simipu"
     documents = compiled_beside(file)
     assert [spec["pipelineSpec"], spec["platformSpec"]] == documents
-    write_manifest(load_experiment(ROOT / "params.yaml", ["pair.min_points=2"]), file, example(), IMAGE)
+    write_manifest(load_experiment(ROOT / "params.yaml", ["pair.min_points=2"]), file, example())
     _, other = yaml.safe_load_all(file.read_text(encoding="utf-8"))
     assert other["metadata"]["name"] != version["metadata"]["name"]
 

@@ -65,6 +65,20 @@ def test_what_nothing_gives_is_named(scratch: Experiment, package: Package) -> N
         data_addresses(scratch, Package(yaml.safe_dump(spec)))
 
 
+def test_a_sweep_is_one_package_with_an_address_for_each_folder(scratch: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "other.frames").mkdir()
+    (tmp_path / "other.frames" / "scan.bin").write_bytes(b"another scan")
+    data = scratch.depth_data.model_copy(update={"root": str(tmp_path / "other.frames")})
+    rows = [scratch, scratch.model_copy(update={"experiment": "second", "depth_data": data})]
+    package = pack(rows)
+    addresses = data_addresses(rows, package)
+    assert sorted(addresses) == ["other_frames_uri", f"{Path(scratch.depth_data.root).name}_uri"]
+    assert len(set(addresses.values())) == 2
+    assert "finetune_second" in package.text
+    assert submission.run_name(rows).startswith("sweep ")
+    assert submission.version_name(rows).startswith("sweep-")
+
+
 def test_names_tell_experiment_and_revision(scratch: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "code_revision", lambda: "0123456789abcdef+dirty")
     named = scratch.model_copy(update={"experiment": "reference/kitti_kitti"})

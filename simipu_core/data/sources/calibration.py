@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.geometry.poses import rotation_error
 
 Matrix = NDArray[np.float64]
 _TOLERANCE = 0.01
@@ -73,10 +74,7 @@ def camera_matrices(
     with np.errstate(all="ignore"):
         offset[:3, 3] = np.linalg.solve(intrinsics, projection[:, 3])
         lidar_to_camera = offset @ rectify @ to_camera
-        turn = lidar_to_camera[:3, :3]
-        # not `all close to`: NaN fails every comparison
-        is_rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _TOLERANCE
-    if not is_rigid or not np.isfinite(lidar_to_camera).all():
+    if rotation_error(lidar_to_camera) >= _TOLERANCE:
         raise BrokenFrameError(
             calibration.path, f"the line {rectification_label} and the scanner's pose make no rigid motion"
         )

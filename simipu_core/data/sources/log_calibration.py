@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from simipu_core.config import Section
@@ -13,6 +12,7 @@ from simipu_core.config.yaml_files import read_yaml
 from simipu_core.data.lenses import NUM_COEFFICIENTS, Lens
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.poses import Matrix, inverse, pose, rotation_error
 from simipu_core.storage import StorageError
 
 NAME = "calibration.yaml"
@@ -22,7 +22,6 @@ _TOLERANCE = 1e-3
 _FARTHEST = 50.0
 """Metres between sensors of one vehicle; more is a mistaken unit."""
 
-Matrix = NDArray[np.float64]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Row4 = tuple[Number, Number, Number, Number]
 Row3 = tuple[Number, Number, Number]
@@ -56,7 +55,7 @@ class Transform(Section):
         if self.matrix is not None:
             return np.array(self.matrix, np.float64)
         x, y, z, w = self.quaternion_xyzw or np.roll(self.quaternion_wxyz or (1, 0, 0, 0), -1)
-        return motion(np.array(self.translation, np.float64), np.array([x, y, z, w], np.float64))
+        return pose(np.array(self.translation, np.float64), np.array([x, y, z, w], np.float64))
 
 
 class Distortion(Section):
@@ -178,27 +177,6 @@ class LogCalibration(Section):
         return _one_of(seen.vehicle_to_camera, seen.camera_to_vehicle) @ to_vehicle
 
 
-def motion(translation: Matrix, quaternion_xyzw: Matrix) -> Matrix:
-    """(4, 4) of a translation (3,) and a quaternion (4,), which is normalised."""
-    x, y, z, w = quaternion_xyzw / np.linalg.norm(quaternion_xyzw)
-    result = np.eye(4)
-    result[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    result[:3, 3] = translation
-    return result
-
-
-def inverse(matrix: Matrix) -> Matrix:
-    """The opposite of a rigid motion, (4, 4)."""
-    result = np.eye(4)
-    result[:3, :3] = matrix[:3, :3].T
-    result[:3, 3] = -matrix[:3, :3].T @ matrix[:3, 3]
-    return result
-
-
 def check_rigid(matrix: Matrix) -> None:
     """Check that a (4, 4) matrix is a rotation and a translation of sensors on one vehicle.
 
@@ -208,7 +186,7 @@ def check_rigid(matrix: Matrix) -> None:
     rotation, shift = matrix[:3, :3], matrix[:3, 3]
     if matrix[3].tolist() != [0, 0, 0, 1]:
         raise ValueError("the last row of `matrix` is not 0 0 0 1 (is it transposed?)")
-    if not np.abs(rotation).max() < 2 or np.abs(rotation @ rotation.T - np.eye(3)).max() > _TOLERANCE:
+    if rotation_error(matrix) > _TOLERANCE:
         raise ValueError("the 3×3 part of `matrix` is no rotation: its rows are not of length 1 and square to another")
     if np.linalg.det(rotation) < 0:
         raise ValueError("the 3×3 part of `matrix` mirrors (its determinant is −1): an axis has the wrong sign")

@@ -28,6 +28,7 @@ from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, atte
 from simipu_core.data.sources.json_tables import Record, records, value
 from simipu_core.data.sources.scans import parse_points
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.poses import pose, rotation_error
 
 NAME = "nuscenes"
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
@@ -261,20 +262,11 @@ def _rigid(file: Path, record: Record) -> Floats:
         raise BrokenFrameError(file, f"the record {record.get('token')} holds no rotation and translation")
     if not abs(quaternion @ quaternion - 1) < 1e-3:
         raise BrokenFrameError(file, f"the record {record.get('token')} holds a rotation that is no unit quaternion")
-    w, x, y, z = quaternion
-    matrix = np.eye(4)
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    matrix[:3, 3] = shift
-    return matrix
+    return pose(shift, np.roll(quaternion, -1))
 
 
 def _check_rigid(file: Path, matrix: Floats) -> Floats:
-    # not `all close to`: NaN fails every comparison
-    if matrix.shape != (4, 4) or not np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max() < 1e-3:
+    if rotation_error(matrix) >= 1e-3:
         raise BrokenFrameError(file, "holds a transform that is no 4×4 rigid motion")
     return matrix
 

@@ -37,6 +37,7 @@ from simipu_core.data.sources.range_images import is_return, to_points, uniform_
 from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import project
+from simipu_core.geometry.poses import rotation_error
 
 NAME = "waymo"
 CAMERAS = ("front", "front_left", "front_right", "side_left", "side_right")
@@ -347,8 +348,7 @@ def _matrix(file: Path, values: Any) -> Floats:
     """(4, 4) from 16 numbers, or from their Arrow scalar."""
     numbers = np.array(values if isinstance(values, list) else values.as_py(), np.float64)
     matrix = numbers.reshape(4, 4) if numbers.shape == (16,) else np.full((4, 4), np.nan)
-    # not `all close to`: NaN fails every comparison
-    if not np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max() < 1e-3 or not np.isfinite(matrix).all():
+    if rotation_error(matrix) >= 1e-3:
         raise BrokenFrameError(file, "holds a transform that is no 4×4 rigid motion")
     return matrix
 
