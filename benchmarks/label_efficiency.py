@@ -37,11 +37,13 @@ RESULTS = Path(__file__).parent / "results"
 
 ARMS: dict[str, list[str]] = {
     "scratch": ["finetune.init=kaiming_zero_gamma"],
-    "default_init": ["finetune.init=torch_default"],
-    "reference": ["preset=reference", "pretrain.contrast.group_size=4"],
     "improved": [],
+    "default_init": ["finetune.init=torch_default"],
+    "labelled encoder": ["finetune.init=checkpoint", "finetune.init_file={folder}/labelled_net/model.safetensors"],
+    "reference": ["preset=reference", "pretrain.contrast.group_size=4"],
 }
-"""Arms that are run with every seed."""
+"""Arms that are run with every seed. `labelled encoder` is no control but a ceiling: it starts from an encoder that was
+trained for depth with the scans of all pre-training frames as labels."""
 
 ABLATIONS: dict[str, list[str]] = {
     "stride 32": ["pretrain.contrast.feature_strides=[32]"],
@@ -73,19 +75,23 @@ class Study:
     """Fine-tuning epochs for each number of labelled frames."""
     seeds: int
     ablation_seeds: int
+    labelled_epochs: int = 0
+    """Passes over the pre-training frames for the labelled encoder; 0 leaves this arm out."""
 
 
 STUDIES = {
     "synthetic": Study(
         experiment="demo",
         settings=(
-            "synthetic.object_frames=768",
+            "synthetic.object_frames=3072",
             "synthetic.drives=160",
             "synthetic.frames_per_drive=2",
             "depth_data.train_share=0.6",
             "pretrain.workers=0",
-            "pretrain.epochs=16",
-            "pretrain.lr_decay=0.8",
+            "pretrain.precision=bf16",
+            "pretrain.channels_last=true",
+            "pretrain.epochs=4",
+            "pretrain.lr_decay=0.41",
             "pretrain.point_optimizer={kind: adamw, lr: 2e-3}",
             "pretrain.image_optimizer={kind: adamw, lr: 2e-3}",
             "pretrain.head_optimizer={kind: adamw, lr: 2e-3}",
@@ -95,6 +101,7 @@ STUDIES = {
         labels={32: 75, 128: 19},
         seeds=5,
         ablation_seeds=1,
+        labelled_epochs=3,
     ),
     "real": Study(
         experiment="kitti_sample",
@@ -119,6 +126,21 @@ def prepare(study: Study, folder: Path, data: str | None) -> None:
             shutil.rmtree(folder / "catalogue", ignore_errors=True)
             ingest.ingest(source, folder / "catalogue", root=raw)
             pair.pair(folder / "catalogue", experiment.pair, target, folder / target)  # type: ignore[arg-type]
+    if study.labelled_epochs and not (folder / "labelled_net").is_dir():
+        _train_with_labels(study, folder, raw)
+
+
+def _train_with_labels(study: Study, folder: Path, raw: str) -> None:
+    """A depth net from scratch on all pre-training frames, their scans as labels."""
+    source = load_experiment(experiment_file(study.experiment), list(study.settings)).pretrain_data.kind
+    labels = [f"depth_data.kind={source}", "depth_data.split=within_sequence", "depth_data.train_share=0.97"]
+    experiment = configured(study, [*labels, "pair.depth_from=projected_lidar", *ARMS["scratch"]], seed=0)
+    if not (folder / "labelled").is_dir():
+        shutil.rmtree(folder / "catalogue", ignore_errors=True)
+        ingest.ingest(experiment.depth_data, folder / "catalogue", root=raw)
+        pair.pair(folder / "catalogue", experiment.pair, "depth", folder / "labelled")
+    config = experiment.finetune.model_copy(update={"epochs": study.labelled_epochs})
+    finetune.finetune(folder / "labelled", config, folder / "labelled_net", encoder=None)
 
 
 def run_arm(study: Study, folder: Path, name: str, settings: list[str], seed: int) -> float:
@@ -126,6 +148,7 @@ def run_arm(study: Study, folder: Path, name: str, settings: list[str], seed: in
     begun = time.monotonic()
     out = folder / "runs" / name / str(seed)
     out.mkdir(parents=True, exist_ok=True)
+    settings = [setting.format(folder=folder) if "{folder}" in setting else setting for setting in settings]
     experiment = configured(study, settings, seed)
     with (out / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         encoder = None
@@ -205,7 +228,10 @@ def main() -> None:
     study, folder = STUDIES[arguments.study], BUILD / arguments.study
     if not arguments.table:
         prepare(study, folder, arguments.data)
-        tasks = [(name, settings, seed) for seed in range(study.seeds) for name, settings in ARMS.items()]
+        arms = {
+            name: settings for name, settings in ARMS.items() if name != "labelled encoder" or study.labelled_epochs
+        }
+        tasks = [(name, settings, seed) for name, settings in arms.items() for seed in range(study.seeds)]
         tasks += [(name, settings, s) for s in range(study.ablation_seeds) for name, settings in ABLATIONS.items()]
         os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("spawn")

@@ -35,6 +35,11 @@ class Field:
 
 _DIALS: dict[str, tuple[tuple[str, ...], str]] = {
     "model_name": (("tracking.model_name",), "Registered model in MLflow that gets a new version from this run."),
+    "promotion": (
+        ("tracking.promotion.mode",),
+        "What follows from the comparison with the champion: `report` tells, `promote` makes a model that passes the "
+        "champion, `off` does not compare.",
+    ),
     "pretrain_epochs": (("pretrain.epochs",), "Passes over the image-scan pairs."),
     "pretrain_lr": (("pretrain.image_optimizer.lr",), "Learning rate of the image encoder in pre-training."),
     "finetune_epochs": (("finetune.epochs",), "Passes over the depth frames."),

@@ -10,6 +10,7 @@ def check(
     rows: dict[str, Any],
     keys: dict[str, list[str]],
     model_name: Optional[str] = None,  # noqa: UP045 (kfp reads no `|`)
+    promotion: Optional[str] = None,  # noqa: UP045
     pretrain_epochs: Optional[int] = None,  # noqa: UP045
     pretrain_lr: Optional[float] = None,  # noqa: UP045
     finetune_epochs: Optional[int] = None,  # noqa: UP045
@@ -23,6 +24,7 @@ def check(
         rows: whole experiments, by name.
         keys: settings that each of the following stands for.
         model_name: registered model.
+        promotion: what follows from the comparison with the champion.
         pretrain_epochs: passes over the pairs.
         pretrain_lr: learning rate of the image encoder.
         finetune_epochs: passes over the depth frames.
@@ -36,6 +38,7 @@ def check(
 
     given = {
         "model_name": model_name,
+        "promotion": promotion,
         "pretrain_epochs": pretrain_epochs,
         "pretrain_lr": pretrain_lr,
         "finetune_epochs": finetune_epochs,

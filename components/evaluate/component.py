@@ -13,6 +13,7 @@ def evaluate(
     config: dict[str, Any],
     tracking: dict[str, Any],
     model_name: str,
+    mode: str,
     report: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
@@ -28,6 +29,7 @@ def evaluate(
         config: `evaluate` section.
         tracking: `tracking` section, with the promotion rule and without what follows.
         model_name: registered model.
+        mode: what follows from the comparison with the champion: report, promote or off.
         report: scores, baselines, per-image table, pictures.
         metrics: headline numbers, the registered version and the gate's decision.
         page: the report as a page with its pictures.
@@ -51,7 +53,7 @@ def evaluate(
             Path(model.path),
             Path(depth.path),
             from_parameter(EvaluateConfig, config, "evaluate"),
-            from_parameter(TrackingConfig, tracking, "tracking", {"model_name": model_name}),
+            from_parameter(TrackingConfig, tracking, "tracking", {"model_name": model_name, "promotion.mode": mode}),
             Path(report.path),
             experiment=experiment,
             control=Path(control.path) if control else None,

@@ -173,7 +173,9 @@ def test_evaluate_scores_registers_and_decides(
 
     monkeypatch.setattr("simipu_core.stages.release.release", release)
     tracking = TrackingConfig(promotion=PromotionConfig(mode="promote", max_abs_rel=0.25))
-    expected = tracking.model_copy(update={"model_name": "other"})
+    expected = tracking.model_copy(
+        update={"model_name": "other", "promotion": PromotionConfig(mode="off", max_abs_rel=0.25)}
+    )
     monkeypatch.setenv("SIMIPU_LAST_STEP", "true")
     metrics = artifact(dsl.Metrics, tmp_path / "metrics")
     component("evaluate")(
@@ -181,8 +183,9 @@ def test_evaluate_scores_registers_and_decides(
         model=artifact(dsl.Model, tmp_path / "model"),
         depth=artifact(dsl.Dataset, tmp_path / "depth"),
         config=to_parameter(EvaluateConfig()),
-        tracking=to_parameter(tracking, without=["model_name"]),
+        tracking=to_parameter(tracking, without=["model_name", "promotion.mode"]),
         model_name="other",
+        mode="off",
         report=artifact(dsl.Artifact, tmp_path / "report"),
         metrics=metrics,
         page=artifact(dsl.HTML, tmp_path / "page"),

@@ -77,7 +77,7 @@ def test_names_and_references_fit_each_other() -> None:
             assert [given["name"] for given in steps[above]["outputs"]["artifacts"]] == [output]
     parameters = {parameter["name"] for parameter in resource["spec"]["arguments"]["parameters"]}
     text = yaml.safe_dump(resource)
-    for name in parameters - {"model_name"}:  # Argo's steps do not register
+    for name in parameters - {"model_name", "promotion"}:  # Argo's steps do not register
         assert f"{{{{workflow.parameters.{name}}}}}" in text
 
 

@@ -63,6 +63,7 @@ def test_without_pretraining_there_is_no_upper_branch() -> None:
         "depth_uri",
         "experiment",
         "model_name",
+        "promotion",
         "finetune_epochs",
         "finetune_max_lr",
         "finetune_max_frames",
@@ -120,7 +121,7 @@ def test_a_step_gets_only_what_it_depends_on(demo: Experiment) -> None:
         "pair_depth": set(),
         "finetune": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
         "finetune_scratch": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
-        "evaluate": {"experiment", "model_name"},
+        "evaluate": {"experiment", "model_name", "promotion"},
     }
 
 
