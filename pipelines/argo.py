@@ -13,8 +13,10 @@ from pipelines.cluster import TRAINING, Cluster, StepSettings
 from pipelines.dag import NAME
 from pipelines.form import fields, handed_singly, title
 from pipelines.placement import RUN_ID, SCRATCH, environment
+from pipelines.pods import resources, variables, variables_from
 from pipelines.steps import Step, steps
 from simipu_core.config import Experiment
+from simipu_core.errors import SimipuError
 
 _INPUTS, _OUTPUTS, _SETTINGS = "/inputs", "/outputs", "/settings/experiment.yaml"
 _MADE = {
@@ -36,8 +38,11 @@ def workflow(rows: Sequence[Experiment], cluster: Cluster) -> dict[str, Any]:
         cluster: where the steps run.
 
     Raises:
-        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, the experiments do not go into one sweep, or training is to be on several
+            nodes.
     """
+    if several := [name for name in TRAINING if cluster.step(name).nodes > 1]:
+        raise SimipuError(f"steps.{several[0]}.nodes: only Kubeflow's pipelines train on several nodes; set it to 1.")
     road, form = steps(rows), fields(rows, cluster.data)
     name = title(rows)
     metadata: dict[str, Any] = {"generateName": f"{NAME}-{_dns(name)}-"}
@@ -120,7 +125,7 @@ def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
             "command": _command(step, settings),
             "args": _arguments(step),
             "env": _environment(step, cluster),
-            "resources": _resources(settings),
+            "resources": resources(settings),
             "volumeMounts": mounts,
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         },
@@ -177,29 +182,9 @@ def _turned(step: Step) -> dict[str, str]:
 def _environment(step: Step, cluster: Cluster) -> list[dict[str, Any]]:
     plain = environment(step.component, cluster)
     plain.pop("SIMIPU_PROCESSES", None)  # torchrun is part of the command
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
     label = "metadata.labels['workflows.argoproj.io/workflow']"
-    variables.append({"name": RUN_ID, "valueFrom": {"fieldRef": {"fieldPath": label}}})
-    for sources, kind in ((cluster.config_maps, "configMapKeyRef"), (cluster.secrets, "secretKeyRef")):
-        variables += [
-            {
-                "name": variable,
-                "valueFrom": {kind: {"name": source.name, "key": key, "optional": source.optional}},
-            }
-            for source in sources
-            for variable, key in source.keys.items()
-        ]
-    return variables
-
-
-def _resources(settings: StepSettings) -> dict[str, Any]:
-    limits: dict[str, Any] = {"memory": settings.memory_limit}
-    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
-    if settings.cpu_limit:
-        limits["cpu"] = settings.cpu_limit
-    if settings.gpus:
-        limits[settings.gpu_resource] = str(settings.gpus)
-    return {"requests": requests, "limits": limits}
+    run_id = {"name": RUN_ID, "valueFrom": {"fieldRef": {"fieldPath": label}}}
+    return [*variables(plain), run_id, *variables_from(cluster)]
 
 
 def _settings(row: Experiment) -> str:

@@ -87,6 +87,9 @@ class StepSettings(Section):
     """Memory at most, shared memory included; beyond it the container is killed."""
     gpus: int = Field(0, ge=0, le=64)
     """GPUs of one node. Training starts a process for each."""
+    nodes: int = Field(1, ge=1, le=64)
+    """Nodes that train together, in pretrain and finetune, by a TrainJob of Kubeflow Trainer; amounts are those of one
+    node. Node selector, tolerations, shm and scratch are then the training runtime's own."""
     gpu_resource: str = "nvidia.com/gpu"
     """Resource name under which the cluster hands out GPUs of the wanted type."""
     shm: Bytes | None = "2Gi"
@@ -143,6 +146,15 @@ class EnvironmentFrom(Section):
         if len(set(self.keys.values())) < len(self.keys):
             raise ValueError(f"{self.name}: two variables have one key")
         return self
+
+
+class TrainingRuntime(Section):
+    """Template of the pods of training on several nodes, a resource of Kubeflow Trainer's."""
+
+    name: str = "simipu"
+    """Its name; that of deploy/trainer by default."""
+    kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
+    """Whether it is in the namespace of the run or of the cluster."""
 
 
 class PodUser(Section):
@@ -207,6 +219,8 @@ class Cluster(Section):
     """How long the workflow and its pods are kept after the end, for their logs."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of all pods."""
+    training_runtime: TrainingRuntime = TrainingRuntime()
+    """Where steps have several nodes: what their pods are made from."""
     data: dict[str, str] = Field(default_factory=dict)
     """Addresses of raw data by `root` of the experiments, which the form then offers."""
     defaults: dict[str, Any] = Field(default_factory=dict)
@@ -218,11 +232,19 @@ class Cluster(Section):
     def _steps_are_in_order(self) -> Self:
         if "gpus" in self.defaults:
             raise ValueError("defaults.gpus: not every step needs a GPU; set it below steps")
-        for component in _DEFAULTS.keys() | self.steps.keys() | {"ingest"}:
-            self.step(component)
+        for component in sorted(_DEFAULTS.keys() | self.steps.keys() | {"ingest"}):
+            if self.step(component).nodes > 1:
+                self._check_nodes(component)
         for secret in self.environment.keys() & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"}:
             raise ValueError(f"environment.{secret} is a secret: put it into one and name that under secrets")
         return self
+
+    def _check_nodes(self, component: str) -> None:
+        if component not in TRAINING:
+            raise ValueError(f"{component}.nodes: only {' and '.join(TRAINING)} can use more than one node")
+        variables = [*self.environment, *(variable for source in self.config_maps for variable in source.keys)]
+        if "SIMIPU_CHECKPOINTS" not in variables:
+            raise ValueError(f"{component}.nodes: name SIMIPU_CHECKPOINTS, s3://bucket/prefix, under config_maps")
 
     def step(self, component: str) -> StepSettings:
         """Settings of one component: our defaults, under `defaults`, under `steps`."""

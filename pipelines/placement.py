@@ -1,12 +1,28 @@
 """Settings of a cluster on the tasks of a Kubeflow pipeline."""
 
+import json
+from typing import Any
+
 from kfp import dsl, kubernetes
 
 from pipelines.cluster import TRAINING, Cluster, StepSettings
+from pipelines.pods import resources, variables, variables_from
 from simipu_core.stages.launch import PROCESSES
+from simipu_core.stages.train_job import TRAIN_JOB
 
 RUN_ID = "SIMIPU_PIPELINE_RUN"
 SCRATCH = "/scratch"
+_WAITING: dict[str, Any] = {
+    "cpu_request": "500m",
+    "cpu_limit": None,
+    "memory_request": "2Gi",
+    "memory_limit": "4Gi",
+    "gpus": 0,
+    "shm": None,
+    "node_selector": {},
+    "tolerations": (),
+}
+"""What a step needs while others train for it."""
 
 
 def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
@@ -23,6 +39,9 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
         SimipuError: the image is not pinned.
     """
     step = cluster.step(component)
+    if step.nodes > 1:
+        task.set_env_variable(TRAIN_JOB, json.dumps(train_job(component, cluster), sort_keys=True))
+        step = step.model_copy(update=_WAITING)
     task.set_container_image(cluster.image_of(component))
     _resources(task, step)
     task.set_retry(
@@ -53,6 +72,24 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     for source in cluster.secrets:
         keys = {key: variable for variable, key in source.keys.items()}
         kubernetes.use_secret_as_env(task, source.name, keys, optional=source.optional)
+
+
+def train_job(component: str, cluster: Cluster) -> dict[str, Any]:
+    """What a training step on several nodes starts: the `spec` of a TrainJob, all but what is trained."""
+    step = cluster.step(component)
+    plain = environment(component, cluster)
+    plain.pop(PROCESSES)  # torchrun is told by the job
+    return {
+        "runtimeRef": {"apiGroup": "trainer.kubeflow.org", **cluster.training_runtime.model_dump()},
+        "activeDeadlineSeconds": step.timeout,
+        "trainer": {
+            "image": cluster.image_of(component),
+            "numNodes": step.nodes,
+            "numProcPerNode": max(1, step.gpus),
+            "resourcesPerNode": resources(step),
+            "env": [*variables(plain), *variables_from(cluster)],
+        },
+    }
 
 
 def environment(component: str, cluster: Cluster) -> dict[str, str]:

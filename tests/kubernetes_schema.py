@@ -20,7 +20,14 @@ def problems(resource: dict[str, Any]) -> list[str]:
     """What is wrong with a resource: unknown or missing fields, values of another type."""
     group, _, version = resource["apiVersion"].rpartition("/")
     name = f"{version.capitalize()}{resource['kind']}"
-    if not hasattr(client, name) or group not in ("", "apps", "batch", "networking.k8s.io", "policy"):
+    if not hasattr(client, name) or group not in (
+        "",
+        "apps",
+        "batch",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+    ):
         return [f"{resource['apiVersion']} {resource['kind']}: not a kind of the client's"]
     return list(differences(resource, name, resource["kind"]))
 

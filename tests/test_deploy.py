@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from pipelines.cluster import load_cluster
-from tests.kubernetes_schema import problems
+from tests.kubernetes_schema import differences, problems
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 FILES = sorted(DEPLOY.rglob("*.yaml"))
 KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
-MANIFESTS = [file for file in FILES if file not in KUSTOMIZATIONS]
+RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kubernetes
+MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME]]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -62,7 +63,31 @@ def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
     listed = {file.parent / name for file in KUSTOMIZATIONS for name in read(file)["resources"]}
     assert all(path.exists() for path in listed)
     templates = set((DEPLOY / "secrets").iterdir())
-    assert set(MANIFESTS) - listed == templates
+    assert {*MANIFESTS, RUNTIME} - listed == templates
+
+
+def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster_yaml_names() -> None:
+    runtime = read(RUNTIME)
+    chosen = load_cluster(ROOT / "cluster.yaml").training_runtime
+    assert (runtime["kind"], runtime["metadata"]["name"]) == (chosen.kind, chosen.name)
+    assert runtime["spec"]["mlPolicy"]["torch"] == {}
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    assert list(differences(job["template"]["spec"], "V1JobSpec", "job")) == []
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert [container["name"] for container in pod["containers"]] == [
+        "node"
+    ]  # the name that the TrainJob's settings go to
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {"/dev/shm", "/scratch"}
+
+
+def test_a_step_may_do_what_it_does_with_train_jobs() -> None:
+    (role,), (binding,) = named("Role").values(), named("RoleBinding").values()
+    verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
+    assert verbs == {"trainjobs": ["create", "get", "delete"], "pods": ["list"], "pods/log": ["get"]}
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_no_secret_has_a_value() -> None:

@@ -37,6 +37,7 @@ def finetune(
     from simipu_core.errors import plain_errors
     from simipu_core.parameters import from_parameter
     from simipu_core.project import checkpoints
+    from simipu_core.stages import train_job
     from simipu_core.stages.finetune import finetune
     from simipu_core.stages.launch import launch
     from simipu_core.tracking.mlflow_run import step as track
@@ -50,12 +51,16 @@ def finetune(
         }
         changes |= {"init": init, "init_file": None} if init else {}
         section = from_parameter(FinetuneConfig, config, "finetune", changes)
-        launch(
-            finetune,
-            Path(depth.path),
-            section,
-            Path(model.path),
-            encoder=Path(encoder.path) if encoder else None,
-            run=run,
-            checkpoints=checkpoints(),
-        )
+        if job := train_job.requested():
+            inputs = {"": depth.uri} | ({"encoder": encoder.uri} if encoder else {})
+            train_job.train(job, "finetune", section, inputs, Path(model.path), run=run)
+        else:
+            launch(
+                finetune,
+                Path(depth.path),
+                section,
+                Path(model.path),
+                encoder=Path(encoder.path) if encoder else None,
+                run=run,
+                checkpoints=checkpoints(),
+            )

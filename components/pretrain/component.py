@@ -31,6 +31,7 @@ def pretrain(
     from simipu_core.errors import plain_errors
     from simipu_core.parameters import from_parameter
     from simipu_core.project import checkpoints
+    from simipu_core.stages import train_job
     from simipu_core.stages.launch import launch
     from simipu_core.stages.pretrain import pretrain
     from simipu_core.tracking.mlflow_run import step as track
@@ -38,4 +39,7 @@ def pretrain(
     with plain_errors(), track(os.environ.get("SIMIPU_STEP", "pretrain"), out=Path(encoder.path)) as run:
         changes = {"epochs": epochs, "image_optimizer.lr": lr, "seed": seed}
         section = from_parameter(PretrainConfig, config, "pretrain", changes)
-        launch(pretrain, Path(pairs.path), section, Path(encoder.path), run=run, checkpoints=checkpoints())
+        if job := train_job.requested():
+            train_job.train(job, "pretrain", section, {"": pairs.uri}, Path(encoder.path), run=run)
+        else:
+            launch(pretrain, Path(pairs.path), section, Path(encoder.path), run=run, checkpoints=checkpoints())

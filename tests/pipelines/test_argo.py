@@ -12,6 +12,7 @@ from pipelines.cluster import load_cluster
 from pipelines.package import write_argo
 from simipu_core.cli import app
 from simipu_core.config import Experiment, load_experiment
+from simipu_core.errors import SimipuError
 from tests.kubernetes_schema import differences
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,12 @@ def test_steps_without_torch_run_in_the_smaller_image() -> None:
         expected = DATA_IMAGE if name.startswith(("ingest", "pair")) else IMAGE
         assert template["container"]["image"] == expected
         assert {"name": "SIMIPU_IMAGE", "value": expected} in template["container"]["env"]
+
+
+def test_several_nodes_are_refused() -> None:
+    several = CLUSTER.model_copy(update={"steps": {**CLUSTER.steps, "pretrain": {"nodes": 2}}})
+    with pytest.raises(SimipuError, match=r"steps\.pretrain\.nodes: only Kubeflow's pipelines"):
+        workflow([load("improved/kitti_kitti.yaml")], several)
 
 
 def test_training_on_several_gpus_goes_through_torchrun() -> None:

@@ -49,6 +49,8 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
         ({"steps": {"pretrain": {"timeout": "9d"}}}, r"retry.within \(604800 s\) must exceed timeout"),
         ({"steps": {"pretrain": {"timeout": "soon"}}}, "pretrain.timeout"),
         ({"steps": {"pair": {"tolerations": [{"key": "a", "value": "b"}]}}}, "operator Equal and a value go together"),
+        ({"steps": {"evaluate": {"nodes": 2}}}, "only pretrain and finetune can use more than one node"),
+        ({"steps": {"pretrain": {"nodes": 2}}}, "pretrain.nodes: name SIMIPU_CHECKPOINTS"),
         ({"defaults": {"gpus": 1}}, "not every step needs a GPU"),
         ({"run_as": {"user": 0}}, "run_as.user"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"A": "b"}}]}, "secrets.0.name"),

@@ -18,6 +18,7 @@ from pipelines.cluster import Cluster, load_cluster
 from pipelines.package import write, write_manifest
 from simipu_core.config import Experiment, load_experiment
 from tests.kubernetes_schema import differences
+from tests.trainer_api import problems
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
@@ -173,6 +174,40 @@ def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
         ("evaluate", "page"): "system.HTML",
         ("evaluate", "table"): "system.Markdown",
     }
+
+
+def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    settings["steps"]["pretrain"] |= {"nodes": 2}
+    settings["steps"]["finetune"] = settings["steps"]["pretrain"] | {"nodes": 1}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings))
+    several = load_cluster(tmp_path / "cluster.yaml", IMAGE, DATA_IMAGE)
+    (tmp_path / "out").mkdir()
+    found = tasks(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", several))
+    _, container, placed, _ = found["pretrain"]
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    spec = json.loads(environment["SIMIPU_TRAIN_JOB"])
+    job = {"metadata": {"name": "job"}, "spec": spec}
+    assert problems(job) == []
+    trainer = spec["trainer"]
+    assert (trainer["image"], trainer["numNodes"], trainer["numProcPerNode"]) == (IMAGE, 2, 8)
+    assert trainer["resourcesPerNode"]["limits"] == {"memory": "480Gi", "nvidia.com/gpu": "8"}
+    assert spec["activeDeadlineSeconds"] == several.step("pretrain").timeout
+    given = {variable["name"]: variable for variable in trainer["env"]}
+    assert given["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "simipu-object-store"
+    assert given["SIMIPU_CHECKPOINTS"]["valueFrom"]["configMapKeyRef"]["key"] == "SIMIPU_CHECKPOINTS"
+    assert "SIMIPU_PROCESSES" not in given
+    assert "accelerator" not in container["resources"]
+    assert container["resources"]["resourceMemoryLimit"] == "4Gi"
+    assert "nodeSelector" not in placed
+    assert placed["activeDeadlineSeconds"] == str(several.step("pretrain").timeout)
+
+    names = {variable["name"] for variable in found["finetune"][1]["env"]}
+    assert "SIMIPU_PROCESSES" in names
+    assert "SIMIPU_TRAIN_JOB" not in names
+    one = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", example()))
+    two = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", several))
+    assert one == two
 
 
 # -- what the cache sees ---------------------------------------------------------------------------------------------
