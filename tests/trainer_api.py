@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import yaml
 
 from tests.kubernetes_schema import differences
 
+ROOT = Path(__file__).parents[1]
 _JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team-a/trainjobs"
 _PODS = "/api/v1/namespaces/team-a/pods"
 _SPEC = {"runtimeRef", "trainer", "activeDeadlineSeconds", "suspend", "managedBy", "initializer", "runtimePatches"}
@@ -93,10 +95,12 @@ class TrainerApi:
         for rank in range(trainer["numNodes"]):
             home = self.folder / f"{name}-{rank}"
             home.mkdir()
-            environment = os.environ | plain | {"HOME": str(home), "PET_NNODES": str(trainer["numNodes"])}
+            environment = os.environ | plain | {"HOME": str(home), "PYTHONPATH": str(ROOT)}
+            environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+            environment["PET_NNODES"] = str(trainer["numNodes"])
             environment |= {"PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]), "PET_NODE_RANK": str(rank)}
             environment |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port), "PET_RDZV_BACKEND": "static"}
-            command = [*trainer["command"], *trainer["args"]]
+            command = [*trainer["command"], *trainer.get("args", [])]
             pipe = subprocess.PIPE
             nodes.append(
                 subprocess.Popen(

@@ -52,8 +52,8 @@ def finetune(
         changes |= {"init": init, "init_file": None} if init else {}
         section = from_parameter(FinetuneConfig, config, "finetune", changes)
         if job := train_job.requested():
-            inputs = {"": depth.uri} | ({"encoder": encoder.uri} if encoder else {})
-            train_job.train(job, "finetune", section, inputs, Path(model.path), run=run)
+            start = encoder.uri if encoder else None
+            train_job.train(job, "finetune", section, depth.uri, Path(model.path), run=run, encoder=start)
         else:
             launch(
                 finetune,

@@ -40,6 +40,6 @@ def pretrain(
         changes = {"epochs": epochs, "image_optimizer.lr": lr, "seed": seed}
         section = from_parameter(PretrainConfig, config, "pretrain", changes)
         if job := train_job.requested():
-            train_job.train(job, "pretrain", section, {"": pairs.uri}, Path(encoder.path), run=run)
+            train_job.train(job, "pretrain", section, pairs.uri, Path(encoder.path), run=run)
         else:
             launch(pretrain, Path(pairs.path), section, Path(encoder.path), run=run, checkpoints=checkpoints())

@@ -1,7 +1,7 @@
 """Train on several nodes: a TrainJob of Kubeflow Trainer that this step starts, waits for, and takes the result of.
 
-The step itself only waits. The job's pods run the command line's `simipu pretrain` or `simipu finetune` under torchrun,
-read the shards from object storage and write the artifact there.
+The step itself only waits. The job's pods run this module under torchrun, read the shards from object storage and write
+the artifact there.
 """
 
 import json
@@ -9,34 +9,46 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from simipu_core import project, storage
 from simipu_core.artifacts import MANIFEST, local_artifact, sha256_text
-from simipu_core.errors import SimipuError
+from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig, validate
+from simipu_core.errors import SimipuError, plain_errors
 from simipu_core.files import new_folder
-from simipu_core.tracking.run import Run
+from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.guards import termination
 
 TRAIN_JOB = "SIMIPU_TRAIN_JOB"
 """Environment variable with the job's `spec` as JSON, all but what is trained; unset, the step trains itself."""
-SETTINGS = "SIMIPU_SETTINGS"
-"""Environment variable of the job's pods with the experiment as JSON."""
-_COMMAND = [
-    *("sh", "-c"),
-    f'printf %s "${SETTINGS}" > "$HOME/experiment.yaml" && '
-    'exec torchrun --no-python simipu "$@" --experiment "$HOME/experiment.yaml"',
-    "simipu",
-]
+CALL = "SIMIPU_CALL"
+"""Environment variable of the job's pods: what they are to train, as JSON of a `Call`."""
+_COMMAND = ["torchrun", "-m", "simipu_core.stages.train_job"]
 """torchrun takes the nodes' addresses and numbers from the variables PET_* that Kubeflow Trainer sets."""
 _GROUP = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _POLL_S = 5.0
 _PATIENCE_S = 900.0  # for an API server that does not answer
 _LAST_LINES = 30
+
+
+class Call(BaseModel):
+    """What the pods train."""
+
+    stage: Literal["pretrain", "finetune"]
+    config: dict[str, Any]
+    """The stage's section."""
+    shards: str
+    """Address of the shards."""
+    encoder: str | None
+    """Address of the encoder to start from."""
+    out: str
+    """Where the artifact is written."""
+    checkpoints: str
 
 
 def requested() -> dict[str, Any] | None:
@@ -46,7 +58,14 @@ def requested() -> dict[str, Any] | None:
 
 
 def train(
-    spec: Mapping[str, Any], stage: str, config: BaseModel, inputs: Mapping[str, str], out: Path, *, run: Run
+    spec: Mapping[str, Any],
+    stage: Literal["pretrain", "finetune"],
+    config: LoopConfig,
+    shards: str,
+    out: Path,
+    *,
+    run: Run,
+    encoder: str | None = None,
 ) -> None:
     """Train on the nodes of a TrainJob.
 
@@ -56,15 +75,16 @@ def train(
 
     Args:
         spec: answer of :func:`requested`.
-        stage: `pretrain` or `finetune`.
+        stage: which one.
         config: its section.
-        inputs: addresses of its artifacts in S3, by the command's option; that of the first argument by `""`.
+        shards: their address in S3.
         out: local artifact directory to write.
         run: where the stage is recorded; the job's first process goes on with it.
+        encoder: address in S3 of the encoder to start from.
 
     Raises:
-        SimipuError: inputs or checkpoints are not in S3, there is no Kubeflow Trainer, the job failed, or SIGTERM was
-            received.
+        SimipuError: artifacts or checkpoints are not in S3, there is no Kubeflow Trainer, the job failed, or SIGTERM
+            was received.
     """
     root = project.checkpoints()
     if isinstance(root, Path):
@@ -72,17 +92,23 @@ def train(
             "training on several nodes needs checkpoints that they all reach; set SIMIPU_CHECKPOINTS to "
             "s3://bucket/prefix."
         )
-    words = [stage]
-    for option, uri in inputs.items():
-        words += [f"--{option}", _address(uri)] if option else [_address(uri)]
-    settings = json.dumps({"experiment": stage, stage: config.model_dump(mode="json")}, sort_keys=True)
-    name = f"simipu-{stage}-{sha256_text(json.dumps([spec, words, settings, root], sort_keys=True))[:16]}"
+    call = Call(
+        stage=stage,
+        config=config.model_dump(mode="json"),
+        shards=_address(shards),
+        encoder=encoder and _address(encoder),
+        out="",
+        checkpoints=root,
+    )
+    digest = sha256_text(json.dumps([spec, call.model_dump()], sort_keys=True))
+    name = f"simipu-{stage}-{digest[:16]}"
     result = storage.place(f"{root}/{name}")
     if not (result / MANIFEST).is_file():
-        variables = {SETTINGS: settings, "SIMIPU_STEP": os.environ.get("SIMIPU_STEP", stage)}
+        call.out = str(result)
+        variables = {CALL: call.model_dump_json(), "SIMIPU_STEP": os.environ.get("SIMIPU_STEP", stage)}
         if run.run_id:
             variables["MLFLOW_RUN_ID"] = run.run_id
-        _Job(name, _filled(spec, [*words, "--out", str(result)], variables)).finish()
+        _Job(name, _filled(spec, variables)).finish()
         storage.forget_listings()
     with new_folder(out) as folder:
         shutil.copytree(local_artifact(result), folder, dirs_exist_ok=True)
@@ -96,10 +122,10 @@ def _address(uri: str) -> str:
     return address
 
 
-def _filled(spec: Mapping[str, Any], words: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
+def _filled(spec: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
     trainer = dict(spec["trainer"])
     own = [{"name": name, "value": value} for name, value in variables.items()]
-    return {**spec, "trainer": {**trainer, "command": _COMMAND, "args": words, "env": [*trainer["env"], *own]}}
+    return {**spec, "trainer": {**trainer, "command": _COMMAND, "env": [*trainer["env"], *own]}}
 
 
 class _Job:
@@ -254,3 +280,28 @@ def _message(body: Any) -> str:
         return " ".join(str(json.loads(body)["message"]).split())
     except (ValueError, TypeError, KeyError):
         return ""
+
+
+def main() -> None:
+    """What every process of the job does; the first one records."""
+    from simipu_core.tracking.mlflow_run import step
+
+    call = Call.model_validate_json(os.environ[CALL])
+    is_first = os.environ["RANK"] == "0"
+    with plain_errors(), step(os.environ["SIMIPU_STEP"]) if is_first else nullcontext(SilentRun()) as run:
+        shards, out = storage.place(call.shards), storage.place(call.out)
+        if call.stage == "pretrain":
+            from simipu_core.stages.pretrain import pretrain
+
+            section = validate(PretrainConfig, call.config, call.stage)
+            pretrain(shards, section, out, run=run, checkpoints=call.checkpoints)
+        else:
+            from simipu_core.stages.finetune import finetune
+
+            encoder = storage.place(call.encoder) if call.encoder else None
+            chosen = validate(FinetuneConfig, call.config, call.stage)
+            finetune(shards, chosen, out, encoder=encoder, run=run, checkpoints=call.checkpoints)
+
+
+if __name__ == "__main__":
+    main()

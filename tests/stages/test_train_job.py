@@ -1,6 +1,5 @@
 """A step that has a TrainJob train for it, against a server that speaks Kubernetes' protocol."""
 
-import json
 import os
 import signal
 import threading
@@ -54,16 +53,20 @@ def api(tmp_path: Path, s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def train(out: Path, config: PretrainConfig = CONFIG, uri: str = "s3://shards/pairs") -> None:
-    train_job.train(SPEC, "pretrain", config, {"": uri}, out, run=SilentRun())
+    train_job.train(SPEC, "pretrain", config, uri, out, run=SilentRun())
+
+
+def call_of(job: dict[str, Any]) -> train_job.Call:
+    """What the pods are told."""
+    (text,) = [given["value"] for given in job["spec"]["trainer"]["env"] if given["name"] == "SIMIPU_CALL"]
+    return train_job.Call.model_validate_json(text)
 
 
 def finish(api: TrainerApi, job: dict[str, Any]) -> None:
     """What the job's pods would do: write the artifact, then end."""
     from simipu_core import storage
 
-    words = job["spec"]["trainer"]["args"]
-    out = storage.place(words[words.index("--out") + 1])
-    with write_artifact(out, "encoder", inputs={}, parameters={}, licence="none") as draft:
+    with write_artifact(storage.place(call_of(job).out), "encoder", inputs={}, parameters={}, licence="none") as draft:
         (draft.path / "encoder.safetensors").write_bytes(b"weights")
     api.settle(job["metadata"]["name"], "Complete")
 
@@ -73,11 +76,10 @@ def test_the_job_says_what_is_trained_and_its_result_is_taken(api: TrainerApi, t
     train(tmp_path / "encoder", uri="minio://shards/pairs")
     (job,) = api.created
     trainer = job["spec"]["trainer"]
-    assert trainer["args"][:3] == ["pretrain", "s3://shards/pairs", "--out"]
-    variables = {variable["name"]: variable["value"] for variable in trainer["env"]}
-    settings = json.loads(variables["SIMIPU_SETTINGS"])
-    assert PretrainConfig.model_validate(settings["pretrain"]) == CONFIG
-    assert variables["OMP_NUM_THREADS"] == "1"
+    call = call_of(job)
+    assert (call.stage, call.shards, call.encoder) == ("pretrain", "s3://shards/pairs", None)
+    assert PretrainConfig.model_validate(call.config) == CONFIG
+    assert SPEC["trainer"]["env"][0] in trainer["env"]
     assert {key: value for key, value in job["spec"].items() if key != "trainer"} == {
         key: value for key, value in SPEC.items() if key != "trainer"
     }
