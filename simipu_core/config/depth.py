@@ -55,8 +55,8 @@ class FinetuneConfig(LoopConfig):
     defaults (what a checkpoint that silently does not load leaves behind) · `imagenet`: timm's torchvision V1
     weights, from `init_file` where it is set · `checkpoint`: `init_file`. All but the first need no pre-training."""
     init_file: str | None = None
-    """Weights file for `imagenet` or `checkpoint`: .safetensors, or .pth (read as plain tensors only); key layouts of
-    SimIPU, torchvision, timm and OpenMMLab are recognised."""
+    """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only); key
+    layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
     scratch_control: bool = True
     """Also fine-tune the same net from random weights (Kaiming, zeroed residual branches), as the control."""
     decoder_channels: tuple[int, int, int, int] = (1024, 512, 256, 128)

@@ -7,11 +7,13 @@ from typing import Literal
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
-from simipu_core.artifacts import sha256_file
+from simipu_core import storage
+from simipu_core.artifacts import sha256_file, sha256_text
 from simipu_core.config import InputConfig
 from simipu_core.errors import SimipuError
 from simipu_core.models.foreign import CONVENTIONS, read_encoder
 from simipu_core.models.image_encoder import reset_to_torch_default
+from simipu_core.storage.cache import cached
 
 Init = Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint", "pretrained"]
 _PINNED = re.compile(r"(?P<file>.+)#(?P<sha256>[0-9a-f]{64})")
@@ -72,32 +74,48 @@ def initialise(
 
 
 def pin(init_file: str) -> str:
-    """The absolute path of a weights file and its sha256: an `init_file` that stands for this content alone.
+    """The absolute path or S3 address of a weights file and its sha256: an `init_file` for this content alone.
 
     Raises:
-        SimipuError: no such file.
+        SimipuError: no such file, or S3 fails.
     """
-    file = _checked(init_file)
-    return f"{file.absolute()}#{sha256_file(file)}"
+    place, _ = _parts(init_file)
+    return f"{place.absolute()}#{sha256_file(_checked(init_file))}"
 
 
 def weights_digest(init_file: str | None) -> dict[str, str]:
     """The sha256 of the named weights, as an artifact's further input; empty where none are named.
 
     Raises:
-        SimipuError: no such file.
+        SimipuError: no such file, or S3 fails.
     """
     return {"init_file": sha256_file(_checked(init_file))} if init_file else {}
 
 
 def _checked(init_file: str) -> Path:
-    pinned = _PINNED.fullmatch(init_file)
-    file = Path(pinned["file"] if pinned else init_file)
-    if not file.is_file():
-        raise SimipuError(f"{file}: no such weights file; set init_file to one.")
-    if pinned and sha256_file(file) != pinned["sha256"]:
-        raise SimipuError(f"{file}: changed since the run was submitted; submit the run again.")
+    """The local file, of one in S3 a copy in the cache."""
+    place, sha256 = _parts(init_file)
+    storage.forget_listings()
+    if not place.is_file():
+        raise SimipuError(f"{place}: no such weights file; set init_file to one.")
+    file = _fetched(place) if isinstance(place, storage.S3Path) else place
+    if sha256 and sha256_file(file) != sha256:
+        raise SimipuError(f"{place}: changed since the run was submitted; submit the run again.")
     return file
+
+
+def _parts(init_file: str) -> tuple[Path, str | None]:
+    pinned = _PINNED.fullmatch(init_file)
+    return storage.place(pinned["file"] if pinned else init_file), pinned and pinned["sha256"]
+
+
+def _fetched(file: storage.S3Path) -> Path:
+    size, version = file.stat().st_size, sha256_text(f"{file} {file.etag}")
+
+    def fetch(folder: Path) -> None:
+        (folder / file.name).write_bytes(file.read_bytes())
+
+    return cached(f"weights-{version[:32]}", fetch, size) / file.name
 
 
 def _imagenet_file(name: str) -> Path:

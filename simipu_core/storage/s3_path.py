@@ -82,6 +82,12 @@ class S3Path(PosixPath):
         seconds = time // 1_000_000_000
         return os.stat_result((mode | 0o444, 0, 0, 1, 0, 0, size, seconds, seconds, seconds), {"st_mtime_ns": time})
 
+    @property
+    def etag(self) -> str:
+        """Tag of an object's content; empty for a folder."""
+        entry = self._entry()
+        return entry.etag if entry else ""
+
     def lstat(self) -> os.stat_result:
         return self.stat()
 
