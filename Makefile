@@ -8,13 +8,13 @@ COMPILE    := $(UV) pip compile --quiet --python-version 3.11 --universal --gene
 DOCKER     ?= docker
 REVISION    = $(shell git rev-parse HEAD)$(if $(shell git status --porcelain),+dirty)
 TAG         = $(shell git rev-parse --short=12 HEAD)$(if $(shell git status --porcelain),-dirty)
-CHOICE      = --experiment $(EXPERIMENT) $(foreach change,$(SET),--set $(change))
+CHOICE      = --experiment $(EXPERIMENT) $(foreach row,$(SWEEP),--sweep $(row)) $(foreach change,$(SET),--set $(change))
 PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)") \
               $(if $(DATA_IMAGE),--data-image "$(DATA_IMAGE)")
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pipeline compile submit upload status cancel mlflow models promote rollback data test test-ci test-all \
+.PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-ci test-all \
         lint format bench lock images tag push clean
 
 help: ## list what can be done
@@ -23,7 +23,7 @@ help: ## list what can be done
 setup: .venv/.runtime-stamp ## install what the pipeline needs
 setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 
-pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
+pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo | SWEEP=improved] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
 	@$(if $(filter docker,$(RUNNER)),SIMIPU_IMAGE=$(REGISTRY)simipu-train:$(TAG) SIMIPU_DATA_IMAGE=$(REGISTRY)simipu-data:$(TAG)) \
 	    .venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner $(RUNNER))
 
@@ -35,6 +35,10 @@ submit: setup ## run it on Kubeflow and follow it [EXPERIMENT=demo] [DATA=s3://�
 
 upload: setup ## make it a version of the pipeline on Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=… IMAGE=…]
 	@.venv/bin/python -m pipelines upload $(CHOICE) $(PLACE)
+
+schedule: setup ## start runs on Kubeflow again and again: CRON="30 3 * * 1" or EVERY=1d [EXPERIMENT=demo] [DATA=s3://…] [SET=…] [CLUSTER=… IMAGE=…]
+	@.venv/bin/python -m pipelines schedule $(CHOICE) $(PLACE) $(if $(DATA),--data "$(DATA)") \
+	    $(if $(CRON),--cron "$(CRON)") $(if $(EVERY),--every $(EVERY))
 
 status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
 	@.venv/bin/python -m pipelines status $(RUN)

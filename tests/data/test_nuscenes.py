@@ -22,27 +22,12 @@ from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic import synthesize
 from simipu_core.synthetic.nuscenes import VERSION, scene_name, time_us
 
 CONFIG = SyntheticConfig(
     object_frames=0, drives=0, nuscenes_scenes=2, nuscenes_frames=2, image_size=(36, 64), lidar_points=6400, seed=3
 )
 FIRST = f"nuscenes/{scene_name(0)}/{time_us(0, 0)}"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("nuscenes") / "world"
-    synthesize(CONFIG, out, workers=0)
-    return out
-
-
-@pytest.fixture
-def world(made: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
-    shutil.copytree(made, tmp_path / "raw")
-    return tmp_path / "raw"
 
 
 def listing(root: Path, **changes: Any) -> list[Frame | Rejected]:

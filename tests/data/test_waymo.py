@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,27 +21,12 @@ from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic import synthesize
 from simipu_core.synthetic.waymo import frame_time_us, segment_name
 
 CONFIG = SyntheticConfig(
     object_frames=0, drives=0, waymo_segments=2, waymo_frames=5, image_size=(48, 64), lidar_points=1280, seed=2
 )
 SEGMENT = segment_name(0)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("waymo") / "world"
-    synthesize(CONFIG, out, workers=0)
-    return out
-
-
-@pytest.fixture
-def world(made: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
-    shutil.copytree(made, tmp_path / "raw")
-    return tmp_path / "raw"
 
 
 def listing(root: Path, **changes: Any) -> list[Frame | Rejected]:
