@@ -38,8 +38,8 @@ RESULTS = Path(__file__).parent / "results"
 ARMS: dict[str, list[str]] = {
     "scratch": ["finetune.init=kaiming_zero_gamma"],
     "improved": [],
-    "default_init": ["finetune.init=torch_default"],
     "labelled encoder": ["finetune.init=checkpoint", "finetune.init_file={folder}/labelled_net/model.safetensors"],
+    "default_init": ["finetune.init=torch_default"],
     "reference": ["preset=reference", "pretrain.contrast.group_size=4"],
 }
 """Arms that are run with every seed. `labelled encoder` is no control but a ceiling: it starts from an encoder that was
