@@ -3,16 +3,20 @@
 The script reads a frame's files, keeps the points in the image and collects rows, which it writes at the end, in one
 process. Ingest and pair also check every file, compute checksums and visibility, shuffle, and write as they go, with a
 process a core. Frames are 96×320 pixels with 20,000 rays, 64 different ones under as many names as are asked for. A
-measurement is a process of its own, start included; memory is that of all its processes together.
+measurement is made in a process of its own that has imported all it needs, and is the median of several rounds in which
+all take turns; memory is what all its processes together hold, files mapped into them left out.
 """
 
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,38 +90,62 @@ def read(_raw: Path, out: Path) -> None:
         pass
 
 
-def cost(task: Callable[[Path, Path], None], raw: Path, out: Path) -> Cost:
+def warmed(out: Path) -> Path:
+    """Where the small task before the measured one writes."""
+    return out.with_name(f"{out.name}_warm")
+
+
+def _measured(task: Callable[[Path, Path], None], raw: Path, out: Path, warm: Path, answer: Connection) -> None:
+    """Do a task after a small one, which imports what is needed; answer with its seconds and processor seconds."""
+    task(warm, warmed(out))
+    begun, before = time.perf_counter(), time.process_time()
+    task(raw, out)
+    answer.send((time.perf_counter() - begun, time.process_time() - before))
+
+
+def cost(task: Callable[[Path, Path], None], raw: Path, out: Path, warm: Path) -> Cost:
     """Run a task in a new process, watched from outside with the processes that it starts."""
-    process = multiprocessing.get_context("spawn").Process(target=task, args=(raw, out))
-    begun = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    answers, answer = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(task, raw, out, warm, answer))
     process.start()
-    root, cpu, peak = psutil.Process(process.pid), dict[int, float](), 0.0
+    root, workers, peak = psutil.Process(process.pid), dict[int, float](), 0.0
     while process.is_alive():
-        resident = 0
+        held = 0
         with suppress(psutil.NoSuchProcess):
             for each in [root, *root.children(recursive=True)]:
-                times = each.cpu_times()
-                cpu[each.pid] = times.user + times.system
-                resident += each.memory_info().rss
-        peak = max(peak, resident)
+                memory, times = each.memory_info(), each.cpu_times()
+                held += memory.rss - memory.shared
+                if each.pid != root.pid:
+                    workers[each.pid] = times.user + times.system
+        peak = max(peak, held)
         process.join(0.05)
     if process.exitcode:
         raise SystemExit(f"a task ended with {process.exitcode}")
-    return Cost(time.perf_counter() - begun, sum(cpu.values()), peak / 1e6)
+    seconds, cpu_seconds = answers.recv()
+    return Cost(seconds, cpu_seconds + sum(workers.values()), peak / 1e6)
 
 
-def main(counts: tuple[int, int, int] = (200, 1100, 2000)) -> None:
+def main(counts: tuple[int, int, int] = (200, 1100, 2000), rounds: int = 5) -> None:
     """Measure, print and store."""
     few, half, many = counts
-    costs: dict[str, dict[int, Cost]] = {"pack": {}, "read": {}, "script": {}}
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
+    tasks = {"pack": pack, "read": read, "script": script}
+    runs: dict[tuple[str, int], list[Cost]] = {(task, count): [] for task in tasks for count in counts}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
         synthesize(SyntheticConfig(object_frames=_DISTINCT, drives=0), root / "world")
-        for count in counts:
-            link_frames(root / "world" / "kitti_object", root / f"raw_{count}", count)
-            for task, function in (("pack", pack), ("read", read), ("script", script)):
+        for name, count in {"warm": 8, **{str(count): count for count in counts}}.items():
+            link_frames(root / "world" / "kitti_object", root / f"raw_{name}", count)
+        for _ in range(rounds):
+            for task, count in runs:
                 out = root / f"{'script' if task == 'script' else 'ours'}_{count}"
-                costs[task][count] = cost(function, root / f"raw_{count}", out)
+                if task != "read":
+                    shutil.rmtree(out, ignore_errors=True)
+                    shutil.rmtree(warmed(out), ignore_errors=True)
+                runs[task, count].append(cost(tasks[task], root / f"raw_{count}", out, root / "raw_warm"))
+    costs = {
+        task: {count: Cost(*map(median, zip(*runs[task, count], strict=True))) for count in counts} for task in tasks
+    }
     spent = {task: {count: cost.cpu_seconds for count, cost in measured.items()} for task, measured in costs.items()}
     halves = {task: [cost[half] - cost[few], cost[many] - cost[half]] for task, cost in spent.items()}
     store(
