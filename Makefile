@@ -14,7 +14,7 @@ PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(I
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-ci test-all \
+.PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-all \
         lint format bench lock images tag push clean
 
 help: ## list what can be done
@@ -64,11 +64,8 @@ data: setup ## make the shards of an experiment as dvc.yaml says [EXPERIMENT=dem
 test: setup-dev ## fast tests
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-ci: test ## fast tests, then the slow ones that every change must pass
-	@.venv/bin/pytest -q -m slow tests/test_experiments.py tests/test_planning.py tests/e2e/test_demo.py tests/e2e/test_training_holds.py
-
-test-all: test ## fast tests, then whole runs and real servers
-	@.venv/bin/pytest -q -m slow
+test-all: test ## fast tests, then whole runs, real servers and images
+	@.venv/bin/pytest -q -n 2 --dist loadfile -m slow --durations 20
 
 lint: setup-dev ## check format, style and types
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy

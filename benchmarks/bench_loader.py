@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,22 +19,13 @@ import torch
 from benchmarks.measure import seconds, single_thread, store
 from benchmarks.recipes import Folder, depth_sample, padded, pair_sample
 from benchmarks.world import depth_files, pack, render
-from simipu_core.config import (
-    DepthAugmentConfig,
-    PairConfig,
-    PointEncoderConfig,
-    PretrainConfig,
-    SetAbstractionConfig,
-)
+from simipu_core.config import DepthAugmentConfig, PairConfig, PretrainConfig
+from simipu_core.data import views
 from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.loader import SampleOrder, batches
 from simipu_core.data.shards import Shards
-from simipu_core.data.views import PairViews
 
 BATCH = 8
-_NO_GEOMETRY = PointEncoderConfig(
-    levels=(SetAbstractionConfig(num_points=1, radii=(100.0,), num_neighbours=(1,), mlps=((1, 1),), out_channels=1),)
-)
 
 
 def epoch(path: Path, kind: Literal["pairs", "depth"], make: Callable[[Sequence[Any], Sequence[Any]], Any]) -> None:
@@ -42,6 +34,17 @@ def epoch(path: Path, kind: Literal["pairs", "depth"], make: Callable[[Sequence[
     order = SampleOrder(shards.group_sizes, BATCH, 0)
     for _ in batches(shards, order, make, steps=range(order.steps_per_epoch), workers=0):
         pass
+
+
+def bare_epoch(path: Path, config: PretrainConfig) -> None:
+    """The same without farthest point sampling and neighbourhoods."""
+    first = np.arange(config.point_encoder.levels[0].num_points)
+    levels = [(first[: level.num_points], []) for level in config.point_encoder.levels]
+    with (
+        patch.object(views, "_first_picks", lambda *_: first),
+        patch.object(views, "neighbourhoods", lambda *_: levels),
+    ):
+        epoch(path, "pairs", views.PairViews(config))
 
 
 def depth_epoch(folder: Folder, config: DepthAugmentConfig) -> None:
@@ -66,7 +69,6 @@ def main(num_frames: int = 16, rounds: int = 5) -> None:
     """Measure, print and store."""
     single_thread()
     augment, whole = DepthAugmentConfig(), PretrainConfig()
-    bare = PretrainConfig(point_encoder=_NO_GEOMETRY)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         objects = render(root / "raw", num_frames)
@@ -79,8 +81,8 @@ def main(num_frames: int = 16, rounds: int = 5) -> None:
             pairs, depth = pack(root / "raw", root / encoding, PairConfig(image_encoding=encoding))
             tasks |= {
                 f"depth_{encoding}": lambda depth=depth: epoch(depth, "depth", DepthViews(augment, 1.0)),  # type: ignore[misc]
-                f"pairs_{encoding}": lambda pairs=pairs: epoch(pairs, "pairs", PairViews(bare)),  # type: ignore[misc]
-                f"pairs_with_geometry_{encoding}": lambda pairs=pairs: epoch(pairs, "pairs", PairViews(whole)),  # type: ignore[misc]
+                f"pairs_{encoding}": lambda pairs=pairs: bare_epoch(pairs, whole),  # type: ignore[misc]
+                f"pairs_with_geometry_{encoding}": lambda pairs=pairs: epoch(pairs, "pairs", views.PairViews(whole)),  # type: ignore[misc]
             }
         spent = seconds(tasks, rounds)
     store(

@@ -25,7 +25,7 @@ class DepthBatch:
     """A batch of fine-tuning samples."""
 
     images: Tensor
-    """(B, 3, h, w) uint8 RGB, as the net is shown them."""
+    """(B, 3, h, w) uint8 RGB, as the net is shown them; in memory a pixel's channels lie together."""
     depth: Tensor
     """(B, 1, H, W) float32 metres at full resolution, 0 where nothing was measured."""
     sample_ids: list[str]
@@ -48,7 +48,7 @@ class DepthViews:
         if len({image.shape for image, _ in samples}) > 1:
             raise SimipuError("frames of different sizes cannot share a batch; set finetune.augment.crop.")
         return DepthBatch(
-            images=torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2).contiguous(),
+            images=torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2),
             depth=torch.from_numpy(np.stack([depth for _, depth in samples]))[:, None],
             sample_ids=[row["sample_id"] for row in rows],
         )
@@ -63,7 +63,7 @@ class DepthViews:
         if rng.random() < 0.5 and config.rotation_deg > 0:
             image, depth = rotate(image, depth, rng.uniform(-config.rotation_deg, config.rotation_deg))
         if rng.random() < config.flip:
-            image, depth = image[:, ::-1], depth[:, ::-1]
+            image, depth = np.asarray(cv2.flip(image, 1), np.uint8), np.asarray(cv2.flip(depth, 1), np.float32)
         if config.crop is not None:
             crop = _random_crop(depth.shape, config.crop, rng, row["sample_id"])
             image, depth = crop.cut(image), crop.cut(depth)

@@ -90,7 +90,7 @@ def _decode_raw(data: bytes, dtype: type[np.generic], num_axes: int) -> NDArray[
         raise SimipuError(
             f"raw pixels of {pixels.dtype} with {pixels.ndim} axes, not {np.dtype(dtype)} with {num_axes}"
         )
-    return pixels.copy()
+    return pixels
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

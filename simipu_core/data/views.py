@@ -59,7 +59,7 @@ class PairBatch:
     """A batch of pre-training samples."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, padded at the bottom and right."""
+    """(B, 3, H, W) uint8 RGB, padded at the bottom and right; in memory a pixel's channels lie together."""
     image_sizes: Tensor
     """(B, 2) int64, height and width without padding."""
     original: PointView
@@ -159,7 +159,7 @@ class PairViews:
             mirrored = image.shape[1] - 1 - pixels[:, 0]
         pixels[depth[chosen] <= 0] = _NOWHERE
         if augmentation.flip:
-            image = np.ascontiguousarray(image[:, ::-1])
+            image = np.asarray(cv2.flip(image, 1), np.uint8)
             pixels[:, 0] = mirrored
         if rng.random() < config.image.colour:
             image = change_colour(image, config.image, rng)
@@ -196,8 +196,9 @@ class PairViews:
         if kind == "reflectance":
             return points[:, 3:]
         if kind == "reflectance_range":
-            distance = np.linalg.norm(points[:, :3], axis=1, keepdims=True)
-            return np.concatenate([points[:, 3:], np.log1p(distance) / _LOG_RANGE], axis=1)
+            xyz = points[:, :3]
+            distance = np.sqrt(np.einsum("nc,nc->n", xyz, xyz))
+            return np.stack([points[:, 3], np.log1p(distance) / _LOG_RANGE], axis=1)
         low, high = np.split(np.asarray(self.config.points.point_range, np.float32), 2)
         return np.concatenate([points[:, 3:], points[:, :3] / np.abs([low, high]).max(axis=0)], axis=1)
 
@@ -229,8 +230,8 @@ def _first_picks(points: NDArray[np.float32], config: PointEncoderConfig) -> NDA
 
 
 def _in_range(points: NDArray[np.float32], limits: tuple[float, ...]) -> NDArray[np.bool_]:
-    low, high = np.split(np.asarray(limits, np.float32), 2)
-    inside: NDArray[np.bool_] = np.all((points[:, :3] > low) & (points[:, :3] < high), axis=1)
+    (x, y, z), (x0, y0, z0, x1, y1, z1) = points[:, :3].T, np.asarray(limits, np.float32)
+    inside: NDArray[np.bool_] = (x > x0) & (x < x1) & (y > y0) & (y < y1) & (z > z0) & (z < z1)
     return inside
 
 
@@ -253,13 +254,12 @@ def _resize(
 def _collate(samples: Sequence[_Sample], multiple: int) -> PairBatch:
     sizes = np.array([sample.image.shape[:2] for sample in samples])
     height, width = -(-sizes.max(axis=0) // multiple) * multiple
-    images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
+    images = np.zeros((len(samples), height, width, 3), np.uint8)
     for canvas, sample in zip(images, samples, strict=True):
-        image = torch.from_numpy(sample.image).permute(2, 0, 1)
-        canvas[:, : image.shape[1], : image.shape[2]] = image
+        canvas[: sample.image.shape[0], : sample.image.shape[1]] = sample.image
 
     return PairBatch(
-        images=images,
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
         image_sizes=torch.from_numpy(sizes),
         original=_stack_views([sample.original for sample in samples]),
         augmented=_stack_views([sample.augmented for sample in samples]),

@@ -36,34 +36,59 @@ def ball_query(
     Returns:
         one array (M, K_i) of indices into `xyz` per radius.
     """
-    cell = np.maximum(np.float32(radii[-1]), np.ptp(xyz, axis=0) / _MAX_CELLS_PER_AXIS).astype(np.float32)
-    origin = xyz.min(axis=0)
-    cells = np.floor((xyz - origin) / cell).astype(np.int64)
-    shape = cells.max(axis=0) + 1
-    flat = np.ravel_multi_index((cells[:, 0], cells[:, 1], cells[:, 2]), tuple(shape))
-    members = np.argsort(flat, kind="stable")
-    starts = np.searchsorted(flat[members], np.arange(np.prod(shape) + 1))
+    origin, cell, shape, members, starts = _grid(xyz, np.float32(radii[-1]))
     high = np.square(np.asarray(radii, np.float32))
     low = np.concatenate([np.zeros(1, np.float32), high[:-1]]) if ring else np.zeros_like(high)
     counts = np.asarray(num_neighbours, np.int64)
-    found = _query(xyz, centres, origin, cell, shape, members, starts, low, high, counts, order == "nearest")
+    placed = np.ascontiguousarray(xyz[members].T)
+    found = _query(centres, origin, cell, shape, members, starts, placed, low, high, counts, order == "nearest")
     offsets = np.cumsum(counts)[:-1]
     return [np.ascontiguousarray(part) for part in np.split(found, offsets, axis=1)]
 
 
 @numba.njit(cache=True, nogil=True)
-def _query(xyz, centres, origin, cell, shape, members, starts, low, high, counts, nearest):  # type: ignore[no-untyped-def] # pragma: no cover
-    num_centres, num_radii = len(centres), len(high)
+def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Cells no smaller than the radius: corner, cell sides, cells per axis, rows by cell, and each cell's first row."""
+    origin, far = xyz[0].copy(), xyz[0].copy()
+    for n in range(len(xyz)):
+        for axis in range(3):
+            origin[axis] = min(origin[axis], xyz[n, axis])
+            far[axis] = max(far[axis], xyz[n, axis])
+    cell = np.maximum(radius, (far - origin) / np.float32(_MAX_CELLS_PER_AXIS))
+    shape = np.floor((far - origin) / cell).astype(np.int64) + 1
+    homes = np.empty(len(xyz), np.int64)
+    starts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
+    for n in range(len(xyz)):
+        home = 0
+        for axis in range(3):
+            home = home * shape[axis] + int((xyz[n, axis] - origin[axis]) / cell[axis])
+        homes[n] = home
+        starts[home + 1] += 1
+    starts = np.cumsum(starts)
+    members = np.empty(len(xyz), np.int64)
+    free = starts[:-1].copy()
+    for n in range(len(xyz)):
+        members[free[homes[n]]] = n
+        free[homes[n]] += 1
+    return origin, cell, shape, members, starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _query(centres, origin, cell, shape, members, starts, placed, low, high, counts, nearest):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Neighbours, kept sorted by a key that holds the distance, where it counts, above the point's index."""
+    num_radii = len(high)
     offsets = np.zeros(num_radii + 1, np.int64)
     offsets[1:] = np.cumsum(counts)
-    found = np.empty((num_centres, offsets[-1]), np.int32)
-    keys = np.empty(offsets[-1], np.float32)
+    found = np.empty((len(centres), offsets[-1]), np.int32)
+    keys = np.empty(offsets[-1], np.int64)
     filled = np.empty(num_radii, np.int64)
-    for m in range(num_centres):
+    first = np.empty(3, np.int64)
+    last = np.empty(3, np.int64)
+    measured = np.empty(1, np.float32)
+    bits = measured.view(np.int32)  # those of numbers that are not negative sort as the numbers do
+    for m in range(len(centres)):
         filled[:] = 0
         x, y, z = centres[m]
-        first = np.empty(3, np.int64)
-        last = np.empty(3, np.int64)
         for axis in range(3):
             home = int(np.floor((centres[m, axis] - origin[axis]) / cell[axis]))
             first[axis] = max(home - 1, 0)
@@ -72,34 +97,32 @@ def _query(xyz, centres, origin, cell, shape, members, starts, low, high, counts
             for j in range(first[1], last[1]):
                 row = (i * shape[1] + j) * shape[2]
                 for slot in range(starts[row + first[2]], starts[row + last[2]]):
-                    index = members[slot]
-                    dx, dy, dz = xyz[index, 0] - x, xyz[index, 1] - y, xyz[index, 2] - z
+                    dx, dy, dz = placed[0, slot] - x, placed[1, slot] - y, placed[2, slot] - z
                     distance = dx * dx + dy * dy + dz * dz
                     if distance >= high[num_radii - 1]:
                         continue
+                    key = members[slot]
+                    if nearest:
+                        measured[0] = distance
+                        key |= np.int64(bits[0]) << 32
                     for r in range(num_radii):
                         if distance >= high[r] or (distance < low[r] and distance != 0):
                             continue
-                        key = distance if nearest else np.float32(index)
-                        begin, used = offsets[r], filled[r]
-                        if used == counts[r]:
-                            worst = begin + used - 1
-                            if key > keys[worst] or (key == keys[worst] and index > found[m, worst]):
-                                continue
-                            position = worst
-                        else:
-                            position = begin + used
+                        begin, position = offsets[r], offsets[r] + filled[r]
+                        if filled[r] < counts[r]:
                             filled[r] += 1
-                        while position > begin and (
-                            keys[position - 1] > key or (keys[position - 1] == key and found[m, position - 1] > index)
-                        ):
+                        else:
+                            position -= 1
+                            if key > keys[position]:
+                                continue
+                        while position > begin and keys[position - 1] > key:
                             keys[position] = keys[position - 1]
-                            found[m, position] = found[m, position - 1]
                             position -= 1
                         keys[position] = key
-                        found[m, position] = index
         for r in range(num_radii):
-            begin = offsets[r]
-            for position in range(begin + filled[r], offsets[r + 1]):
+            begin, end = offsets[r], offsets[r] + filled[r]
+            for position in range(begin, end):
+                found[m, position] = keys[position] & 0xFFFFFFFF
+            for position in range(end, offsets[r + 1]):
                 found[m, position] = found[m, begin]
     return found

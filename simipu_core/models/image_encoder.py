@@ -98,7 +98,7 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB, any dtype, 0–255 → float32 in the convention's channel order."""
-        images = images.float()
+        images = images.contiguous().float()
         if self.bgr:
             images = images.flip(1)
         return (images - self.mean) / self.std
