@@ -3,6 +3,7 @@
 import base64
 import json
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from simipu_core.errors import SimipuError
 
 Kind = Literal["metrics", "params", "tags", "input", "file", "end"]
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100
+_SECOND_THOUGHTS = (1.0, 3.0)
+"""Pauses before asking again after BAD_REQUEST, seconds."""
 _REFUSALS = {
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
@@ -36,6 +39,8 @@ class Entry(BaseModel):
     kind: Kind
     metrics: tuple[tuple[str, float, int, int], ...] = ()
     """Name, value, time in milliseconds since 1970, training step."""
+    model_id: str = ""
+    """Logged model that the metrics belong to as well."""
     values: dict[str, str] = {}
     """Parameters or tags; of an input: name, digest, context, source and made_by."""
     name: str = ""
@@ -80,7 +85,7 @@ def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
         joins = (
             last is not None
             and last.kind == entry.kind == "metrics"
-            and last.run_id == entry.run_id
+            and (last.run_id, last.model_id) == (entry.run_id, entry.model_id)
             and len(last.metrics) + len(entry.metrics) <= _METRICS_A_BATCH
         )
         if last is not None and joins:
@@ -96,13 +101,30 @@ def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
 def deliver(client: MlflowClient, entry: Entry) -> None:
     """Send one entry.
 
+    MLflow answers BAD_REQUEST to what can never be stored, but also when its database loses a race or is short of
+    connections; so such an entry is sent three times before it counts as refused.
+
     Raises:
         MlflowException, OSError: it did not arrive; :func:`is_refusal` tells whether trying again can help.
     """
+    for pause in _SECOND_THOUGHTS:
+        try:
+            _deliver(client, entry)
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":
+                raise
+            time.sleep(pause)
+        else:
+            return
+    _deliver(client, entry)
+
+
+def _deliver(client: MlflowClient, entry: Entry) -> None:
     if entry.kind == "metrics":
         for begin in range(0, len(entry.metrics), _METRICS_A_BATCH):
             part = entry.metrics[begin : begin + _METRICS_A_BATCH]
-            client.log_batch(entry.run_id, metrics=[Metric(*metric) for metric in part])
+            metrics = [Metric(*metric, model_id=entry.model_id or None) for metric in part]
+            client.log_batch(entry.run_id, metrics=metrics)
     elif entry.kind == "params":
         items = list(entry.values.items())
         for begin in range(0, len(items), _PARAMS_A_BATCH):

@@ -118,10 +118,10 @@ class MlflowRun:
         flat = {key: _text(value)[:_PARAM_LENGTH] for key, value in flatten(params).items()}
         self._outbox.put(Entry(run_id=self.id, kind="params", values=flat))
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None, *, model_id: str = "") -> None:
         now = int(time.time() * 1000)
         points = tuple((key, float(value), now, step or 0) for key, value in metrics.items())
-        self._outbox.put(Entry(run_id=self.id, kind="metrics", metrics=points))
+        self._outbox.put(Entry(run_id=self.id, kind="metrics", metrics=points, model_id=model_id))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.put(Entry(run_id=self.id, kind="tags", values=dict(tags)))

@@ -93,8 +93,7 @@ def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig
         client.log_artifact(run.id, str(card_file))
         info = _log_model(run, model / "model.safetensors", card_file)
         for protocol, scores in report.metrics.items():
-            for metric, value in scores.items():
-                client.log_metric(run.id, f"{protocol}/{metric}", value, model_id=info.model_id)
+            run.log_metrics({f"{protocol}/{metric}": value for metric, value in scores.items()}, model_id=info.model_id)
         _make_model(client, name)
         made = client.create_model_version(
             name,

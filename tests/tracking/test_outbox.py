@@ -2,13 +2,14 @@ import json
 import threading
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from simipu_core.errors import SimipuError
-from simipu_core.tracking import mlflow_run, outbox
+from simipu_core.tracking import delivery, mlflow_run, outbox
 from simipu_core.tracking.delivery import Entry, deliver, is_refusal, merged, read_entries
 from simipu_core.tracking.mlflow_run import UNSENT, connect, step, tracking_uri
 from simipu_core.tracking.outbox import Outbox, send_file
@@ -64,6 +65,25 @@ def test_entries_arrive_in_order_and_travel_together(server: Server, monkeypatch
     assert box.close(60) == []
     assert [entry.kind for entry in server.entries] == ["params", "metrics", "end"]
     assert server.steps == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("code", "refusals", "asked"), [("BAD_REQUEST", 2, 3), ("BAD_REQUEST", 9, 3), ("INVALID_STATE", 9, 1)]
+)
+def test_what_a_database_may_have_stumbled_over_is_sent_again(
+    code: str, refusals: int, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_SECOND_THOUGHTS", (0.0, 0.0))
+    answers = [said_by_the_server(code, "(psycopg2.errors.UniqueViolation)")] * refusals
+    client = Mock(spec=MlflowClient)
+    client.log_batch.side_effect = [*answers, None]
+    if refusals >= asked:
+        with pytest.raises(MlflowException) as refused:
+            deliver(client, number(0))
+        assert is_refusal(refused.value)
+    else:
+        deliver(client, number(0))
+    assert client.log_batch.call_count == asked
 
 
 def test_nothing_waits_for_a_slow_server(server: Server) -> None:
