@@ -46,6 +46,7 @@ ARMS: dict[str, list[str]] = {
 trained for depth with the scans of all pre-training frames as labels."""
 
 ABLATIONS: dict[str, list[str]] = {
+    "PyTorch's start": ["pretrain.image_encoder.init=torch_default"],
     "stride 32": ["pretrain.contrast.feature_strides=[32]"],
     "point side stopped": ["pretrain.contrast.symmetric_inter=false", "pretrain.contrast.stop_point_gradient=true"],
     "reflectance alone": ["pretrain.point_encoder.input_features=reflectance"],
