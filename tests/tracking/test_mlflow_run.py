@@ -79,7 +79,7 @@ def test_a_step_is_recorded(client: MlflowClient, store: Path, tmp_path: Path) -
         "mlflow.data.context": "training",
         "simipu.made_by_run": "0123",
     }
-    assert [path.name for path in (store / "artifacts").rglob("panel.png")] == ["panel.png"]
+    assert [path.name for path in (store / "artifacts" / run.id).rglob("panel.png")] == ["panel.png"]
 
 
 def test_a_failed_step_says_why(client: MlflowClient) -> None:
