@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,25 +46,36 @@ ARMS: dict[str, list[str]] = {
 """Arms that are run with every seed. `labelled encoder` is no control but a ceiling: it starts from an encoder that was
 trained for depth with the scans of all pre-training frames as labels."""
 
+CONTROLS = ("scratch", "default_init")
+
+_ZEROED = "pretrain.image_encoder.init=kaiming_zero_gamma"
+
 ABLATIONS: dict[str, list[str]] = {
-    "PyTorch's start": ["pretrain.image_encoder.init=torch_default"],
-    "stride 32": ["pretrain.contrast.feature_strides=[32]"],
-    "point side stopped": ["pretrain.contrast.symmetric_inter=false", "pretrain.contrast.stop_point_gradient=true"],
-    "reflectance alone": ["pretrain.point_encoder.input_features=reflectance"],
-    "positions, not range": ["pretrain.point_encoder.input_features=reflectance_xyz"],
-    "Hungarian pairs": ["pretrain.contrast.pairing=hungarian"],
+    "zeroed branches": [_ZEROED],
+    "stride 32": [_ZEROED, "pretrain.contrast.feature_strides=[32]"],
+    "point side stopped": [
+        _ZEROED,
+        "pretrain.contrast.symmetric_inter=false",
+        "pretrain.contrast.stop_point_gradient=true",
+    ],
+    "reflectance alone": [_ZEROED, "pretrain.point_encoder.input_features=reflectance"],
+    "positions, not range": [_ZEROED, "pretrain.point_encoder.input_features=reflectance_xyz"],
+    "Hungarian pairs": [_ZEROED, "pretrain.contrast.pairing=hungarian"],
     "published sampling": [
+        _ZEROED,
         "pretrain.contrast.feature_sampling=align_corners",
         "pretrain.contrast.sampling_extent=image",
     ],
-    "strides 8, 16 and 32": ["pretrain.contrast.feature_strides=[8, 16, 32]"],
-    "hidden points kept": ["pretrain.contrast.drop_invisible=false"],
+    "strides 8, 16 and 32": [_ZEROED, "pretrain.contrast.feature_strides=[8, 16, 32]"],
+    "hidden points kept": [_ZEROED, "pretrain.contrast.drop_invisible=false"],
     "BGR, std 1": [
+        _ZEROED,
         "pretrain.input={channels: bgr, mean: [103.53, 116.28, 123.675], std: [1, 1, 1]}",
         "finetune.allow_input_mismatch=true",
     ],
 }
-"""`improved` with one thing changed, mostly without one of those that it adds."""
+"""`zeroed branches` is `improved` from Kaiming with zeroed residual branches; the others differ from *it* in one thing
+each, mostly in one that `improved` adds."""
 
 
 @dataclass(frozen=True)
@@ -186,36 +198,44 @@ def frame_scores(report: Path) -> tuple[list[str], NDArray[np.float64]]:
 
 
 def table(study: Study, folder: Path) -> list[dict[str, Any]]:
-    """One row per arm and number of labels: Abs Rel with its interval, and the change against scratch."""
+    """One row per arm and number of labels: Abs Rel with its interval, and by how much it beats the two controls."""
     rows: list[dict[str, Any]] = []
     for labels in study.labels:
+        scores: dict[str, NDArray[np.float64]] = {}
         means: dict[str, NDArray[np.float64]] = {}
         for name in [*ARMS, *ABLATIONS]:
             reports = sorted((folder / "runs" / name).glob(f"*/report-{labels}"))
             if not reports:
                 continue
             ids, _ = frame_scores(reports[0])
-            scores = np.stack([frame_scores(report)[1] for report in reports])
+            scores[name] = np.stack([frame_scores(report)[1] for report in reports])
             drives = [sample_id.rsplit("/", 1)[0] for sample_id in ids]
             if len(set(drives)) == 1:  # a single drive: its frames are all there is to draw from
                 drives = ids
-            groups = np.unique(drives, return_inverse=True)[1].astype(np.int64)
-            means[name] = bootstrap_means(scores, groups)
-            low, high = interval(means[name])
-            row = {
-                "labels": labels,
-                "arm": name,
-                "seeds": len(reports),
-                "abs_rel": round(float(scores.mean()), 4),
-                "interval": [round(low, 4), round(high, 4)],
-                "per_seed": [round(float(values.mean()), 4) for values in scores],
+            means[name] = bootstrap_means(scores[name], np.unique(drives, return_inverse=True)[1].astype(np.int64))
+        for name, drawn in means.items():
+            gains = {
+                control: 1 - drawn / means[control] for control in CONTROLS if control in means and control != name
             }
-            if name != "scratch" and "scratch" in means:
-                change = 1 - means[name] / means["scratch"]
-                row["better_than_scratch"] = round(float(np.mean(change)), 3)
-                row["better_interval"] = [round(value, 3) for value in interval(change)]
-            rows.append(row)
+            rows.append(
+                {
+                    "labels": labels,
+                    "arm": name,
+                    "seeds": len(scores[name]),
+                    "abs_rel": round(float(scores[name].mean()), 4),
+                    "interval": _rounded(interval(drawn), 4),
+                    "per_seed": _rounded(scores[name].mean(axis=1), 4),
+                    "better_than": {
+                        control: {"share": round(float(gain.mean()), 3), "interval": _rounded(interval(gain), 3)}
+                        for control, gain in gains.items()
+                    },
+                }
+            )
     return rows
+
+
+def _rounded(values: Iterable[float], digits: int) -> list[float]:
+    return [round(float(value), digits) for value in values]
 
 
 def main() -> None:
@@ -247,8 +267,8 @@ def main() -> None:
     (RESULTS / f"label_efficiency_{arguments.study}.json").write_text(json.dumps(result, indent=1) + "\n")
     for row in rows:
         low, high = row["interval"]
-        gain = f"  {row['better_than_scratch']:+.1%}" if "better_than_scratch" in row else ""
-        print(f"{row['labels']:4} labels  {row['arm']:20} {row['abs_rel']:.3f} [{low:.3f}, {high:.3f}]{gain}")
+        gains = [f"  {gain['share']:+.1%} on {control}" for control, gain in row["better_than"].items()]
+        print(f"{row['labels']:4} labels  {row['arm']:20} {row['abs_rel']:.3f} [{low:.3f}, {high:.3f}]", *gains)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from components.table.component import table
 from pipelines.cluster import Cluster
 from pipelines.form import Field, Rows, Value, as_rows, dials, fields
 from pipelines.placement import place
-from pipelines.steps import Source, Step, needs_control, steps
+from pipelines.steps import Source, Step, steps
 from simipu_core.config import Experiment
 from simipu_core.parameters import to_parameter
 
@@ -57,7 +57,7 @@ def parameters(rows: Rows) -> dict[str, Value]:
 def outputs(experiment: Experiment) -> dict[str, tuple[str, type[dsl.Artifact]]]:
     """Those of `OUTPUTS` that the experiment's pipeline hands out."""
     left_out = set() if experiment.finetune.needs_pretraining else set(_PRETRAINING)
-    if not needs_control(experiment):
+    if not experiment.finetune.needs_control:
         left_out.add("control")
     return {name: output for name, output in OUTPUTS.items() if name not in left_out}
 

@@ -19,7 +19,7 @@ from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
 from simipu_core.parameters import to_parameter
 
-SCRATCH = "kaiming_zero_gamma"
+CONTROL_START = "torch_default"
 MOST_ROWS = 16
 """Inputs of the table component."""
 
@@ -55,11 +55,6 @@ class Step:
         """What decides its result: steps of equal key are one."""
         sources = {name: (source.step, source.output) for name, source in self.artifacts.items()}
         return json.dumps([self.component, self.constants, self.parameters, sources], sort_keys=True)
-
-
-def needs_control(row: Experiment) -> bool:
-    """Whether the scratch control is trained too: where it is asked for and the net itself is not it."""
-    return row.finetune.scratch_control and row.finetune.init != SCRATCH
 
 
 def steps(rows: Sequence[Experiment]) -> list[Step]:
@@ -118,8 +113,8 @@ class _Road:
         constants, parameters = self._section("finetune", row)
         net = self.add("finetune", "finetune", row, constants, parameters, {"depth": depth, **encoder})
         nets = {"model": Source(net, "model")}
-        if needs_control(row):
-            constants = {**constants, "init": SCRATCH}
+        if row.finetune.needs_control:
+            constants = {**constants, "init": CONTROL_START}
             scratch = self.add("finetune_scratch", "finetune", row, constants, parameters, {"depth": depth})
             nets["control"] = Source(scratch, "model")
         constants, parameters = self._section("tracking", row, "tracking")

@@ -268,7 +268,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 def test_the_command_prints_a_table_or_json() -> None:
-    arguments = ["plan", "demo", "--set", "finetune.init=torch_default", "--set", "finetune.scratch_control=false"]
+    arguments = ["plan", "demo", "--set", "finetune.init=torch_default"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
     for words in ("steps per epoch", "12,813,217", "GFLOP", "synthetic count of kitti_depth"):

@@ -58,7 +58,8 @@ class FinetuneConfig(LoopConfig):
     """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only); key
     layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
     scratch_control: bool = True
-    """Also fine-tune the same net from random weights (Kaiming, zeroed residual branches), as the control."""
+    """Also fine-tune the same net from random weights (PyTorch's defaults, from which pre-training starts), as the
+    control; a net that itself starts from random weights has none."""
     decoder_channels: tuple[int, int, int, int] = (1024, 512, 256, 128)
     """Widths of the decoder's up-blocks, stride 16 to stride 2."""
     max_depth: float = Field(80.0, gt=0)
@@ -90,6 +91,11 @@ class FinetuneConfig(LoopConfig):
     def needs_pretraining(self) -> bool:
         """Whether the encoder comes from the pre-training step."""
         return self.init == "pretrained"
+
+    @property
+    def needs_control(self) -> bool:
+        """Whether the scratch control is trained too."""
+        return self.scratch_control and self.init not in ("torch_default", "kaiming_zero_gamma")
 
 
 Protocol = Literal["garg_kb_crop", "garg_full_frame", "eigen_nyu", "whole_frame"]

@@ -120,8 +120,8 @@ class ImageEncoderConfig(Section):
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """Architecture."""
-    init: Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "kaiming_zero_gamma"
-    """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (published) ·
+    init: Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "torch_default"
+    """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (also published) ·
     `imagenet`: timm's torchvision V1 weights, from `init_file` where it is set · `checkpoint`: `init_file`."""
     init_file: str | None = None
     """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only)."""

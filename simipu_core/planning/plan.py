@@ -17,7 +17,6 @@ from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cos
 from simipu_core.planning.frames import Frames, frames
 
 _DRAWS = 256  # batches whose mean image size counts
-_SCRATCH = "kaiming_zero_gamma"
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def plan(
         stages.append(_pretraining(experiment.pretrain, found["pairs"], device))
     found["depth"] = frames(experiment, "depth", depth)
     stages.append(_finetuning(finetune, found["depth"], device))
-    if finetune.scratch_control and finetune.init != _SCRATCH:
+    if finetune.needs_control:
         stages.append(replace(stages[-1], stage="control"))
     shard_bytes = {use: each.shard_bytes for use, each in found.items()}
     results = sum(stage.result_bytes for stage in stages)

@@ -72,8 +72,9 @@ def test_without_pretraining_there_is_no_upper_branch() -> None:
     assert set(compiled["root"]["outputDefinitions"]["artifacts"]) == {*outputs(chosen), "metrics"}
 
 
-def test_a_scratch_run_is_its_own_control() -> None:
-    compiled = spec(load_experiment(ROOT / "params.yaml", ["finetune.init=kaiming_zero_gamma"]))
+@pytest.mark.parametrize("start", ["kaiming_zero_gamma", "torch_default"])
+def test_a_scratch_run_is_its_own_control(start: str) -> None:
+    compiled = spec(load_experiment(ROOT / "params.yaml", [f"finetune.init={start}"]))
     assert "finetune_scratch" not in {step for edge in edges(compiled) for step in edge}
     assert "control" not in compiled["root"]["outputDefinitions"]["artifacts"]
 
@@ -81,7 +82,7 @@ def test_a_scratch_run_is_its_own_control() -> None:
 def test_only_the_control_starts_otherwise_than_its_section_says(demo: Experiment) -> None:
     tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
     start = tasks["finetune_scratch"]["inputs"]["parameters"]["init"]
-    assert start == {"runtimeValue": {"constant": "kaiming_zero_gamma"}}
+    assert start == {"runtimeValue": {"constant": "torch_default"}}
     assert "init" not in tasks["finetune"]["inputs"]["parameters"]
 
 

@@ -69,7 +69,7 @@ def test_same_seed_same_weights(folder: Path, encoder: Path) -> None:
 
 
 def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, depth: Path, model: Path) -> None:
-    scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "kaiming_zero_gamma"})
+    scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
     finetune(depth, scratch, folder / "control", encoder=None)
     evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
     report = Report.model_validate_json((folder / "report" / "report.json").read_text())
