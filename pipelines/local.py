@@ -109,6 +109,8 @@ def _execute(
         "MLFLOW_TRACKING_URI": tracking_uri(),
         "SIMIPU_CHECKPOINTS": str(project.checkpoints()),
         "PYTHONUNBUFFERED": "1",
+        # sums of several threads differ in their last digits, which training blows up: as in the images, one it is
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1",
     }
     os.environ.update(variables)
     in_docker = runner == "docker"
