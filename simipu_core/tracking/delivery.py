@@ -4,9 +4,9 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simipu_core.errors import SimipuError
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Kind = Literal["metrics", "params", "tags", "input", "file", "end"]
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100
 _SECOND_THOUGHTS = (1.0, 3.0)
@@ -98,25 +100,31 @@ def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield last
 
 
-def deliver(client: MlflowClient, entry: Entry) -> None:
-    """Send one entry.
+def patiently(request: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Make a request that may be repeated, up to three times while the answer is BAD_REQUEST.
 
-    MLflow answers BAD_REQUEST to what can never be stored, but also when its database loses a race or is short of
-    connections; so such an entry is sent three times before it counts as refused.
+    MLflow gives it to what can never be stored, but also when its database loses a race or is short of connections.
 
     Raises:
-        MlflowException, OSError: it did not arrive; :func:`is_refusal` tells whether trying again can help.
+        MlflowException, OSError: the last attempt's.
     """
     for pause in _SECOND_THOUGHTS:
         try:
-            _deliver(client, entry)
+            return request(*given, **named)
         except MlflowException as error:
             if error.error_code != "BAD_REQUEST":
                 raise
             time.sleep(pause)
-        else:
-            return
-    _deliver(client, entry)
+    return request(*given, **named)
+
+
+def deliver(client: MlflowClient, entry: Entry) -> None:
+    """Send one entry.
+
+    Raises:
+        MlflowException, OSError: it did not arrive; :func:`is_refusal` tells whether trying again can help.
+    """
+    patiently(_deliver, client, entry)
 
 
 def _deliver(client: MlflowClient, entry: Entry) -> None:

@@ -97,7 +97,12 @@ def find_experiment(client: MlflowClient, name: str) -> str:
                 )
             return str(found.experiment_id)
         folder = _sqlite_folder()
-        return str(client.create_experiment(name, (folder / "artifacts").as_uri() if folder else None))
+        try:
+            return str(client.create_experiment(name, (folder / "artifacts").as_uri() if folder else None))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    return find_experiment(client, name)  # another process was faster
 
 
 def _sqlite_folder() -> Path | None:

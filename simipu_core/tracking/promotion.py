@@ -22,6 +22,7 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import promotion_log
+from simipu_core.tracking.delivery import patiently
 from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
 from simipu_core.tracking.promotion_log import History
 from simipu_core.tracking.registry import (
@@ -290,7 +291,7 @@ def _append(
 def _describe(client: MlflowClient, name: str, version: int, what: str, by: str, why: str) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for key, value in (("at", at), ("by", by), ("because", why)):
-        client.set_model_version_tag(name, str(version), f"{what}_{key}", value)
+        patiently(client.set_model_version_tag, name, str(version), f"{what}_{key}", value)
 
 
 def _apply(client: MlflowClient, name: str) -> None:
@@ -301,12 +302,12 @@ def _apply(client: MlflowClient, name: str) -> None:
             return
         if _tags(client, name, past.champion) is None:
             raise SimipuError(problems(client, name, past)[-1])
-        client.set_registered_model_alias(name, CHAMPION, str(past.champion))
+        patiently(client.set_registered_model_alias, name, CHAMPION, str(past.champion))
         earlier = [one for one in past.champions if one != past.champion and _tags(client, name, one) is not None]
         if earlier:
-            client.set_registered_model_alias(name, PREVIOUS, str(earlier[-1]))
+            patiently(client.set_registered_model_alias, name, PREVIOUS, str(earlier[-1]))
         elif _version_of(client, name, PREVIOUS):
-            client.delete_registered_model_alias(name, PREVIOUS)
+            patiently(client.delete_registered_model_alias, name, PREVIOUS)
         if promotion_log.read(client, name).head == past.head:
             return
 

@@ -48,7 +48,7 @@ def test_two_branches_meet_at_finetune(demo: Experiment) -> None:
 
 
 def test_without_pretraining_there_is_no_upper_branch() -> None:
-    chosen = load_experiment(ROOT / "params.yaml", ["finetune.init=torch_default"])
+    chosen = load_experiment(ROOT / "params.yaml", ["finetune.init=imagenet"])
     compiled = spec(chosen)
     assert edges(compiled) == {
         ("ingest_depth", "pair_depth"),

@@ -144,6 +144,17 @@ def test_steps_of_one_pipeline_run_share_a_parent(client: MlflowClient, monkeypa
     assert len([one for one in client.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags]) == 1
 
 
+def test_an_experiment_that_another_step_makes_at_the_same_moment_is_shared(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = find_experiment(client, "raced")
+    real = client.get_experiment_by_name
+    answers = [None]
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda name: answers.pop() if answers else real(name))
+    assert find_experiment(client, "raced") == made
+    assert not answers
+
+
 def test_system_metrics_come_when_asked_for(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")

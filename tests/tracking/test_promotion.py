@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.tracking import promotion, promotion_log
+from simipu_core.tracking import delivery, promotion, promotion_log
 from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
@@ -186,6 +188,24 @@ def test_promotions_at_the_same_time_lose_nothing(client: MlflowClient, config: 
     history = promotion_log.read(client, config.model_name)
     assert sorted(history.champions) == versions
     assert aliases(client, config) == {"champion": history.champions[-1], "previous": history.champions[-2]}
+
+
+def test_an_alias_that_another_sets_at_the_same_moment_is_set_again(
+    client: MlflowClient, config: TrackingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MlflowClient.set_registered_model_alias
+    answers = [MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)]
+
+    def stumble(self: MlflowClient, *given: str) -> None:
+        if answers:
+            raise answers.pop()
+        real(self, *given)
+
+    monkeypatch.setattr(delivery, "_SECOND_THOUGHTS", (0.0,))
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", stumble)
+    promote(1, config)
+    assert not answers
+    assert aliases(client, config) == {"champion": 1}
 
 
 def test_one_of_several_gates_wins(client: MlflowClient, config: TrackingConfig) -> None:
