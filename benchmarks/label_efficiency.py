@@ -48,32 +48,25 @@ trained for depth with the scans of all pre-training frames as labels."""
 
 CONTROLS = ("scratch", "default_init")
 
-_ZEROED = "pretrain.image_encoder.init=kaiming_zero_gamma"
-
-ABLATIONS: dict[str, list[str]] = {
-    "zeroed branches": [_ZEROED],
-    "stride 32": [_ZEROED, "pretrain.contrast.feature_strides=[32]"],
-    "point side stopped": [
-        _ZEROED,
-        "pretrain.contrast.symmetric_inter=false",
-        "pretrain.contrast.stop_point_gradient=true",
-    ],
-    "reflectance alone": [_ZEROED, "pretrain.point_encoder.input_features=reflectance"],
-    "positions, not range": [_ZEROED, "pretrain.point_encoder.input_features=reflectance_xyz"],
-    "Hungarian pairs": [_ZEROED, "pretrain.contrast.pairing=hungarian"],
+_CHANGES: dict[str, list[str]] = {
+    "zeroed branches": [],
+    "stride 32": ["pretrain.contrast.feature_strides=[32]"],
+    "point side stopped": ["pretrain.contrast.symmetric_inter=false", "pretrain.contrast.stop_point_gradient=true"],
+    "reflectance alone": ["pretrain.point_encoder.input_features=reflectance"],
+    "positions, not range": ["pretrain.point_encoder.input_features=reflectance_xyz"],
+    "Hungarian pairs": ["pretrain.contrast.pairing=hungarian"],
     "published sampling": [
-        _ZEROED,
         "pretrain.contrast.feature_sampling=align_corners",
         "pretrain.contrast.sampling_extent=image",
     ],
-    "strides 8, 16 and 32": [_ZEROED, "pretrain.contrast.feature_strides=[8, 16, 32]"],
-    "hidden points kept": [_ZEROED, "pretrain.contrast.drop_invisible=false"],
+    "strides 8, 16 and 32": ["pretrain.contrast.feature_strides=[8, 16, 32]"],
+    "hidden points kept": ["pretrain.contrast.drop_invisible=false"],
     "BGR, std 1": [
-        _ZEROED,
         "pretrain.input={channels: bgr, mean: [103.53, 116.28, 123.675], std: [1, 1, 1]}",
         "finetune.allow_input_mismatch=true",
     ],
 }
+ABLATIONS = {name: ["pretrain.image_encoder.init=kaiming_zero_gamma", *changes] for name, changes in _CHANGES.items()}
 """`zeroed branches` is `improved` from Kaiming with zeroed residual branches; the others differ from *it* in one thing
 each, mostly in one that `improved` adds."""
 

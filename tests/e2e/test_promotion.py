@@ -355,10 +355,9 @@ def test_a_whole_pipeline_run_is_tracked_and_promoted(client: MlflowClient, serv
     summaries = []
     for _ in range(2):
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "MLflow at" not in done.stdout + done.stderr, (
-            done.stdout + done.stderr
-        )  # nothing late, unsent or refused
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "MLflow at" not in said, said  # nothing late, unsent or refused
         summaries.append(json.loads((project / "build" / "summary.json").read_text(encoding="utf-8")))
     assert aliases(client, "simipu-depth") == {"challenger": 1, "champion": 1}
     first, second = (client.get_run(summary["mlflow_run_id"]) for summary in summaries)
