@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simipu_core import synthetic
-from simipu_core.config import Experiment, load_experiment
 from simipu_core.evaluation.intervals import bootstrap_means, interval
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.project import experiment_file
 from simipu_core.stages import evaluate, finetune, ingest, pair, pretrain
 

@@ -15,8 +15,8 @@ from pipelines.form import fields, handed_singly, title
 from pipelines.placement import RUN_ID, SCRATCH, environment
 from pipelines.pods import resources, variables, variables_from
 from pipelines.steps import Step, steps
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 
 _INPUTS, _OUTPUTS, _SETTINGS = "/inputs", "/outputs", "/settings/experiment.yaml"
 _MADE = {

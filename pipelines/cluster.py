@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from simipu_core.config import validate
 from simipu_core.config.section import Section
-from simipu_core.config.yaml_files import read_yaml
 from simipu_core.errors import SimipuError
+from simipu_core.yaml_files import read_yaml
 
 Component = Literal["check", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
 TRAINING = ("pretrain", "finetune")

@@ -18,7 +18,7 @@ from pipelines.cluster import Cluster
 from pipelines.form import Field, Rows, Value, as_rows, dials, fields
 from pipelines.placement import place
 from pipelines.steps import Source, Step, steps
-from simipu_core.config import Experiment
+from simipu_core.experiment import Experiment
 from simipu_core.parameters import to_parameter
 
 NAME = "simipu"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 
 Value = str | int | float
 

@@ -23,9 +23,9 @@ from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.summary import Step, Summary
 from simipu_core import project
 from simipu_core.artifacts import read_manifest, sha256_text
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
+from simipu_core.experiment import Experiment
 from simipu_core.stages.table import MARKDOWN
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent

@@ -7,7 +7,7 @@ import typer
 
 from simipu_core import project
 from simipu_core.cli.options import load
-from simipu_core.config import Experiment
+from simipu_core.experiment import Experiment
 
 if TYPE_CHECKING:
     from pipelines.cluster import Cluster

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from pipelines.form import Rows, as_rows, uri_names
 from simipu_core import project, storage
-from simipu_core.config import Experiment, FinetuneConfig, ImageEncoderConfig, load_experiment
+from simipu_core.config import FinetuneConfig, ImageEncoderConfig
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 
 DVC_OUTPUT = "data/raw"
 StartT = TypeVar("StartT", FinetuneConfig, ImageEncoderConfig)

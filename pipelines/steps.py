@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.form import dials, handed_singly, uri_names, value_of
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 from simipu_core.parameters import to_parameter
 
 CONTROL_START = "torch_default"

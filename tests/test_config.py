@@ -9,9 +9,10 @@ from pipelines.dag import parameters
 from pipelines.form import handed_singly
 from pipelines.steps import steps
 from simipu_core.cli.experiment import explained
-from simipu_core.config import ContrastConfig, Experiment, FinetuneConfig, Section, load_experiment, validate
+from simipu_core.config import ContrastConfig, FinetuneConfig, Section, validate
 from simipu_core.config.presets import PRESETS, Preset
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.parameters import from_parameter, to_parameter
 
 ROOT = Path(__file__).parents[1]

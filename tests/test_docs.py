@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 from simipu_core.artifacts import read_manifest
 from simipu_core.checking.counts import OFFICIAL
 from simipu_core.cli import app
-from simipu_core.config import SourceConfig, SyntheticConfig, load_experiment
+from simipu_core.config import SourceConfig, SyntheticConfig
 from simipu_core.data import catalogue, sources
 from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.data.sources.log_calibration import LogCalibration
 from simipu_core.data.splits import PUBLISHED_COUNTS
+from simipu_core.experiment import load_experiment
 from simipu_core.project import experiment_file
 from simipu_core.synthetic import synthesize
 from tests.checking.made import facts, survey

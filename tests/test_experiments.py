@@ -12,11 +12,12 @@ from torchvision.models import resnet18
 
 from simipu_core import project
 from simipu_core.artifacts import read_manifest
-from simipu_core.config import Experiment, SourceConfig, SyntheticConfig, load_experiment
+from simipu_core.config import SourceConfig, SyntheticConfig
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.splits import PUBLISHED_COUNTS, eigen_test, eigen_train
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.stages.evaluate import evaluate
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.ingest import ingest

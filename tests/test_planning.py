@@ -13,19 +13,18 @@ from simipu_core.artifacts import write_artifact
 from simipu_core.cli import app
 from simipu_core.config import (
     ContrastConfig,
-    Experiment,
     FinetuneConfig,
     ImageViewConfig,
     PretrainConfig,
     SourceConfig,
     SyntheticConfig,
-    load_experiment,
 )
 from simipu_core.data import splits
 from simipu_core.data.catalogue import write_frames, write_rejected
 from simipu_core.data.sources import list_frames
 from simipu_core.data.views import PairViews
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.models.depth_net import build_depth_net
 from simipu_core.models.simipu import SimIPU
 from simipu_core.planning import Device, plan

@@ -32,8 +32,8 @@ def check(
         finetune_max_frames: training frames that are used; 0 uses all.
         seed: of initial weights, order and augmentation.
     """
-    from simipu_core.config import Experiment
     from simipu_core.errors import plain_errors
+    from simipu_core.experiment import Experiment
     from simipu_core.parameters import from_parameter
 
     given = {

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.config import Experiment
+from simipu_core.experiment import Experiment
 from simipu_core.storage import place
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from simipu_core.artifacts import Manifest
-from simipu_core.config import Experiment, load_experiment
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.project import experiment_file
 from simipu_core.storage import place
 from simipu_core.tracking.run import Run, SilentRun

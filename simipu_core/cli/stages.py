@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
-from simipu_core.config import Experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 from simipu_core.project import checkpoints
 from simipu_core.storage import place
 

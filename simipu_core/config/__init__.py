@@ -1,4 +1,4 @@
-"""The whole configuration of an experiment: frozen, validated, unknown keys refused.
+"""The sections of an experiment's configuration: frozen, validated, unknown keys refused.
 
 The defaults are the full-size reference settings (reference: SimIPU, arXiv 2112.04680, and its released
 configuration). ``params.yaml`` and every file in ``experiments/`` state only what differs from them.
@@ -12,7 +12,6 @@ from simipu_core.config.depth import (
     OneCycleConfig,
     Protocol,
 )
-from simipu_core.config.experiment import Experiment, load_experiment, validate
 from simipu_core.config.pretrain import (
     ContrastConfig,
     HeadConfig,
@@ -27,6 +26,7 @@ from simipu_core.config.pretrain import (
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import PromotionConfig, TrackingConfig
 from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
+from simipu_core.config.validation import validate
 
 __all__ = [
     "AdamWConfig",
@@ -34,7 +34,6 @@ __all__ = [
     "ContrastConfig",
     "DepthAugmentConfig",
     "EvaluateConfig",
-    "Experiment",
     "FinetuneConfig",
     "HeadConfig",
     "ImageEncoderConfig",
@@ -55,6 +54,5 @@ __all__ = [
     "SourceConfig",
     "SyntheticConfig",
     "TrackingConfig",
-    "load_experiment",
     "validate",
 ]

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from simipu_core.artifacts import Manifest, local_artifact, read_manifest
-from simipu_core.config import Experiment, PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.config.section import Size
 from simipu_core.data import splits
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.shards import Shards
 from simipu_core.data.sources import Rejected
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 
 Use = Literal["pairs", "depth"]
 

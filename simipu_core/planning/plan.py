@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.config import Experiment, FinetuneConfig, LoopConfig, PretrainConfig
+from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.views import resized
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment
 from simipu_core.geometry.crops import NYU_CROP, kb_crop
 from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cost
 from simipu_core.planning.frames import Frames, frames

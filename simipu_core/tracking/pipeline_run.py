@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from simipu_core.artifacts import code_revision
-from simipu_core.config import Experiment
+from simipu_core.experiment import Experiment
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
     REVISION_TAG,

@@ -22,11 +22,11 @@ from simipu_core.config import (
     PromotionConfig,
     SourceConfig,
     TrackingConfig,
-    load_experiment,
 )
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision
 from simipu_core.evaluation.report import Report
+from simipu_core.experiment import load_experiment
 from simipu_core.parameters import to_parameter
 from simipu_core.stages.release import Release
 from simipu_core.tracking.registry import ModelVersion

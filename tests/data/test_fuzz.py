@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simipu_core.artifacts import read_manifest, verify_files
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig, load_experiment
+from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.data import catalogue
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
@@ -33,6 +33,7 @@ from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.data.sources.clouds import parse_cloud
 from simipu_core.data.sources.reading import read_scan
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import load_experiment
 from simipu_core.models.foreign import read_encoder
 from simipu_core.models.weights import EncoderSpec, read_safetensors, read_spec, save_tensors
 from simipu_core.stages.ingest import ingest

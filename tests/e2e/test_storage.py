@@ -156,7 +156,7 @@ def test_raw_frames_are_imported_as_a_pointer(
 ) -> None:
     from pipelines.raw import raw_uris
     from simipu_core import storage
-    from simipu_core.config import load_experiment
+    from simipu_core.experiment import load_experiment
 
     name = f"data/frames{how}"
     succeeds(python("dvc", "import-url", how, raw, name))

@@ -11,8 +11,8 @@ from pipelines.argo import workflow
 from pipelines.cluster import load_cluster
 from pipelines.package import write_argo
 from simipu_core.cli import app
-from simipu_core.config import Experiment, load_experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.dag import OUTPUTS, outputs, parameters
 from pipelines.package import write
-from simipu_core.config import Experiment, load_experiment
+from simipu_core.experiment import Experiment, load_experiment
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -37,7 +37,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServe
 
 @pytest.fixture(scope="module")
 def package() -> Package:
-    from simipu_core.config import load_experiment
+    from simipu_core.experiment import load_experiment
 
     return submission.pack(load_experiment(ROOT / "params.yaml", ["finetune.init=kaiming_zero_gamma"]))
 

@@ -10,8 +10,8 @@ import pytest
 
 from pipelines import local
 from pipelines.dag import OUTPUTS, build, parameters
-from simipu_core.config import load_experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import load_experiment
 from simipu_core.tracking.pipeline_run import PipelineRun
 
 ROOT = Path(__file__).parents[2]

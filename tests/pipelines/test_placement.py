@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.package import write, write_manifest
-from simipu_core.config import Experiment, load_experiment
+from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
 from tests.trainer_api import problems
 

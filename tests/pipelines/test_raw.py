@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import raw
-from simipu_core.config import Experiment, load_experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ import yaml
 
 from pipelines import submission
 from pipelines.submission import Package, cron_expression, data_addresses, interval_seconds, local_addresses, pack
-from simipu_core.config import Experiment, load_experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from simipu_core.config import Experiment, load_experiment
 from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
     IMAGE_TAG,

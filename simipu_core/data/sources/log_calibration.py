@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from simipu_core.config import Section
-from simipu_core.config.yaml_files import read_yaml
 from simipu_core.data.lenses import NUM_COEFFICIENTS, Lens
 from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import Matrix, inverse, pose, rotation_error
 from simipu_core.storage import StorageError
+from simipu_core.yaml_files import read_yaml
 
 NAME = "calibration.yaml"
 PER_SECOND = {"ns": 1_000_000_000, "us": 1_000_000, "ms": 1000, "s": 1}

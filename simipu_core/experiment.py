@@ -1,9 +1,9 @@
 """A whole experiment, and how it is read and checked."""
 
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
 from simipu_core.config.depth import EvaluateConfig, FinetuneConfig
@@ -11,12 +11,9 @@ from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
-from simipu_core.config.yaml_files import parse_yaml, read_yaml
+from simipu_core.config.validation import validate
 from simipu_core.errors import SimipuError
-
-_LONGEST = 200
-"""Characters of a refused key or value that are shown."""
-ModelT = TypeVar("ModelT", bound=BaseModel)
+from simipu_core.yaml_files import parse_yaml, read_yaml
 
 
 class Experiment(Section):
@@ -83,34 +80,6 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     for override in overrides or []:
         _apply(values, override)
     return validate(Experiment, values, str(path))
-
-
-def validate(model: type[ModelT], values: Any, where: str) -> ModelT:
-    """Validate plain values into a section, with errors in one sentence.
-
-    Raises:
-        SimipuError: naming `where`, the key, the value and what was expected.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors()[:3])
-        raise SimipuError(f"{where}: {problems}.") from None
-
-
-def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])[:_LONGEST] or "experiment"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"`{key}`: {message}"
-    return f"`{key}`: {message} (got {_short(problem['input'])})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
