@@ -7,7 +7,7 @@ def test_a_loss_is_the_weighted_sum_of_its_terms() -> None:
     one, other = torch.tensor(2.0, requires_grad=True), torch.tensor(5.0, requires_grad=True)
     loss = weighted_sum({"one": LossTerm(one, 0.5), "other": LossTerm(other)})
     assert loss.item() == 0.5 * 2 + 5
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert (one.grad, other.grad) == (torch.tensor(0.5), torch.tensor(1.0))
 
 
