@@ -36,7 +36,7 @@ METRICS = {
     "rmse": Metric(lambda e: np.sqrt(np.mean(e.difference**2))),
     "rmse_log": Metric(lambda e: np.sqrt(np.mean(e.log**2))),
     "log_10": Metric(lambda e: np.mean(np.abs(e.log)) / np.log(10)),
-    "silog": Metric(lambda e: 100 * np.sqrt(max(np.mean(e.log**2) - np.mean(e.log) ** 2, 0.0))),
+    "silog": Metric(lambda e: 100 * np.sqrt(np.maximum(np.mean(e.log**2) - np.mean(e.log) ** 2, 0.0))),
 }
 """All metrics (reference section 6; Eigen et al. 2014), in the order of tables: a1, a2, a3 are shares of pixels, sq_rel
 and rmse metres, silog is ×100. One line more is a further column of reports, tables and per-image scores, and a further
