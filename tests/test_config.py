@@ -45,6 +45,7 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
         ("experiment: a\nfinetune: {epoch: 1}\n", [], "unknown key `finetune.epoch`"),
         ("experiment: a\nfinetune: {epochs: many}\n", [], "`finetune.epochs`"),
         ("experiment: a\nfinetune: {epochs: 0}\n", [], "`finetune.epochs`"),
+        ("experiment: a\npretrain: {contrast: {queue_size: 64}}\n", [], "unknown key `pretrain.contrast.queue_size`"),
         ("experiment: A b\n", [], "`experiment`"),
         ("{}", [], "`experiment`"),
         ("- a\n", [], "key: value"),
@@ -64,7 +65,7 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
         (
             "experiment: a\npretrain: {image_encoder: {name: vgg}}\n",
             [],
-            "Input should be 'resnet18', 'resnet34', 'resnet50' or 'resnet101' (got 'vgg')",
+            "`pretrain.image_encoder.name`: Input should be 'resnet18', 'resnet34'",
         ),
         (
             "experiment: a\nfinetune: {batch_size: 8, accumulate: 3}\n",

@@ -30,7 +30,7 @@ _RANDOM = "kaiming_zero_gamma"  # weights that need no file; which they are cost
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one part of a step takes on its device."""
+    """What one micro-batch takes on its device."""
 
     parameters: int
     """All of the model, trained or not."""
@@ -59,7 +59,7 @@ def pretraining_cost(config: PretrainConfig, samples: int, image: Size) -> StepC
 
     Args:
         config: the whole stage.
-        samples: pairs of one part of one rank.
+        samples: pairs of one micro-batch of one rank.
         image: padded height and width, pixels.
     """
     config = config.model_copy(update={"image_encoder": config.image_encoder.model_copy(update={"init": _RANDOM})})
@@ -74,7 +74,7 @@ def finetuning_cost(config: FinetuneConfig, samples: int, image: Size, depth: Si
 
     Args:
         config: the whole stage.
-        samples: frames of one part of one rank.
+        samples: frames of one micro-batch of one rank.
         image: height and width that the net is shown, pixels.
         depth: height and width of the ground truth.
     """

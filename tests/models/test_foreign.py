@@ -175,7 +175,7 @@ def without(*names: str) -> Callable[[Tensors], Tensors]:
         (lambda t: t | {"backbone.conv1.weight": torch.zeros(64, 1, 7, 7)}, "1 of 120 tensors are of another shape"),
         (
             lambda t: {key: value for key, value in t.items() if ".layer4.1." not in key},
-            "is none of resnet18, resnet34, resnet50, resnet101; give one of them, whole.",
+            f"is none of {', '.join(BACKBONES)}; give one of them, whole.",
         ),
         (lambda t: {f"net.{key}": value for key, value in t.items()}, "holds no ResNet under any known layout"),
     ],
