@@ -86,7 +86,7 @@ def fit_once(
             "bench",
             state,
             lambda steps: repeat(batch, len(steps)),
-            lambda given: (loss(given), dict),
+            lambda batch: (loss(batch), dict),
             config,
             steps=1,
             run=SilentRun(),
@@ -133,7 +133,7 @@ def pretraining_tasks(samples: int) -> dict[str, Callable[[], None]]:
 
     return {
         "pretrain_bare": lambda: optimise(TrainingState(twin, bare_optimizers, []), bare),
-        "pretrain_step": lambda: fit_once(state, batch, lambda given: model(given).loss, config, None),
+        "pretrain_step": lambda: fit_once(state, batch, lambda batch: model(batch).loss, config, None),
     }
 
 
@@ -149,9 +149,9 @@ def finetuning_tasks() -> dict[str, Callable[[], None]]:
     images = torch.from_numpy(rng.integers(0, 256, (1, 3, 176, 352), np.uint8))
     batch = DepthBatch(images, depth, ["frame"])
 
-    def loss(given: DepthBatch) -> Tensor:
-        prediction = F.interpolate(net(given.images), size=given.depth.shape[-2:], mode="bilinear", align_corners=True)
-        return sig_loss(prediction, given.depth, config.sig_lambda)
+    def loss(batch: DepthBatch) -> Tensor:
+        prediction = F.interpolate(net(batch.images), size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
+        return sig_loss(prediction, batch.depth, config.sig_lambda)
 
     return {
         "finetune_bare": lambda: optimise(state, lambda: [net(batch.images)]),

@@ -68,12 +68,9 @@ def levels(xyz: Tensor, config: Any, *, use_topk: bool = False) -> list[tuple[Te
     return result
 
 
-def pool_every_member(level: Any, mlp: Any, inputs: Tensor, centres: Tensor, rows: Tensor) -> Tensor:
+def pool_every_member(_level: Any, mlp: Any, features: Tensor, rows: Tensor) -> Tensor:
     """What `SetAbstraction._pool` computes, with all layers run on every member of every neighbourhood."""
-    grouped = gather_rows(inputs, rows)
-    if level.relative:
-        grouped = torch.cat([grouped[..., :3] - centres[:, :, None], grouped[..., 3:]], dim=-1)
-    hidden: Tensor = mlp(grouped.flatten(0, 2))
+    hidden: Tensor = mlp(gather_rows(features, rows).flatten(0, 2))
     return hidden.view(*rows.shape, -1).max(dim=2).values
 
 

@@ -96,12 +96,12 @@ def real_step(state: TrainingState, compute: Any) -> tuple[int, int, int, int]:
     "contrast",
     [
         ContrastConfig(drop_invisible=False),
-        ContrastConfig(drop_invisible=False, symmetric_intra=True, chunk_rows=50, feature_strides=(8, 32)),
-        ContrastConfig(drop_invisible=False, momentum_keys=0.9, queue_size=32, group_size=1),
+        ContrastConfig(drop_invisible=False, chunk_rows=50, feature_strides=(8, 32)),
+        ContrastConfig(drop_invisible=False, symmetric_inter=False, group_size=1),
     ],
 )
 def test_a_pre_training_step_counts_as_when_it_is_run(contrast: ContrastConfig) -> None:
-    config = tiny_pretrain(contrast, batch_size=2, ema=0.9)
+    config = tiny_pretrain(contrast, batch_size=2)
     batch = PairViews(config)([pair_row(1), pair_row(2)], [np.random.default_rng(seed) for seed in (1, 2)])
     model = SimIPU(config)
     state = TrainingState(model, *pretraining_optimizers(model, config, 1))

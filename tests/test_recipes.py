@@ -14,7 +14,7 @@ from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import Level, PairViews, neighbourhoods
 from simipu_core.geometry.sampling import farthest_points
-from simipu_core.models.point_encoder import SetAbstraction, gather_rows
+from simipu_core.models.point_encoder import SetAbstraction
 
 LEVELS: Any = tuple(
     SetAbstractionConfig(num_points=m, radii=(2.5, 5.5), num_neighbours=(4, 9), mlps=((5, 6), (5, 7)), out_channels=8)
@@ -36,17 +36,14 @@ def test_neighbourhoods(use_topk: bool) -> None:
             assert ours_of_radius.tolist() == of_radius[0].tolist()
 
 
-@pytest.mark.parametrize("coordinates", ["none", "relative"])
-def test_layers_on_every_member(coordinates: Any) -> None:
+def test_layers_on_every_member() -> None:
     torch.manual_seed(0)
-    level = SetAbstraction(3, LEVELS[0], PointEncoderConfig(levels=LEVELS, coordinates=coordinates))
-    xyz, features = torch.rand(2, 60, 3), torch.rand(2, 60, 3)
+    level = SetAbstraction(3, LEVELS[0], PointEncoderConfig(levels=LEVELS))
+    features = torch.rand(2, 60, 3)
     geometry = Level(torch.randint(60, (2, 40)), [torch.randint(60, (2, 40, num)) for num in (4, 9)])
-    centres = gather_rows(xyz, geometry.centres)
-    inputs = torch.cat([xyz, features], dim=-1) if level.relative else features
     for mlp, rows in zip(level.scales, geometry.neighbours, strict=True):
-        ours = level._pool(mlp, inputs, centres, rows)
-        torch.testing.assert_close(recipes.pool_every_member(level, mlp, inputs, centres, rows), ours)
+        ours = level._pool(mlp, features, rows)
+        torch.testing.assert_close(recipes.pool_every_member(level, mlp, features, rows), ours)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ FileArgument = Annotated[
 
 app = typer.Typer(
     help="Image encoders in files: show what they are, import foreign ones, export ours.\n\n"
-    "Reading is strict: all tensors of a ResNet-18, -34, -50 (318) or -101 are found, or none is used.",
+    "Reading is strict: all tensors of a ResNet (318 of ResNet-50) are found, or none is used.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )

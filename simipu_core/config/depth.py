@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from simipu_core.config.backbones import BackboneName
 from simipu_core.config.section import Range, Section, Size
 from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
 
@@ -47,7 +48,7 @@ class FinetuneConfig(LoopConfig):
     """Input convention of the depth net."""
     allow_input_mismatch: bool = False
     """Accept pre-trained weights made under another input convention (as the published runs did)."""
-    encoder_name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    encoder_name: BackboneName = "resnet50"
     """Architecture; must equal the pre-trained encoder's."""
     init: Literal["pretrained", "kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "pretrained"
     """Where the encoder's weights come from. `pretrained`: the pre-training step · `kaiming_zero_gamma`: random,

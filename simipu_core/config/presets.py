@@ -15,7 +15,6 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "reference": {
         "pretrain": {
             "sync_norm": "image_encoder",
-            "ema": None,
             "image": {"colour": 0.0},
             "input": {"channels": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0)},
             "point_encoder": {
@@ -23,7 +22,6 @@ PRESETS: dict[Preset, dict[str, Any]] = {
                 "inherited_split": True,
                 "ring": True,
                 "neighbours": "first",
-                "coordinates": "none",
                 "input_features": "reflectance",
             },
             "image_encoder": {"init": "torch_default", "norm_eps": 1e-3, "norm_momentum": 0.01},
@@ -33,7 +31,6 @@ PRESETS: dict[Preset, dict[str, Any]] = {
                 "feature_sampling": "align_corners",
                 "sampling_extent": "image",
                 "drop_invisible": False,
-                "symmetric_intra": False,
                 "symmetric_inter": False,
                 "stop_point_gradient": True,
             },

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from simipu_core.config.backbones import BackboneName
 from simipu_core.config.section import Range, Section, Size
 from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
 
@@ -71,8 +72,6 @@ class PointEncoderConfig(Section):
     inherited_split: bool = False
     """With `feature_halves`, at the last level: the feature half comes from the first rows of its input (which are
     exactly as many, so all of them), the position half from the others; a left-over setting of the published code."""
-    coordinates: Literal["none", "relative"] = "none"
-    """Coordinates relative to the centre appended to each neighbour's features (published: none)."""
     input_features: Literal["reflectance", "reflectance_xyz", "reflectance_range"] = "reflectance_range"
     """Features of a raw point: reflectance alone (published), with its position divided by the point range, or with
     the logarithm of its distance from the sensor. The last makes pixels tell depth; with the position they can tell
@@ -118,7 +117,7 @@ class ImageViewConfig(ColourConfig):
 class ImageEncoderConfig(Section):
     """ResNet image encoder, built by timm."""
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    name: BackboneName = "resnet50"
     """Architecture."""
     init: Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "torch_default"
     """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (also published) ·
@@ -163,27 +162,19 @@ class ContrastConfig(Section):
     padded size (published), which stretches the pixels of all but the largest image of a batch."""
     group_size: int = Field(4, ge=1)
     """Samples of a batch that are each other's negatives (published: the 4 of one GPU)."""
-    gather_negatives: bool = False
-    """Use the keys of all ranks as negatives too."""
     drop_invisible: bool = True
     """Leave points outside the image or hidden behind nearer ones out of the inter-modal loss (published: kept)."""
     temperature: float = Field(0.07, gt=0)
     """InfoNCE temperature."""
     intra_weight: float = Field(1.0, ge=0)
-    """Weight of the point-point loss."""
+    """Weight of the point-point loss, in which the original view learns from the augmented one."""
     inter_weight: float = Field(1.0, ge=0)
     """Weight of the pixel-point loss."""
-    symmetric_intra: bool = False
-    """Average both directions of the point-point loss, both views learning (published: original → augmented only)."""
     symmetric_inter: bool = True
     """Average the pixel → point and point → pixel directions (published: pixel → point only)."""
     stop_point_gradient: bool = False
     """Stop the inter-modal gradient at the point side (published), so only the image learns from it and the
     cross-modal point head keeps its random weights."""
-    momentum_keys: float | None = Field(None, ge=0, lt=1)
-    """Keys of the point-point loss come from a slowly moving copy of the point branch with this momentum."""
-    queue_size: int = Field(0, ge=0)
-    """With `momentum_keys`: past keys kept as further negatives of the point-point loss."""
     chunk_rows: int | None = Field(None, ge=1)
     """Work through the similarity matrix this many rows at a time, recomputed in the backward pass: less memory."""
 
@@ -191,10 +182,6 @@ class ContrastConfig(Section):
     def _switches_agree(self) -> Self:
         if not self.feature_strides or list(self.feature_strides) != sorted(set(self.feature_strides)):
             raise ValueError("feature_strides must ascend, each once")
-        if self.queue_size and self.momentum_keys is None:
-            raise ValueError("queue_size needs momentum_keys")
-        if self.symmetric_intra and self.momentum_keys is not None:
-            raise ValueError("symmetric_intra does not go with momentum_keys, which carry no gradient")
         if self.symmetric_inter and self.stop_point_gradient:
             raise ValueError("symmetric_inter needs stop_point_gradient: false, or point queries would learn nothing")
         return self
@@ -232,8 +219,6 @@ class PretrainConfig(LoopConfig):
     """Projection heads."""
     contrast: ContrastConfig = ContrastConfig()
     """Positives and losses."""
-    ema: float | None = Field(None, gt=0, lt=1)
-    """Keep a moving average of the image encoder with this decay, and hand that out (published: none)."""
     probe: ProbeConfig = ProbeConfig()
     """Label-free progress."""
     point_optimizer: AdamWConfig | SGDConfig = AdamWConfig(lr=1e-3)

@@ -37,9 +37,9 @@ class LoopConfig(Section):
     epochs: int = Field(ge=1)
     """Passes over the training rows."""
     batch_size: int = Field(ge=2)
-    """Samples per optimiser step, over all ranks and accumulated parts."""
+    """Samples per optimiser step, over all ranks and micro-batches."""
     accumulate: int = Field(1, ge=1)
-    """Parts in which each rank works through its share of a batch; each part has BatchNorm statistics of its own."""
+    """Micro-batches in which each rank works through its share of a batch; each has BatchNorm statistics of its own."""
     source_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Share of an epoch's samples by source, in any unit, as in {kitti_object: 1, waymo: 3}; an epoch has as many
     samples as there are in all. null sees every sample once an epoch."""
@@ -67,9 +67,11 @@ class LoopConfig(Section):
     """Training stops when the loss exceeds its running average by this factor."""
 
     @model_validator(mode="after")
-    def _parts_fill_the_batch(self) -> Self:
+    def _micro_batches_fill_the_batch(self) -> Self:
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} parts")
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} micro-batches"
+            )
         return self
 
 

@@ -1,35 +1,66 @@
-"""The nine depth metrics of one image."""
+"""The depth metrics of one image."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-NAMES = ("a1", "a2", "a3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log_10", "silog")
+
+class Errors(NamedTuple):
+    """The valid pixels of one image, (P,) float64 each, P > 0."""
+
+    truth: NDArray[np.float64]
+    """Metres."""
+    difference: NDArray[np.float64]
+    """Truth minus prediction, metres."""
+    ratio: NDArray[np.float64]
+    """The larger of truth and prediction over the smaller."""
+    log: NDArray[np.float64]
+    """ln(prediction) - ln(truth)."""
+
+
+class Metric(NamedTuple):
+    """One number for an image."""
+
+    of: Callable[[Errors], float | np.floating]
+    is_larger_better: bool = False
+
+
+METRICS = {
+    "a1": Metric(lambda e: np.mean(e.ratio < 1.25), is_larger_better=True),
+    "a2": Metric(lambda e: np.mean(e.ratio < 1.25**2), is_larger_better=True),
+    "a3": Metric(lambda e: np.mean(e.ratio < 1.25**3), is_larger_better=True),
+    "abs_rel": Metric(lambda e: np.mean(np.abs(e.difference) / e.truth)),
+    "sq_rel": Metric(lambda e: np.mean(e.difference**2 / e.truth)),
+    "rmse": Metric(lambda e: np.sqrt(np.mean(e.difference**2))),
+    "rmse_log": Metric(lambda e: np.sqrt(np.mean(e.log**2))),
+    "log_10": Metric(lambda e: np.mean(np.abs(e.log)) / np.log(10)),
+    "silog": Metric(lambda e: 100 * np.sqrt(np.maximum(np.mean(e.log**2) - np.mean(e.log) ** 2, 0.0))),
+}
+"""All metrics (reference section 6; Eigen et al. 2014), in the order of tables: a1, a2, a3 are shares of pixels, sq_rel
+and rmse metres, silog is ×100. One line more is a further column of reports, tables and per-image scores, and a further
+value in MLflow, whose names take letters, digits, and ``_ - . /``."""
 
 
 def depth_metrics(truth: NDArray[np.floating], prediction: NDArray[np.floating]) -> dict[str, float]:
-    """Metrics over valid pixels (reference section 6; Eigen et al. 2014).
+    """All of `METRICS` over valid pixels.
 
     Args:
         truth: (P,) metres, positive.
         prediction: (P,) metres, positive.
 
     Returns:
-        a1, a2, a3 (shares with a ratio under 1.25, 1.25², 1.25³), abs_rel, sq_rel (metres), rmse (metres),
-        rmse_log, log_10, silog (×100); all NaN where P is 0.
+        value by name; all NaN where P is 0.
     """
     if truth.size == 0:
-        return dict.fromkeys(NAMES, float("nan"))
+        return dict.fromkeys(METRICS, float("nan"))
     g, p = truth.astype(np.float64), prediction.astype(np.float64)
-    ratio = np.maximum(g / p, p / g)
-    difference = g - p
-    log = np.log(p) - np.log(g)
-    values = {
-        **{f"a{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)},
-        "abs_rel": np.mean(np.abs(difference) / g),
-        "sq_rel": np.mean(difference**2 / g),
-        "rmse": np.sqrt(np.mean(difference**2)),
-        "rmse_log": np.sqrt(np.mean(log**2)),
-        "log_10": np.mean(np.abs(log)) / np.log(10),
-        "silog": 100 * np.sqrt(max(np.mean(log**2) - np.mean(log) ** 2, 0.0)),
-    }
-    return {name: float(values[name]) for name in NAMES}
+    errors = Errors(truth=g, difference=g - p, ratio=np.maximum(g / p, p / g), log=np.log(p) - np.log(g))
+    return {name: float(metric.of(errors)) for name, metric in METRICS.items()}
+
+
+def heading(name: str) -> str:
+    """A metric's name as a column's head, with an arrow to its better values."""
+    arrow = "" if name not in METRICS else " ↑" if METRICS[name].is_larger_better else " ↓"
+    return name.replace("_", " ") + arrow

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from simipu_core.evaluation.metrics import NAMES
+from simipu_core.evaluation.metrics import METRICS, heading
 from simipu_core.evaluation.report import Report
 
 Cells = Sequence[Sequence[str]]
@@ -79,9 +79,9 @@ def _headline(report: Report) -> str:
 def _cells(report: Report) -> Cells:
     predictors = {"model": report.metrics, **report.baselines}
     rows = [
-        [f"{predictor.replace('_', ' ')}, {protocol}", *(f"{scores[name]:.4f}" for name in NAMES if name in scores)]
+        [f"{predictor.replace('_', ' ')}, {protocol}", *(f"{scores[name]:.4f}" for name in METRICS if name in scores)]
         for predictor, by_protocol in predictors.items()
         for protocol, scores in by_protocol.items()
     ]
     known = next(iter(report.metrics.values()))
-    return [["", *(name.replace("_", " ") for name in NAMES if name in known)], *rows]
+    return [["", *(heading(name) for name in METRICS if name in known)], *rows]

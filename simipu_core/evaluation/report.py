@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from simipu_core.evaluation.gate import Decision
 
 Scores = dict[str, float]
-"""Metric name → value: a1 a2 a3 abs_rel sq_rel rmse rmse_log log_10 silog, averaged over images."""
+"""Name of one of `METRICS` → its value, averaged over images."""
 
 
 class ChampionScores(BaseModel):

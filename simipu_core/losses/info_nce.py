@@ -7,6 +7,8 @@ import torch.nn.functional as F  # noqa: N812 (the field's own name)
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from simipu_core.losses.terms import LossTerm
+
 
 class Contrast(NamedTuple):
     """Loss and retrieval accuracy of one contrastive task."""
@@ -17,24 +19,20 @@ class Contrast(NamedTuple):
     top5: Tensor
     """Share of queries whose own key is among the five most similar."""
 
+    def term(self, weight: float) -> LossTerm:
+        """It as a term of a larger loss."""
+        return LossTerm(self.loss, weight, {"top1": self.top1, "top5": self.top5})
 
-def info_nce(
-    queries: Tensor,
-    keys: Tensor,
-    temperature: float,
-    *,
-    negatives: Tensor | None = None,
-    chunk_rows: int | None = None,
-) -> Contrast:
+
+def info_nce(queries: Tensor, keys: Tensor, temperature: float, *, chunk_rows: int | None = None) -> Contrast:
     """Cross-entropy of each query against all keys, its own key being the target (reference section 3).
 
-    Rows are L2-normalised first; arithmetic is float32 at least. Chance level is ln(R + Q).
+    Rows are L2-normalised first; arithmetic is float32 at least. Chance level is ln R.
 
     Args:
         queries: (R, D).
         keys: (R, D); row i is the positive of query i, all others are its negatives.
         temperature: divisor of the cosine similarities.
-        negatives: (Q, D) further negatives of all queries.
         chunk_rows: queries whose similarities are held at once, recomputed in the backward pass; None holds all.
 
     Returns:
@@ -42,15 +40,14 @@ def info_nce(
     """
     with torch.autocast(queries.device.type, enabled=False):
         queries = F.normalize(queries.to(torch.promote_types(queries.dtype, torch.float32)), dim=1)
-        keys = keys if negatives is None else torch.cat([keys, negatives.to(keys)])
         keys = F.normalize(keys.to(queries.dtype), dim=1)
         targets = torch.arange(len(queries), device=queries.device)
         if chunk_rows is None or chunk_rows >= len(queries):
             sums = _sums(queries, keys, targets, temperature)
         else:
             chunks = zip(torch.split(queries, chunk_rows), torch.split(targets, chunk_rows), strict=True)
-            parts = [checkpoint(_sums, q, keys, t, temperature, use_reentrant=False) for q, t in chunks]
-            sums = torch.stack(parts).sum(dim=0)
+            each = [checkpoint(_sums, q, keys, t, temperature, use_reentrant=False) for q, t in chunks]
+            sums = torch.stack(each).sum(dim=0)
     loss, top1, top5 = sums / len(queries)
     return Contrast(loss, top1.detach(), top5.detach())
 

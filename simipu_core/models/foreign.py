@@ -34,6 +34,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from simipu_core.config import InputConfig
+from simipu_core.config.backbones import BACKBONES
 from simipu_core.errors import SimipuError
 from simipu_core.models.image_encoder import image_encoder
 from simipu_core.models.weights import SPEC_KEY, EncoderSpec, check_tensors, read_safetensors, save_tensors
@@ -50,13 +51,6 @@ CONVENTIONS = {
 
 _READ_AS = {"img_backbone.": "simipu", "backbone.": "openmmlab", "encoder.": "depth_net", "": "torchvision"}
 _TORCH_SUFFIXES = (".pth", ".pt")
-_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-}
-"""Architecture by whether blocks are bottlenecks, and by their number in each stage."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ def read_encoder(file: Path) -> EncoderWeights:
         file: ``.safetensors``; or ``.pth`` or ``.pt``, of which only plain tensors are read (``weights_only``).
 
     Raises:
-        SimipuError: no such file, another format, code inside, or no whole ResNet-18, -34, -50 or -101; the first
+        SimipuError: no such file, another format, code inside, or no whole encoder of `BACKBONES`; the first
             missing, unexpected or differently shaped tensors are named.
     """
     found, stated = _read(file)
@@ -113,7 +107,7 @@ def read_encoder(file: Path) -> EncoderWeights:
     name = _architecture(tensors)
     where = f"{file} ({layout} layout{f', {name}' if name else ''})"
     if name is None:
-        raise SimipuError(f"{where}: is neither of ResNet-18, -34, -50 and -101; give one of them, whole.")
+        raise SimipuError(f"{where}: is none of {', '.join(BACKBONES)}; give one of them, whole.")
     with torch.device("meta"):
         expected = image_encoder(name).state_dict()
     counters = {name for name in expected if name.endswith(".num_batches_tracked")}
@@ -178,7 +172,8 @@ def write_encoder(weights: EncoderWeights, layout: Layout, file: Path) -> None:
 def _architecture(tensors: Mapping[str, Tensor]) -> str | None:
     blocks = {tuple(name.split(".")[:2]) for name in tensors if name.startswith("layer")}
     sizes = tuple(sum(stage == f"layer{i}" for stage, _ in blocks) for i in range(1, 5))
-    return _RESNETS.get((any(name.endswith(".conv3.weight") for name in tensors), sizes))
+    is_bottleneck = any(name.endswith(".conv3.weight") for name in tensors)
+    return next((name for name, backbone in BACKBONES.items() if backbone == (is_bottleneck, sizes)), None)
 
 
 def _usual_input(layout: str, neighbours: set[str]) -> InputConfig | None:

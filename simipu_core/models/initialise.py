@@ -55,17 +55,17 @@ def initialise(
     weights = read_encoder(file)
     if weights.name != name:
         raise SimipuError(f"{file}: holds a {weights.name}, but the configured encoder is a {name}; set the same.")
-    given = weights.input
+    made_on = weights.input
     if init == "imagenet":
-        given = given or CONVENTIONS["imagenet"]  # the experiment says so where the file does not
-        if given != CONVENTIONS["imagenet"]:
+        made_on = made_on or CONVENTIONS["imagenet"]  # the experiment says so where the file does not
+        if made_on != CONVENTIONS["imagenet"]:
             raise SimipuError(
-                f"{file}: was made on {_described(given)}, which is not ImageNet's convention; set init to "
+                f"{file}: was made on {_described(made_on)}, which is not ImageNet's convention; set init to "
                 "`checkpoint` to start from it."
             )
-    if given != expected and not allow_input_mismatch:
-        made = f"was made on {_described(given)}" if given else "does not tell its input convention"
-        mend = "set the stage's `input` to the same" if given else "state it with `simipu weights import --input`"
+    if made_on != expected and not allow_input_mismatch:
+        made = f"was made on {_described(made_on)}" if made_on else "does not tell its input convention"
+        mend = "set the stage's `input` to the same" if made_on else "state it with `simipu weights import --input`"
         raise SimipuError(
             f"{file}: {made}, but the stage shows {_described(expected)}; {mend}, or, for fine-tuning alone, "
             "finetune.allow_input_mismatch to accept that."

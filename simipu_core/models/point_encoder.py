@@ -48,7 +48,7 @@ class PointEncoder(nn.Module):
         rows = torch.arange(xyz.shape[1], device=xyz.device).expand(len(xyz), -1)
         for number, level in enumerate(self.levels):
             geometry = view.levels[number] if number < len(view.levels) else self._geometry(number, xyz, features)
-            features = level(xyz, features, geometry)
+            features = level(features, geometry)
             xyz = gather_rows(xyz, geometry.centres)
             rows = rows.gather(1, geometry.centres)
         return EncodedPoints(features, rows)
@@ -76,39 +76,31 @@ class SetAbstraction(nn.Module):
 
     def __init__(self, in_channels: int, level: SetAbstractionConfig, config: PointEncoderConfig) -> None:
         super().__init__()
-        self.relative = config.coordinates == "relative"
         self.recompute = config.recompute_groups
-        first = in_channels + (3 if self.relative else 0)
-        self.scales = nn.ModuleList(_mlp((first, *widths), _NORM_EPS) for widths in level.mlps)
+        self.scales = nn.ModuleList(_mlp((in_channels, *widths), _NORM_EPS) for widths in level.mlps)
         self.aggregation = _mlp((sum(widths[-1] for widths in level.mlps), level.out_channels), 1e-5)
 
-    def forward(self, xyz: Tensor, features: Tensor, geometry: Level) -> Tensor:
-        """(B, N, 3) and (B, N, C) of the level's input → (B, M, out_channels) of its centres."""
-        centres = gather_rows(xyz, geometry.centres)
-        inputs = torch.cat([xyz, features], dim=-1) if self.relative else features
+    def forward(self, features: Tensor, geometry: Level) -> Tensor:
+        """(B, N, C) of the level's input → (B, M, out_channels) of its centres."""
         pooled = []
         for mlp, rows in zip(self.scales, geometry.neighbours, strict=True):
             if self.recompute and self.training:
                 contexts = lambda mlp=mlp: (nullcontext(), _frozen_statistics(mlp))  # noqa: E731
-                pooled.append(
-                    checkpoint(self._pool, mlp, inputs, centres, rows, use_reentrant=False, context_fn=contexts)
-                )
+                pooled.append(checkpoint(self._pool, mlp, features, rows, use_reentrant=False, context_fn=contexts))
             else:
-                pooled.append(self._pool(mlp, inputs, centres, rows))
+                pooled.append(self._pool(mlp, features, rows))
         joined = torch.cat(pooled, dim=-1)
         aggregated: Tensor = self.aggregation(joined.flatten(0, 1))
         return aggregated.view(*joined.shape[:2], -1)
 
-    def _pool(self, mlp: Any, inputs: Tensor, centres: Tensor, rows: Tensor) -> Tensor:
+    def _pool(self, mlp: Any, features: Tensor, rows: Tensor) -> Tensor:
         """Layers and maximum over the neighbourhoods of one radius.
 
         The first layer is linear, so it runs once per point and its results are gathered, instead of once per member
-        of every neighbourhood; offsets to the centre become a difference of two such results.
+        of every neighbourhood.
         """
         first, *others = mlp
-        grouped = gather_rows(first(inputs), rows)
-        if self.relative:
-            grouped = grouped - (centres @ first.weight[:, :3].T)[:, :, None]
+        grouped = gather_rows(first(features), rows)
         batch, num_centres, num, _ = grouped.shape
         hidden = grouped.flatten(0, 2)
         for layer in others:

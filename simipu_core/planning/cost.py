@@ -30,16 +30,16 @@ _RANDOM = "kaiming_zero_gamma"  # weights that need no file; which they are cost
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one part of a step takes on its device."""
+    """What one micro-batch takes on its device."""
 
     parameters: int
-    """All of the model, trained or not; averaged copies are not counted again."""
+    """All of the model, trained or not."""
     flops: int
     """Forward and backward: twice the multiplications of convolutions and matrix products."""
     activation_bytes: int
     """Held between forward and backward pass, each storage once, parameters not."""
     weight_bytes: int
-    """Parameters, statistics and averaged copies."""
+    """Parameters and statistics."""
     gradient_bytes: int
     optimizer_bytes: int
     checkpoint_bytes: int
@@ -59,15 +59,14 @@ def pretraining_cost(config: PretrainConfig, samples: int, image: Size) -> StepC
 
     Args:
         config: the whole stage.
-        samples: pairs of one part of one rank.
+        samples: pairs of one micro-batch of one rank.
         image: padded height and width, pixels.
     """
     config = config.model_copy(update={"image_encoder": config.image_encoder.model_copy(update={"init": _RANDOM})})
     with _without_values(lambda: SimIPU(config)) as model:
         state = TrainingState(model, *pretraining_optimizers(model, config, 1))
         batch = _pair_batch(config, samples, image)
-        copies = (model.averaged_encoder, model.slow_points)
-        return _cost(state, lambda: model(batch).loss, config, model.final_encoder, copies)
+        return _cost(state, lambda: model(batch).loss, config, model.image_encoder)
 
 
 def finetuning_cost(config: FinetuneConfig, samples: int, image: Size, depth: Size) -> StepCost:
@@ -75,7 +74,7 @@ def finetuning_cost(config: FinetuneConfig, samples: int, image: Size, depth: Si
 
     Args:
         config: the whole stage.
-        samples: frames of one part of one rank.
+        samples: frames of one micro-batch of one rank.
         image: height and width that the net is shown, pixels.
         depth: height and width of the ground truth.
     """
@@ -104,13 +103,7 @@ def _without_values(build: Callable[[], ModuleT]) -> Iterator[ModuleT]:
         yield model.to_empty(device="cpu")
 
 
-def _cost(
-    state: TrainingState,
-    compute: Callable[[], Tensor],
-    config: LoopConfig,
-    result: nn.Module,
-    copies: Iterable[nn.Module | None] = (),
-) -> StepCost:
+def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfig, result: nn.Module) -> StepCost:
     """Run a step: forward, backward, optimisers."""
     model = state.model
     weights = [*model.parameters(), *model.buffers()]
@@ -130,9 +123,8 @@ def _cost(
     for optimizer in state.optimizers:
         optimizer.step()
     slots = [value for optimizer in state.optimizers for slot in optimizer.state.values() for value in slot.values()]
-    copied = sum(p.numel() for copy in copies if copy is not None for p in copy.parameters())
     return StepCost(
-        parameters=sum(p.numel() for p in model.parameters()) - copied,
+        parameters=sum(p.numel() for p in model.parameters()),
         flops=int(counter.get_total_flops()),
         activation_bytes=sum(storage.nbytes() for storage in saved.values()),
         weight_bytes=_bytes(weights),

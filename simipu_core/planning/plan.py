@@ -49,7 +49,7 @@ class StagePlan:
     parameters: int
     flops_per_step: int
     activation_bytes: int
-    """Held between forward and backward pass of one part, at the largest image size."""
+    """Held between forward and backward pass of one micro-batch, at the largest image size."""
     state_bytes: int
     """Weights, statistics, gradients, optimiser."""
     flops: int
@@ -116,20 +116,20 @@ def plan(
 
 
 def _pretraining(config: PretrainConfig, found: Frames, device: Device) -> StagePlan:
-    part = _part(config, "pretrain", device)
-    mean, largest = padded_sizes(config, found.size, part)
+    samples = _micro_batch(config, "pretrain", device)
+    mean, largest = padded_sizes(config, found.size, samples)
     return _stage(
-        "pretrain", config, found.train, device, mean, largest, lambda size: pretraining_cost(config, part, size)
+        "pretrain", config, found.train, device, mean, largest, lambda size: pretraining_cost(config, samples, size)
     )
 
 
 def _finetuning(config: FinetuneConfig, found: Frames, device: Device) -> StagePlan:
-    part = _part(config, "finetune", device)
+    samples = _micro_batch(config, "finetune", device)
     depth = _training_crop(config, found.size)
     image = (max(1, round(depth[0] * config.input_scale)), max(1, round(depth[1] * config.input_scale)))
-    samples = min(found.train, config.max_frames or found.train)
+    frames = min(found.train, config.max_frames or found.train)
     return _stage(
-        "finetune", config, samples, device, image, image, lambda size: finetuning_cost(config, part, size, depth)
+        "finetune", config, frames, device, image, image, lambda size: finetuning_cost(config, samples, size, depth)
     )
 
 
@@ -140,11 +140,11 @@ def _stage(
     device: Device,
     mean: Size,
     largest: Size,
-    cost_of_part: Callable[[Size], StepCost],
+    cost_of_micro_batch: Callable[[Size], StepCost],
 ) -> StagePlan:
     per_epoch = SampleOrder([samples], config.batch_size, config.seed).steps_per_epoch
     steps = per_epoch * config.epochs
-    cost = cost_of_part(mean)
+    cost = cost_of_micro_batch(mean)
     flops = cost.flops * config.accumulate * device.num
     return StagePlan(
         stage=name,
@@ -157,7 +157,7 @@ def _stage(
         precision=config.precision,
         parameters=cost.parameters,
         flops_per_step=flops,
-        activation_bytes=(cost if largest == mean else cost_of_part(largest)).activation_bytes,
+        activation_bytes=(cost if largest == mean else cost_of_micro_batch(largest)).activation_bytes,
         state_bytes=cost.state_bytes,
         flops=flops * steps,
         seconds=flops * steps / (1e12 * device.tflops * device.efficiency * device.num),
@@ -166,19 +166,19 @@ def _stage(
     )
 
 
-def padded_sizes(config: PretrainConfig, frame: Size, part: int) -> tuple[Size, Size]:
+def padded_sizes(config: PretrainConfig, frame: Size, samples: int) -> tuple[Size, Size]:
     """Sizes of a padded batch of pre-training images, pixels.
 
     Args:
         config: bounds and padding.
         frame: height and width of the camera's images.
-        part: images padded together.
+        samples: images padded together.
 
     Returns:
         a size of nearly the mean area, and the largest that can be drawn.
     """
     image, rng = config.image, np.random.default_rng(0)
-    shape = (_DRAWS, part)
+    shape = (_DRAWS, samples)
     bounds = np.stack(
         [rng.integers(low, high + 1, shape) for low, high in (image.long_side, image.short_side)], axis=-1
     )
@@ -203,15 +203,15 @@ def _training_crop(config: FinetuneConfig, frame: Size) -> Size:
     return NYU_CROP.size if augment.fixed_crop == "nyu" else frame
 
 
-def _part(config: LoopConfig, stage: str, device: Device) -> int:
-    """Samples of one part of one device."""
-    parts = device.num * config.accumulate
-    if config.batch_size % parts:
+def _micro_batch(config: LoopConfig, stage: str, device: Device) -> int:
+    """Samples of one micro-batch of one device."""
+    num = device.num * config.accumulate
+    if config.batch_size % num:
         raise SimipuError(
             f"{stage}.batch_size {config.batch_size} cannot be cut into {device.num} devices times accumulate="
-            f"{config.accumulate} equal parts; set it to a multiple, or --devices to a divisor."
+            f"{config.accumulate} equal micro-batches; set it to a multiple, or --devices to a divisor."
         )
-    return config.batch_size // parts
+    return config.batch_size // num
 
 
 def _notes(experiment: Experiment, found: dict[str, Frames], device: Device) -> list[str]:

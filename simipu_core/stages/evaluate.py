@@ -16,7 +16,7 @@ from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision, Paired, decide
 from simipu_core.evaluation.intervals import bootstrap_means, interval
-from simipu_core.evaluation.metrics import NAMES, depth_metrics
+from simipu_core.evaluation.metrics import METRICS, depth_metrics
 from simipu_core.evaluation.panels import save_panel
 from simipu_core.evaluation.protocols import valid_pixels
 from simipu_core.evaluation.report import ChampionScores, Report, Scores
@@ -211,7 +211,7 @@ class _Table:
     def average(self, predictor: str, protocol: str) -> Scores:
         """Means over the frames with valid pixels; NaN where there is none."""
         scored = self._scored(predictor, protocol)
-        return {name: float(np.mean([row[name] for row in scored])) if scored else float("nan") for name in NAMES}
+        return {name: float(np.mean([row[name] for row in scored])) if scored else float("nan") for name in METRICS}
 
     def num_scored(self, predictor: str, protocol: str) -> int:
         """Frames with valid pixels."""

@@ -17,7 +17,7 @@ PROCESSES = "SIMIPU_PROCESSES"
 _SHUTDOWN_SECONDS = 120  # after SIGTERM, for the step under way and its checkpoint
 
 
-def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) -> None:
+def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any) -> None:
     """Call a training stage as ``SIMIPU_PROCESSES`` says: directly, or in several processes as torchrun would.
 
     The processes share every batch (see :mod:`simipu_core.training.distributed`); the first one records into `run`.
@@ -25,7 +25,7 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
 
     Args:
         stage: a function at the top level of a module, with a keyword `run`.
-        given: its arguments.
+        arguments: of the stage, by position.
         run: where the stage is recorded.
         named: its other keyword arguments.
 
@@ -34,7 +34,7 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
     """
     num = _num_processes()
     if num == 1:
-        stage(*given, run=run, **named)
+        stage(*arguments, run=run, **named)
         return
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -57,12 +57,14 @@ def launch(stage: Callable[..., object], *given: Any, run: Run, **named: Any) ->
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)  # torchrun's own report of a failure; ours is below
         try:
-            elastic_launch(config, _rank)(stage, given, named, run.run_id, Path(folder))
+            elastic_launch(config, _rank)(stage, arguments, named, run.run_id, Path(folder))
         except SignalException as error:
-            raise SimipuError(_said(Path(folder)) or f"stopped by {signal.Signals(error.sigval).name}.") from None
+            raise SimipuError(
+                _first_message(Path(folder)) or f"stopped by {signal.Signals(error.sigval).name}."
+            ) from None
         except ChildFailedError as error:
             first = error.get_first_failure()[1]
-            raise SimipuError(_said(Path(folder)) or _death(first.local_rank, first.exitcode)) from None
+            raise SimipuError(_first_message(Path(folder)) or _death(first.local_rank, first.exitcode)) from None
         finally:
             logging.disable(before)
 
@@ -75,7 +77,7 @@ def _num_processes() -> int:
 
 
 def _rank(
-    stage: Callable[..., object], given: tuple[Any, ...], named: dict[str, Any], run_id: str | None, folder: Path
+    stage: Callable[..., object], arguments: tuple[Any, ...], named: dict[str, Any], run_id: str | None, folder: Path
 ) -> None:
     """One of the processes."""
     rank = os.environ["RANK"]
@@ -85,9 +87,9 @@ def _rank(
 
             os.environ["MLFLOW_RUN_ID"] = run_id
             with step(os.environ.get("SIMIPU_STEP", stage.__name__)) as run:
-                stage(*given, run=run, **named)
+                stage(*arguments, run=run, **named)
         else:
-            stage(*given, run=SilentRun(), **named)
+            stage(*arguments, run=SilentRun(), **named)
     except SimipuError as error:
         partial = folder / f".{rank}"
         partial.write_text(str(error), encoding="utf-8")
@@ -95,8 +97,8 @@ def _rank(
         sys.exit(1)
 
 
-def _said(folder: Path) -> str | None:
-    """What the first process to fail said."""
+def _first_message(folder: Path) -> str | None:
+    """Error message of the process that failed first."""
     files = sorted((file for file in folder.iterdir() if file.name.isdecimal()), key=lambda file: file.stat().st_mtime)
     return files[0].read_text(encoding="utf-8") if files else None
 

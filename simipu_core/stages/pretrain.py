@@ -3,25 +3,20 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
+from simipu_core.artifacts import Manifest
 from simipu_core.config import PretrainConfig
-from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairBatch, PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
-from simipu_core.models.initialise import weights_digest
-from simipu_core.models.simipu import SimIPU, SimIPUOutput
-from simipu_core.models.weights import EncoderSpec, save_weights
+from simipu_core.losses.terms import logged
+from simipu_core.models.simipu import SimIPU, SimIPUOutput, save_encoder
+from simipu_core.stages.training import begin
 from simipu_core.tracking.run import Run, SilentRun
-from simipu_core.training.checkpoint import TrainingState, checkpoints_for
-from simipu_core.training.distributed import join
-from simipu_core.training.loop import Values, fit
-from simipu_core.training.networks import prepare
+from simipu_core.training.checkpoint import TrainingState
+from simipu_core.training.loop import Values
 from simipu_core.training.optimizers import pretraining_optimizers
-from simipu_core.training.parts import rank_parts
 from simipu_core.training.probe import DepthProbe, is_probed
 
 
@@ -36,8 +31,8 @@ def pretrain(
     """Pre-train and keep the image encoder (``encoder.safetensors``).
 
     Under torchrun every process calls this; the first one writes and records. BatchNorm takes its statistics over the
-    samples of one part of one rank, or over all ranks where `sync_norm` says so; what is kept for inference are the
-    first rank's.
+    samples of one micro-batch of one rank, or over all ranks where `sync_norm` says so; what is kept for inference are
+    the first rank's.
 
     Args:
         pairs: artifact of kind `pairs`.
@@ -50,77 +45,29 @@ def pretrain(
     Raises:
         SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
-    check_new(out)
-    source = read_manifest(pairs, "pairs")
-    inputs = {"pairs": source.digest} | weights_digest(config.image_encoder.init_file)
-    with join(config.device) as ranks:
-        if not ranks.is_first:
-            run = SilentRun()
-        run.log_params(config.model_dump())
-        run.log_input("pairs", source.digest, "training", made_by=source.mlflow_run_id)
-        shards = Shards(pairs, "pairs")
-        order = SampleOrder(
-            shards.group_sizes,
-            config.batch_size,
-            config.seed,
-            sources=shards.group_sources,
-            weights=config.source_weights,
-        )
-        steps = order.steps_per_epoch * config.epochs
-
-        torch.manual_seed(config.seed)
+    shards, init_file = Shards(pairs, "pairs"), config.image_encoder.init_file
+    with begin("pretrain", config, shards, out, init_file=init_file, run=run, checkpoints=checkpoints) as training:
+        steps_per_epoch = training.order.steps_per_epoch
         model = SimIPU(config)
-        prepare(model, config, ranks)
-        network = ranks.share_gradients(model)
-        state = TrainingState(network, *pretraining_optimizers(model, config, order.steps_per_epoch))
-        store = checkpoints_for(checkpoints, "pretrain", config, inputs)
+        network = training.network(model)
+        state = TrainingState(network, *pretraining_optimizers(model, config, steps_per_epoch))
+        is_probing = training.ranks.is_first and config.probe.every_epochs
+        probe = DepthProbe(config, shards, len(shards)) if is_probing else None
 
         def compute(batch: PairBatch) -> tuple[Tensor, Callable[[], Values]]:
             output: SimIPUOutput = network(batch)
             return output.loss, lambda: {
-                "intra_loss": output.intra.loss,
-                "intra_top1": output.intra.top1,
-                "intra_top5": output.intra.top5,
-                "inter_loss": output.inter.loss,
-                "inter_top1": output.inter.top1,
-                "inter_top5": output.inter.top5,
+                **logged(output.terms),
                 **pair_quality(output.centres, output.match_distance, output.is_visible),
                 **collapse(output.embeddings),
             }
 
-        probe = DepthProbe(config, shards, len(shards)) if ranks.is_first and config.probe.every_epochs else None
-
         def after_step(done: int) -> Mapping[str, float]:
-            model.update_averages()
-            return probe(model) if probe and is_probed(config, done, order.steps_per_epoch) else {}
+            return probe(model) if probe and is_probed(config, done, steps_per_epoch) else {}
 
-        def write() -> Manifest:
-            with write_artifact(
-                out,
-                "encoder",
-                inputs=inputs,
-                parameters=config.model_dump(mode="json"),
-                licence=source.licence,
-                mlflow_run_id=run.run_id,
-            ) as draft:
-                encoder = config.image_encoder
-                spec = EncoderSpec(name=encoder.name, norm_eps=encoder.norm_eps, input=config.input)
-                save_weights(model.final_encoder, draft.path / "encoder.safetensors", spec)
-                draft.counts.update(steps=steps, samples=order.num_rows)
-            if store:
-                store.clear()
-            return read_manifest(out, "encoder")
-
-        fit(
-            "pretrain",
-            state,
-            rank_parts(shards, order, PairViews(config), config, ranks),
-            compute,
-            config,
-            steps=steps,
-            run=run,
-            ranks=ranks,
-            checkpoints=store,
-            after_step=after_step,
+        training.fit("pretrain", state, PairViews(config), compute, after_step=after_step)
+        return training.write(
+            "encoder",
+            lambda folder: save_encoder(model, folder / "encoder.safetensors"),
+            samples=training.order.num_rows,
         )
-        return ranks.from_first(write)

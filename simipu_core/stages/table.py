@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.evaluation.metrics import heading
 from simipu_core.evaluation.pages import html_table, markdown_table, page
 from simipu_core.evaluation.report import Report
 from simipu_core.tracking.run import Run, SilentRun
@@ -56,7 +57,7 @@ def table(reports: Mapping[str, Path], out: Path, *, run: Run = SilentRun()) -> 
             writer = csv.DictWriter(file, ["experiment", "protocol", "images", *names], restval="")
             writer.writeheader()
             writer.writerows(plain)
-        head = ["experiment", "protocol", "images", *(name.replace("_", " ") for name in names)]
+        head = ["experiment", "protocol", "images", *(heading(name) for name in names)]
         cells = [head, *(_cells(row, names) for row in rows)]
         (draft.path / MARKDOWN).write_text(markdown_table(cells), encoding="utf-8")
         (draft.path / HTML).write_text(page("Depth", html_table(cells)), encoding="utf-8")

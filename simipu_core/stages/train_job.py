@@ -149,7 +149,7 @@ class _Job:
             if self._outcome(self._read()) == "Failed":
                 self._delete()
             self._create()
-            said, answered = "", time.monotonic()
+            shown, answered = "", time.monotonic()
             while True:
                 try:
                     job = self._read()
@@ -165,9 +165,9 @@ class _Job:
                     return
                 if outcome == "Failed":
                     raise SimipuError(f"TrainJob {self.name}: {self._reason(job)}")
-                if outcome and outcome != said:
+                if outcome and outcome != shown:
                     print(f"TrainJob {self.name}: {outcome.lower()}", flush=True)
-                    said = outcome
+                    shown = outcome
                 self._wait(ending)
 
     def _wait(self, ending: Any) -> None:
@@ -216,7 +216,7 @@ class _Job:
         return next((state for state in ("Complete", "Failed", "Suspended") if state in holds), "Running")
 
     def _reason(self, job: Mapping[str, Any]) -> str:
-        """What a pod said last, or else the job's own message."""
+        """The error in a pod's log, or else the job's own message."""
         (failed,) = [c for c in job["status"]["conditions"] if c["type"] == "Failed"]
         selector = f"jobset.sigs.k8s.io/jobset-name={self.name}"
         pods = self._call(self._pods.list_namespaced_pod, self.namespace, label_selector=selector, allowed=404)
@@ -235,19 +235,19 @@ class _Job:
                 return errors[0].removeprefix("error: ")
         return f"failed ({failed.get('reason', '')}: {failed.get('message', '')}); see the lines above."
 
-    def _call(self, method: Any, *given: Any, allowed: int, **named: Any) -> Any:
+    def _call(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
         """Answer of the API server; None where it answers with the status `allowed`."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            return method(*given, **named, _request_timeout=30)
+            return method(*arguments, **named, _request_timeout=30)
         except HTTPError as error:
             raise _AwayError(f"the Kubernetes API server does not answer ({type(error).__name__})") from None
         except ApiException as error:
             if error.status == allowed:
                 return None
-            said = _message(error.body) or str(error.reason)
+            message = _message(error.body) or str(error.reason)
             if error.status == 404:
                 raise SimipuError(
                     "this cluster has no Kubeflow Trainer (no resource trainjobs.trainer.kubeflow.org); install it, or "
@@ -255,11 +255,11 @@ class _Job:
                 ) from None
             if error.status in (401, 403):
                 raise SimipuError(
-                    f"TrainJob: {said}; give the step's service account deploy/trainer/role.yaml."
+                    f"TrainJob: {message}; give the step's service account deploy/trainer/role.yaml."
                 ) from None
             if error.status >= 500 or error.status == 429:
-                raise _AwayError(f"the Kubernetes API server is failing ({error.status} {said})") from None
-            raise SimipuError(f"TrainJob: refused ({error.status}): {said}") from None
+                raise _AwayError(f"the Kubernetes API server is failing ({error.status} {message})") from None
+            raise SimipuError(f"TrainJob: refused ({error.status}): {message}") from None
 
 
 class _AwayError(SimipuError):

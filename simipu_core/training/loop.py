@@ -48,16 +48,17 @@ def fit(
 ) -> None:
     """Train for `steps` steps, going on from the newest checkpoint where there is one.
 
-    A step's gradient is the mean over `config.accumulate` parts and over all ranks. The device is waited for once a
-    step. SIGTERM ends the training after the step under way, with a checkpoint.
+    A step's gradient is the mean over `config.accumulate` micro-batches and over all ranks. The device is waited for
+    once a step. SIGTERM ends the training after the step under way, with a checkpoint.
 
     Args:
         name: what is shown while it runs.
         state: model, optimisers and schedules; changed in place.
-        load: gives the parts of this rank's batches of a range of steps, in order.
-        compute: gives the loss of a part, and a function for further values to log, which is called on logged steps
-            only; logged are their means over the first rank's parts, and the loss's mean over all ranks too.
-        config: parts, precision, limits, intervals of logging and checkpoints.
+        load: gives this rank's micro-batches of a range of steps, in order.
+        compute: gives the loss of a micro-batch, and a function for further values to log, which is called on logged
+            steps only; logged are their means over the first rank's micro-batches, and the loss's mean over all ranks
+            too.
+        config: micro-batches a step, precision, limits, intervals of logging and checkpoints.
         steps: optimiser steps in all.
         run: where the first rank logs.
         ranks: the processes that train together.
@@ -73,11 +74,11 @@ def fit(
     state.model.train()
     start = _resume(name, state, checkpoints, ranks)
     watch = Watch(name, config.divergence_factor)
-    parts = load(range(start, steps))
+    micro_batches = load(range(start, steps))
     with termination() as ending, _progress(name, steps, start, ranks) as advance:
         for step in range(start, steps):
             is_logged = step % config.log_every == 0 or step == steps - 1
-            done = _gradients(state, parts, compute, config, ranks.device, is_logged)
+            done = _gradients(state, micro_batches, compute, config, ranks.device, is_logged)
             if step == start:
                 check_all_trained(name, without_wrapper(state.model))
             norm = get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
@@ -109,26 +110,26 @@ class _Gradients:
     """What one step left behind, besides the gradients themselves."""
 
     loss: Tensor
-    """Mean over this rank's parts, detached."""
+    """Mean over this rank's micro-batches, detached."""
     sample_ids: list[str] = field(default_factory=list)
     values: list[Values] = field(default_factory=list)
-    """Further values of each part, on logged steps."""
+    """Further values of each micro-batch, on logged steps."""
 
 
 def _gradients(
     state: TrainingState,
-    parts: Iterator[BatchT],
+    micro_batches: Iterator[BatchT],
     compute: Compute[BatchT],
     config: LoopConfig,
     device: torch.device,
     is_logged: bool,
 ) -> _Gradients:
-    """Add up the gradients of one step's parts; the last part's backward pass averages them over the ranks."""
+    """Add up the gradients of one step's micro-batches; the last one's backward pass averages them over the ranks."""
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
     done = _Gradients(torch.zeros((), device=device))
     for number in range(config.accumulate):
-        batch = next(parts)
+        batch = next(micro_batches)
         with keep_gradients_local(state.model, number < config.accumulate - 1):
             with autocast(config.precision, device):
                 loss, values = compute(to_device(batch, device))
@@ -161,9 +162,9 @@ def _resume(name: str, state: TrainingState, checkpoints: Checkpoints | None, ra
     return start
 
 
-def _means(parts: list[Values]) -> dict[str, float]:
+def _means(micro_batches: list[Values]) -> dict[str, float]:
     collected: dict[str, list[float]] = defaultdict(list)
-    for values in parts:
+    for values in micro_batches:
         for key, value in values.items():
             collected[key].append(value.item() if isinstance(value, Tensor) else value)
     return {key: sum(values) / len(values) for key, values in collected.items()}

@@ -15,7 +15,7 @@ from simipu_core.models.simipu import SimIPU
 class DepthProbe:
     """Scores a model's image features by a linear map to log depth, fitted on LiDAR points of the pairs themselves.
 
-    Features are those the contrastive loss samples, from the encoder that would be handed out, in evaluation mode.
+    Features are those the contrastive loss samples, in evaluation mode.
 
     Args:
         config: the pre-training section.
@@ -43,7 +43,7 @@ class DepthProbe:
 
     def _features(self, model: SimIPU, sample: ProbeSample) -> torch.Tensor:
         device = next(model.parameters()).device
-        return model.pixel_features(model.final_encoder, sample.image.to(device), sample.pixels.to(device))[0]
+        return model.pixel_features(sample.image.to(device), sample.pixels.to(device))[0]
 
 
 def is_probed(config: PretrainConfig, steps_done: int, steps_per_epoch: int) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simipu_core.evaluation.metrics import NAMES, depth_metrics
+from simipu_core.evaluation.metrics import METRICS, depth_metrics, heading
 
 
 def test_published_vector() -> None:
@@ -23,7 +23,7 @@ def test_published_vector() -> None:
         "sq_rel": 0.2325,
     }
     assert scores == pytest.approx(expected, rel=1e-5)
-    assert set(scores) == set(NAMES)
+    assert scores.keys() == METRICS.keys()
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 80), st.floats(0.1, 80)), min_size=1, max_size=20), st.floats(0.5, 2))
@@ -39,5 +39,10 @@ def test_definitions_and_scale_invariance(pairs: list[tuple[float, float]], scal
 def test_perfect_and_empty() -> None:
     truth = np.array([3.0, 30.0])
     perfect = depth_metrics(truth, truth)
-    assert [perfect[name] for name in NAMES] == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert perfect == {name: float(metric.is_larger_better) for name, metric in METRICS.items()}
+    assert (perfect["a1"], perfect["abs_rel"]) == (1, 0)
     assert all(math.isnan(value) for value in depth_metrics(np.array([]), np.array([])).values())
+
+
+def test_a_heading_points_to_the_better_values() -> None:
+    assert [heading(name) for name in ("a1", "abs_rel", "of_tomorrow")] == ["a1 ↑", "abs rel ↓", "of tomorrow"]

@@ -27,7 +27,7 @@ def test_markdown_holds_every_score_under_its_metrics_name() -> None:
         "",
         "Abs Rel 0.1235 under garg (7 images, averaged with the mirrored image).",
         "",
-        "|  | abs rel | rmse |",
+        "|  | abs rel ↓ | rmse ↓ |",
         "|---|---:|---:|",
         "| model, garg | 0.1235 | 4.0000 |",
         "| model, whole | 0.2000 | 5.0000 |",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from simipu_core.cli.weights import Input
 from simipu_core.cli.weights import Layout as LayoutOption
 from simipu_core.config import FinetuneConfig, InputConfig
+from simipu_core.config.backbones import BACKBONES
 from simipu_core.config.presets import PRESETS
 from simipu_core.errors import SimipuError
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
@@ -92,7 +93,7 @@ def test_layouts_are_recognised(
     assert_equal(found.tensors, bare())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_architectures_are_recognised(tmp_path: Path, name: str) -> None:
     file = saved(tmp_path / "x.safetensors", timm.create_model(name).state_dict())
     assert read_encoder(file).name == name
@@ -174,7 +175,7 @@ def without(*names: str) -> Callable[[Tensors], Tensors]:
         (lambda t: t | {"backbone.conv1.weight": torch.zeros(64, 1, 7, 7)}, "1 of 120 tensors are of another shape"),
         (
             lambda t: {key: value for key, value in t.items() if ".layer4.1." not in key},
-            "is neither of ResNet-18, -34, -50 and -101",
+            f"is none of {', '.join(BACKBONES)}; give one of them, whole.",
         ),
         (lambda t: {f"net.{key}": value for key, value in t.items()}, "holds no ResNet under any known layout"),
     ],

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from simipu_core.config import InputConfig
+from simipu_core.config.backbones import BACKBONES
 from simipu_core.errors import SimipuError
 from simipu_core.models import initialise as module
 from simipu_core.models.foreign import CONVENTIONS
@@ -137,7 +138,7 @@ def test_a_pinned_file_stands_for_its_content(
 # -- ImageNet weights without a file ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_they_are_timms_copy_of_torchvisions_first_weights(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     asked: list[tuple[str, str]] = []
 

@@ -1,7 +1,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -18,22 +17,17 @@ LEVELS: Any = tuple(
 )
 
 
-def slow_level(level: SetAbstraction, xyz: Tensor, features: Tensor, geometry: Level) -> Tensor:
+def slow_level(level: SetAbstraction, features: Tensor, geometry: Level) -> Tensor:
     """Centre by centre, in evaluation mode (BatchNorm as a fixed scaling)."""
     result = []
-    for sample in range(len(xyz)):
-        for number, centre in enumerate(geometry.centres[sample]):
+    for sample in range(len(features)):
+        for number in range(geometry.centres.shape[1]):
             pooled = []
             for mlp, rows in zip(level.scales, geometry.neighbours, strict=True):
                 group = [features[sample, row] for row in rows[sample, number]]
-                if level.relative:
-                    group = [
-                        torch.cat([xyz[sample, row] - xyz[sample, centre], feature])
-                        for row, feature in zip(rows[sample, number], group, strict=True)
-                    ]
                 pooled.append(torch.stack([mlp(feature[None])[0] for feature in group]).max(dim=0).values)
             result.append(level.aggregation(torch.cat(pooled)[None])[0])
-    return torch.stack(result).view(len(xyz), -1, result[0].shape[-1])
+    return torch.stack(result).view(len(features), -1, result[0].shape[-1])
 
 
 def make_view(config: PointEncoderConfig) -> PointView:
@@ -57,14 +51,12 @@ def make_encoder(**changes: Any) -> tuple[PointEncoder, PointView]:
     return PointEncoder(config), make_view(config)
 
 
-@pytest.mark.parametrize("coordinates", ["none", "relative"])
-def test_equals_a_loop_over_centres(coordinates: str) -> None:
-    encoder, view = make_encoder(coordinates=coordinates)
+def test_equals_a_loop_over_centres() -> None:
+    encoder, view = make_encoder()
     encoder.eval()
     with torch.no_grad():
-        first = slow_level(encoder.levels[0], view.xyz, view.features, view.levels[0])  # type: ignore[arg-type]
-        xyz = torch.stack([cloud[rows] for cloud, rows in zip(view.xyz, view.levels[0].centres, strict=True)])
-        second = slow_level(encoder.levels[1], xyz, first, view.levels[1])  # type: ignore[arg-type]
+        first = slow_level(encoder.levels[0], view.features, view.levels[0])  # type: ignore[arg-type]
+        second = slow_level(encoder.levels[1], first, view.levels[1])  # type: ignore[arg-type]
         encoded = encoder(view)
     torch.testing.assert_close(encoded.features, second)
     assert second.shape == (2, 8, 12)
@@ -76,7 +68,7 @@ def test_learnt_picks_and_their_neighbourhoods_go_through_the_same_layers() -> N
     encoder.eval()
     with torch.no_grad():
         encoded = encoder(view)
-        first = slow_level(encoder.levels[0], view.xyz, view.features, view.levels[0])  # type: ignore[arg-type]
+        first = slow_level(encoder.levels[0], view.features, view.levels[0])  # type: ignore[arg-type]
         xyz = torch.stack([cloud[rows] for cloud, rows in zip(view.xyz, view.levels[0].centres, strict=True)])
         centres = feature_halves(xyz, first, 8, split=True)
         rows = [
@@ -84,15 +76,14 @@ def test_learnt_picks_and_their_neighbourhoods_go_through_the_same_layers() -> N
             for c, r in zip(xyz, centres, strict=True)
         ]
         geometry = Level(centres, [torch.from_numpy(np.stack(found)) for found in zip(*rows, strict=True)])
-        second = slow_level(encoder.levels[1], xyz, first, geometry)  # type: ignore[arg-type]
+        second = slow_level(encoder.levels[1], first, geometry)  # type: ignore[arg-type]
     torch.testing.assert_close(encoded.features, second)
     torch.testing.assert_close(encoded.rows, view.levels[0].centres.gather(1, centres))
 
 
-@pytest.mark.parametrize("coordinates", ["none", "relative"])
-def test_recomputing_groups_changes_nothing_but_memory(coordinates: str) -> None:
-    plain, view = make_encoder(coordinates=coordinates)
-    sparing, _ = make_encoder(coordinates=coordinates, recompute_groups=True)
+def test_recomputing_groups_changes_nothing_but_memory() -> None:
+    plain, view = make_encoder()
+    sparing, _ = make_encoder(recompute_groups=True)
     for encoder in (plain, sparing):
         encoder(view).features.square().sum().backward()
     for (name, ours), (_, theirs) in zip(plain.named_parameters(), sparing.named_parameters(), strict=True):

@@ -143,7 +143,7 @@ def test_without_a_gate_there_is_no_decision(model: Path, depth: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("mode", "refusal", "promoted", "said"),
+    ("mode", "refusal", "promoted", "outcome"),
     [
         ("off", None, False, "not judged: tracking.promotion.mode is off"),
         ("report", None, False, "`make promote VERSION=4` makes it champion"),
@@ -164,7 +164,7 @@ def test_the_mode_says_what_a_passed_gate_does(
     mode: Any,
     refusal: str | None,
     promoted: bool,
-    said: str,
+    outcome: str,
 ) -> None:
     asked: list[Any] = []
 
@@ -199,6 +199,6 @@ def test_the_mode_says_what_a_passed_gate_does(
         run=Open(),
     )
     assert made.promoted is promoted
-    assert said in made.outcome
+    assert outcome in made.outcome
     assert made.model.alias == ("champion" if promoted else "challenger")
     assert asked == ([(None, 4, "run 0123")] if mode == "promote" else [])

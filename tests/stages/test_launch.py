@@ -81,7 +81,7 @@ def test_a_killed_process_ends_the_others(capfd: pytest.CaptureFixture[str]) -> 
     assert "Traceback" not in capfd.readouterr().err
 
 
-def _launch_and_tell(folder: Path, answers: "multiprocessing.SimpleQueue[str]") -> None:
+def _launch_and_answer(folder: Path, answers: "multiprocessing.SimpleQueue[str]") -> None:
     try:
         launch(wait_for_the_end, folder, run=SilentRun())
     except SimipuError as error:
@@ -92,7 +92,7 @@ def _launch_and_tell(folder: Path, answers: "multiprocessing.SimpleQueue[str]") 
 def test_sigterm_reaches_every_process_and_what_they_say_comes_back(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    step = context.Process(target=_launch_and_tell, args=(tmp_path, answers))
+    step = context.Process(target=_launch_and_answer, args=(tmp_path, answers))
     step.start()
     while len(list(tmp_path.glob("ready-*"))) < 2:
         assert step.is_alive()

@@ -201,7 +201,7 @@ def test_places_that_the_nodes_do_not_reach_are_refused(
 
 
 @pytest.mark.slow
-def test_two_nodes_train_as_one_process_with_two_parts(api: TrainerApi, s3: SeaweedFS, tmp_path: Path) -> None:
+def test_two_nodes_train_as_one_process_with_two_micro_batches(api: TrainerApi, s3: SeaweedFS, tmp_path: Path) -> None:
     """Real processes under torchrun, each "node" one; shards, checkpoints and result in S3."""
     pairs = write_shards(tmp_path / "pairs", "pairs", pairs=[pair_row(i) for i in range(8)])
     uri = f"s3://{s3.bucket}/{tmp_path.name}-pairs"

@@ -16,6 +16,7 @@ from simipu_core.stages.evaluate import evaluate
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.pretrain import pretrain
 from tests.samples import depth_row, pair_row, tiny_pretrain, write_shards
+from tests.training.toy import Recorder
 
 FINETUNE = FinetuneConfig(
     epochs=12,
@@ -61,16 +62,22 @@ def test_pretraining_keeps_the_encoder(encoder: Path) -> None:
     assert len(load_file(encoder / "encoder.safetensors")) == 120
 
 
-def test_same_seed_same_weights(folder: Path, encoder: Path) -> None:
-    pretrain(folder / "pairs", tiny_pretrain(epochs=2), folder / "again")
+def test_same_seed_same_weights_and_every_term_is_logged(folder: Path, encoder: Path) -> None:
+    recorder = Recorder()
+    pretrain(folder / "pairs", tiny_pretrain(epochs=2), folder / "again", run=recorder)
     assert read_manifest(folder / "again").digest == read_manifest(encoder).digest
+    terms = {f"{name}_{value}" for name in ("intra", "inter") for value in ("loss", "top1", "top5")}
+    assert {"loss", "gradient_norm", "lr", *terms, "matched_share", "effective_rank"} <= recorder.steps[0].keys()
+    assert recorder.steps[0]["loss"] == pytest.approx(sum(recorder.steps[0][f"{n}_loss"] for n in ("intra", "inter")))
     pretrain(folder / "pairs", tiny_pretrain(epochs=2, seed=1), folder / "other")
     assert read_manifest(folder / "other").digest != read_manifest(encoder).digest
 
 
 def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, depth: Path, model: Path) -> None:
     scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
-    finetune(depth, scratch, folder / "control", encoder=None)
+    recorder = Recorder()
+    finetune(depth, scratch, folder / "control", encoder=None, run=recorder)
+    assert recorder.steps[0].keys() == {"loss", "gradient_norm", "lr"}
     evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
     report = Report.model_validate_json((folder / "report" / "report.json").read_text())
     assert report.num_images == 5

@@ -37,8 +37,8 @@ def run_ranks(function: Callable[..., None], *arguments: Any, num_ranks: int = 2
     for rank in stuck:
         processes[rank].kill()
     assert not stuck, f"ranks {stuck} hang"
-    said = dict(answers.get() for _ in processes)
-    return [said[rank] for rank in range(num_ranks)]
+    errors = dict(answers.get() for _ in processes)
+    return [errors[rank] for rank in range(num_ranks)]
 
 
 def _rank(

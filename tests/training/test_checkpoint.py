@@ -121,10 +121,10 @@ def test_s3_problems_are_one_sentence_without_credentials(
     store = Checkpoints(f"s3://{bucket or s3.bucket}/x")
     acts: list[Callable[[], object]] = [lambda: store.save(1, new_state()), lambda: store.resume(new_state())]
     for act in acts[1:] if bucket else acts:  # SeaweedFS makes a missing bucket when it is written to
-        with pytest.raises(SimipuError, match=re.escape(reason)) as told:
+        with pytest.raises(SimipuError, match=re.escape(reason)) as caught:
             act()
-        assert "\n" not in str(told.value)
-        assert not any(value in str(told.value) for name, value in s3.environment.items() if "KEY" in name)
+        assert "\n" not in str(caught.value)
+        assert not any(value in str(caught.value) for name, value in s3.environment.items() if "KEY" in name)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -24,18 +24,18 @@ STEPS = 6
 
 
 def toy(ranks: Ranks, folder: Path, name: str, **changes: Any) -> None:
-    """Train the toy, rank r on part r of each step's rows; the first rank's losses and all states are written."""
+    """Train the toy, each rank on its micro-batches of each step; the first one's losses and all states are written."""
     config = LoopConfig(epochs=1, batch_size=4, log_every=1, **changes)
     state = new_state()
     synchronise_norms(state.model, config.sync_norm, ranks)
     state = TrainingState(ranks.share_gradients(state.model), state.optimizers, state.schedulers)
-    parts = ranks.world_size * config.accumulate
+    num = ranks.world_size * config.accumulate
     recorder = Recorder()
 
     def share(steps: range) -> Any:
-        for number, part in enumerate(load(steps, parts)):
-            if number % parts // config.accumulate == ranks.rank:
-                yield part
+        for number, micro_batch in enumerate(load(steps, num)):
+            if number % num // config.accumulate == ranks.rank:
+                yield micro_batch
 
     fit("toy", state, share, squared_error(state), config, steps=STEPS, run=recorder, ranks=ranks, clip_norm=1.0)
     save_file(state.tensors(), folder / f"{name}-{ranks.rank}.safetensors")
@@ -98,8 +98,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["plain", "accumulated"])
-def test_two_ranks_are_one_process_with_twice_the_parts(one: Path, two: Path, name: str) -> None:
-    """BatchNorm per part on both sides; two terms add up to the same bits in any order, four do not."""
+def test_two_ranks_are_one_process_with_twice_the_micro_batches(one: Path, two: Path, name: str) -> None:
+    """BatchNorm per micro-batch on both sides; two terms add up to the same bits in any order, four do not."""
     losses = [json.loads((folder / f"{name}.json").read_text()) for folder in (one, two)]
     tolerance = 0.0 if name == "plain" else 1e-5
     assert losses[1] == pytest.approx(losses[0], rel=tolerance, abs=0)
@@ -107,7 +107,7 @@ def test_two_ranks_are_one_process_with_twice_the_parts(one: Path, two: Path, na
     for rank in (0, 1):
         found = load_file(two / f"{name}-{rank}.safetensors")
         for key, tensor in expected.items():
-            if "running" not in key and "tracked" not in key:  # each rank remembers its own parts' statistics
+            if "running" not in key and "tracked" not in key:  # each rank remembers its own statistics
                 assert torch.allclose(tensor.double(), found[key].double(), rtol=tolerance, atol=tolerance), key
 
 
@@ -159,8 +159,8 @@ def troubled(folder: Path, trouble: str) -> None:
         if trouble == "elsewhere" and ranks.is_first:
             store.save(2, state)
         config = LoopConfig(epochs=1, batch_size=4)
-        parts = lambda steps: (p for n, p in enumerate(load(steps, 2)) if n % 2 == ranks.rank)  # noqa: E731
-        fit("toy", state, parts, compute, config, steps=9, run=Recorder(), ranks=ranks, checkpoints=store)
+        share = lambda steps: (m for n, m in enumerate(load(steps, 2)) if n % 2 == ranks.rank)  # noqa: E731
+        fit("toy", state, share, compute, config, steps=9, run=Recorder(), ranks=ranks, checkpoints=store)
 
 
 def test_a_bad_loss_on_one_rank_stops_all_and_names_its_samples(tmp_path: Path) -> None:
@@ -170,8 +170,10 @@ def test_a_bad_loss_on_one_rank_stops_all_and_names_its_samples(tmp_path: Path) 
 
 
 def test_sigterm_on_one_rank_stops_all_at_the_same_step_with_a_checkpoint(tmp_path: Path) -> None:
-    told = run_ranks(troubled, tmp_path, "sigterm")
-    assert all(t.startswith("SimipuError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for t in told), told
+    errors = run_ranks(troubled, tmp_path, "sigterm")
+    assert all(e.startswith("SimipuError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for e in errors), (
+        errors
+    )
     assert Checkpoints(tmp_path).steps() == [3]
 
 

@@ -98,24 +98,24 @@ def test_what_after_step_changes_is_resumed_and_logged(tmp_path: Path) -> None:
     assert_equal_states(averaged(Checkpoints(tmp_path / "killed")), whole)
 
 
-def test_accumulated_parts_are_one_batch() -> None:
-    """Without BatchNorm the mean over equal parts is the mean over the batch."""
-    whole, parts = new_state(norm=False), new_state(norm=False)
+def test_accumulated_micro_batches_are_one_batch() -> None:
+    """Without BatchNorm the mean over equal micro-batches is the mean over the batch."""
+    whole, cut = new_state(norm=False), new_state(norm=False)
     one = train(whole, steps=6)
     config = CONFIG.model_copy(update={"accumulate": 2})
-    two = train(parts, steps=6, config=config, load=lambda steps: load(steps, parts=2))
+    two = train(cut, steps=6, config=config, load=lambda steps: load(steps, num=2))
     for name, tensor in whole.tensors().items():
-        assert torch.allclose(tensor.float(), parts.tensors()[name].float(), atol=1e-5), name
+        assert torch.allclose(tensor.float(), cut.tensors()[name].float(), atol=1e-5), name
     for step, values in one.steps.items():
         assert two.steps[step]["loss"] == pytest.approx(values["loss"], rel=1e-5)
         assert two.steps[step]["gradient_norm"] == pytest.approx(values["gradient_norm"], rel=1e-4)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_loss_that_is_not_finite_stops_with_the_samples_named(parts: int) -> None:
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_loss_that_is_not_finite_stops_with_the_samples_named(num: int) -> None:
     state = new_state(norm=False)
-    config = CONFIG.model_copy(update={"accumulate": parts})
-    names = "s4" if parts == 1 else "s4-0, s4-1"
+    config = CONFIG.model_copy(update={"accumulate": num})
+    names = "s4" if num == 1 else "s4-0, s4-1"
     before: dict[str, Tensor] = {}
     bad = disturbed(state, 4, lambda loss: loss * torch.nan)
 
@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(parts: int) -> N
         return bad(batch)
 
     with pytest.raises(SimipuError, match=rf"^test: the loss is nan at step 4 \(samples {names}\); look"):
-        train(state, note, config=config, load=lambda steps: load(steps, parts=parts))
+        train(state, note, config=config, load=lambda steps: load(steps, num=num))
     for name, tensor in state.model.state_dict().items():
         assert torch.equal(tensor, before[name]), "the step must not be applied"
 

@@ -45,7 +45,7 @@ def test_channels_last_changes_the_memory_order_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_parts_compute_the_same_under_the_same_names() -> None:
+def test_compiled_modules_compute_the_same_under_the_same_names() -> None:
     torch.manual_seed(0)
     model, images = Two(), torch.randn(2, 3, 8, 8)
     before, names = model(images), list(model.state_dict())

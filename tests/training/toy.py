@@ -34,12 +34,12 @@ class Recorder(SilentRun):
         self.steps[step] = metrics
 
 
-def load(steps: range, parts: int = 1) -> Iterator[Numbers]:
-    """Eight rows a step, in equal parts."""
+def load(steps: range, num: int = 1) -> Iterator[Numbers]:
+    """Eight rows a step, in so many equal micro-batches."""
     for step in steps:
         rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
-        for number, part in enumerate(rows.chunk(parts)):
-            yield Numbers(part, [f"s{step}" if parts == 1 else f"s{step}-{number}"])
+        for number, micro_batch in enumerate(rows.chunk(num)):
+            yield Numbers(micro_batch, [f"s{step}" if num == 1 else f"s{step}-{number}"])
 
 
 def new_state(norm: bool = True) -> TrainingState:

@@ -1,0 +1,160 @@
+"""What every training stage does around its method: inputs, processes, seed, sample order, loop, artifact."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from simipu_core.artifacts import Kind, Manifest, check_new, read_manifest, write_artifact
+from simipu_core.config import LoopConfig
+from simipu_core.data.loader import Row, SampleOrder, batches
+from simipu_core.data.shards import Shards
+from simipu_core.models.initialise import weights_digest
+from simipu_core.tracking.run import Run, SilentRun
+from simipu_core.training.checkpoint import Checkpoints, TrainingState, checkpoints_for
+from simipu_core.training.distributed import Ranks, join
+from simipu_core.training.loop import Batch, Compute, fit
+from simipu_core.training.networks import prepare
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training stage under way, as one of its processes sees it."""
+
+    config: LoopConfig
+    shards: Shards
+    order: SampleOrder
+    inputs: Mapping[str, str]
+    """Digests of all that it reads, by role."""
+    out: Path
+    run: Run
+    ranks: Ranks
+    checkpoints: Checkpoints | None
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.order.steps_per_epoch * self.config.epochs
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """Make a model ready for this machine, in place; the result is what is trained: the model, or its wrapper."""
+        prepare(model, self.config, self.ranks)
+        return self.ranks.share_gradients(model)
+
+    def fit(
+        self,
+        name: str,
+        state: TrainingState,
+        views: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+        compute: Compute[BatchT],
+        *,
+        clip_norm: float | None = None,
+        after_step: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> None:
+        """Run the loop over this rank's micro-batches, which `views` makes of rows; see :func:`fit`."""
+
+        def load(steps: range) -> Iterator[BatchT]:
+            return batches(
+                self.shards,
+                self.order,
+                views,
+                steps=steps,
+                workers=self.config.workers,
+                rank=self.ranks.rank,
+                world_size=self.ranks.world_size,
+                accumulate=self.config.accumulate,
+            )
+
+        fit(
+            name,
+            state,
+            load,
+            compute,
+            self.config,
+            steps=self.steps,
+            run=self.run,
+            ranks=self.ranks,
+            checkpoints=self.checkpoints,
+            clip_norm=clip_norm,
+            after_step=after_step,
+        )
+
+    def write(self, kind: Kind, save: Callable[[Path], None], **counts: float) -> Manifest:
+        """Write the artifact, which `save` fills, on the first rank, and remove the checkpoints."""
+
+        def write() -> Manifest:
+            with write_artifact(
+                self.out,
+                kind,
+                inputs=self.inputs,
+                parameters=self.config.model_dump(mode="json"),
+                licence=self.shards.manifest.licence,
+                mlflow_run_id=self.run.run_id,
+            ) as draft:
+                save(draft.path)
+                draft.counts.update(steps=self.steps, **counts)
+            if self.checkpoints:
+                self.checkpoints.clear()
+            return read_manifest(self.out, kind)
+
+        return self.ranks.from_first(write)
+
+
+@contextmanager
+def begin(
+    stage: Literal["pretrain", "finetune"],
+    config: LoopConfig,
+    shards: Shards,
+    out: Path,
+    *,
+    encoder: Manifest | None = None,
+    init_file: str | None = None,
+    max_rows: int | None = None,
+    run: Run,
+    checkpoints: str | Path | None,
+) -> Iterator[Training]:
+    """Begin a training stage: join its processes, record what goes in, and set the seed of the weights.
+
+    Under torchrun every process calls this; the first one writes and records.
+
+    Args:
+        stage: names the checkpoints.
+        config: the stage's section.
+        shards: the rows that it learns from.
+        out: artifact directory to write.
+        encoder: the artifact that its weights come from.
+        init_file: the file that its weights come from.
+        max_rows: use only this many rows, evenly spread.
+        run: where the first process records.
+        checkpoints: folder or ``s3://bucket/prefix`` for checkpoints; a killed run with the same inputs goes on from
+            there.
+
+    Raises:
+        SimipuError: `out` exists, there is no such file, or the rows do not fill a batch or fit `source_weights`.
+    """
+    check_new(out)
+    sources = [shards.manifest, *([encoder] if encoder else [])]
+    inputs = {source.kind: source.digest for source in sources} | weights_digest(init_file)
+    with join(config.device) as ranks:
+        run = run if ranks.is_first else SilentRun()
+        run.log_params(config.model_dump())
+        for source in sources:
+            run.log_input(source.kind, source.digest, "training", made_by=source.mlflow_run_id)
+        order = SampleOrder(
+            shards.group_sizes,
+            config.batch_size,
+            config.seed,
+            max_rows,
+            sources=shards.group_sources,
+            weights=config.source_weights,
+        )
+        store = checkpoints_for(checkpoints, stage, config, inputs)
+        torch.manual_seed(config.seed)
+        yield Training(config, shards, order, inputs, out, run, ranks, store)
