@@ -16,16 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.measure import seconds, single_thread, store
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig
 from simipu_core.data import reading_order
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic import synthesize, waymo
+from tests.sources import any_source
+from tests.worlds import World, synthesize, waymo
 
 _TIME, _SEGMENT = "key.frame_timestamp_micros", "key.segment_context_name"
 
 
-WORLD = SyntheticConfig(
+WORLD = World(
     object_frames=0, drives=0, waymo_segments=1, waymo_frames=1, image_size=(640, 960), lidar_points=64 * 2650
 )
 
@@ -60,7 +61,7 @@ def main(num_segments: int = 2, rounds: int = 1) -> None:
         for num_frames in (4, 16):
             at = folder / str(num_frames)
             segments(folder / "rendered", at / "raw", num_segments, num_frames)
-            ingest(SourceConfig(kind="waymo", root=str(at / "raw")), at / "frames")
+            ingest(any_source(kind="waymo", root=str(at / "raw")), at / "frames")
             tasks = {"by_component": partial(packed, at), "by_row": partial(packed, at, by_row=True)}
             spent = seconds(tasks, rounds, warm_up=False)
             total = num_segments * num_frames

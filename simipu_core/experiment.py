@@ -5,13 +5,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config.data import PairConfig, SyntheticConfig
 from simipu_core.config.depth import EvaluateConfig, FinetuneConfig
 from simipu_core.config.presets import PRESETS, Preset, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
 from simipu_core.config.validation import validate
+from simipu_core.data.sources import DEFAULT, AnySource
 from simipu_core.errors import SimipuError
 from simipu_core.yaml_files import parse_yaml, read_yaml
 
@@ -25,9 +26,9 @@ class Experiment(Section):
     """Set of switches that all other keys start from: `improved`, or `reference`, the published computation."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """Synthetic world (used only by sources under data/raw)."""
-    pretrain_data: SourceConfig = SourceConfig()
+    pretrain_data: AnySource = DEFAULT
     """Source of the unlabelled image-LiDAR pairs."""
-    depth_data: SourceConfig = SourceConfig()
+    depth_data: AnySource = DEFAULT
     """Source of the depth frames for fine-tuning and evaluation."""
     pair: PairConfig = PairConfig()
     """Packing."""

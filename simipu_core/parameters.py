@@ -5,13 +5,13 @@ A Kubeflow struct parameter has no null and turns whole numbers into floats.
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
 from simipu_core.config import validate
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+T = TypeVar("T")
 _NULL = "null"
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
@@ -33,13 +33,21 @@ def to_parameter(section: BaseModel, without: Iterable[str] = ()) -> dict[str, A
     return values
 
 
+@overload
 def from_parameter(
-    model: type[ModelT], values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = _NO_CHANGES
-) -> ModelT:
+    annotation: type[T], values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = ...
+) -> T: ...
+@overload
+def from_parameter(
+    annotation: object, values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = ...
+) -> Any: ...
+def from_parameter(
+    annotation: Any, values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = _NO_CHANGES
+) -> Any:
     """Read a section back.
 
     Args:
-        model: section to read.
+        annotation: section to read, or a union of sections that tell themselves apart.
         values: what the pipeline handed over.
         name: name of the section, for the message.
         changes: values by dotted key that come on top.
@@ -54,7 +62,7 @@ def from_parameter(
         for part in path:
             node = node.setdefault(part, {})
         node[last] = value
-    return validate(model, whole, name)
+    return validate(annotation, whole, name)
 
 
 def _replace(value: Any, old: Any, new: Any) -> Any:

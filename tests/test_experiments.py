@@ -12,9 +12,10 @@ from torchvision.models import resnet18
 
 from simipu_core import project
 from simipu_core.artifacts import read_manifest
-from simipu_core.config import SourceConfig, SyntheticConfig
 from simipu_core.data.loader import SampleOrder
-from simipu_core.data.splits import PUBLISHED_COUNTS, eigen_test, eigen_train
+from simipu_core.data.sources import Source
+from simipu_core.data.sources.kitti_object import KittiObject
+from simipu_core.data.splits import eigen_test, eigen_train
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.experiment import Experiment, load_experiment
@@ -23,8 +24,8 @@ from simipu_core.stages.finetune import finetune
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import Target, pair
 from simipu_core.stages.pretrain import pretrain
-from simipu_core.synthetic import synthesize
 from tests.data import files
+from tests.worlds import World, synthesize
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
@@ -94,8 +95,10 @@ def test_fine_tuning_is_the_published_one(name: str) -> None:
 
 @pytest.mark.parametrize(("data", "total"), [("kitti", 34_728), ("nyu", 36_336)])
 def test_fine_tuning_takes_the_published_number_of_steps(data: str, total: int) -> None:
-    frames = PUBLISHED_COUNTS[{"kitti": "kitti_eigen_train", "nyu": "nyu_train"}[data]]
-    tuning = load(f"reference/kitti_{data}").finetune
+    experiment = load(f"reference/kitti_{data}")
+    published, tuning = experiment.depth_data.published(), experiment.finetune
+    assert published is not None
+    frames, _ = published
     order = SampleOrder([frames], tuning.batch_size, tuning.seed, tuning.max_frames)
     assert order.steps_per_epoch * tuning.epochs == total
 
@@ -125,7 +128,8 @@ def test_pre_training_is_the_published_one(name: str, frames: int, steps: int) -
         assert -(-frames // training.batch_size) * training.batch_size == 31_632
     else:
         sets = {3_712: "train_half", 7_481: "training", 11_230: "train_half_and_testing"}
-        assert (source.kind, source.frames, training.batch_size) == ("kitti_object", sets[frames], 32)
+        assert isinstance(source, KittiObject)
+        assert (source.frames, training.batch_size) == (sets[frames], 32)
         assert training.contrast.group_size == 4
         assert training.points.point_range == (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)
 
@@ -199,14 +203,14 @@ SHRUNK = [
 ]
 """Sizes and numbers of steps; no switch."""
 
-Artifacts = Callable[[Experiment, SourceConfig, Target], Path]
+Artifacts = Callable[[Experiment, Source, Target], Path]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every layout that the experiments read, with drives of the Eigen split."""
     root = tmp_path_factory.mktemp("experiments") / "raw"
-    config = SyntheticConfig(
+    config = World(
         object_frames=8,
         drives=2,
         frames_per_drive=4,
@@ -251,7 +255,7 @@ def packed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     folder = tmp_path_factory.mktemp("packed")
     made: dict[str, Path] = {}
 
-    def pack(experiment: Experiment, source: SourceConfig, target: Target) -> Path:
+    def pack(experiment: Experiment, source: Source, target: Target) -> Path:
         key = source.model_dump_json() + target + experiment.pair.model_dump_json()
         if key not in made:
             out = folder / str(len(made))

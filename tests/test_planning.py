@@ -16,12 +16,10 @@ from simipu_core.config import (
     FinetuneConfig,
     ImageViewConfig,
     PretrainConfig,
-    SourceConfig,
     SyntheticConfig,
 )
-from simipu_core.data import splits
 from simipu_core.data.catalogue import write_frames, write_rejected
-from simipu_core.data.sources import list_frames
+from simipu_core.data.sources import Source
 from simipu_core.data.views import PairViews
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
@@ -36,6 +34,7 @@ from simipu_core.synthetic import synthesize
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.optimizers import finetuning_optimizer, pretraining_optimizers
 from tests.samples import HEIGHT, INTRINSICS, LIDAR_TO_CAMERA, WIDTH, depth_row, pair_row, tiny_pretrain, write_shards
+from tests.sources import any_source
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(
@@ -150,50 +149,46 @@ def test_sizes_of_padded_batches() -> None:
 @pytest.mark.parametrize(
     ("source", "train", "evaluated"),
     [
-        (SourceConfig(kind="kitti_object", root="x"), 7_481, 0),
-        (SourceConfig(kind="kitti_object", root="x", frames="train_half"), 3_712, 0),
-        (SourceConfig(kind="kitti_object", root="x", frames="train_half_and_testing"), 11_230, 0),
-        (SourceConfig(kind="waymo", root="x"), 158_081, 0),
-        (SourceConfig(kind="waymo_kitti", root="x", every=5), 31_617, 0),
-        (SourceConfig(kind="kitti_depth", root="x", split="eigen"), 23_158, 652),
-        (SourceConfig(kind="nyu", root="x", split="folders"), 24_231, 654),
-        (SourceConfig(kind="nuscenes", root="x", every=2), 17_075, 0),
+        (any_source(kind="kitti_object", root="x"), 7_481, 0),
+        (any_source(kind="kitti_object", root="x", frames="train_half"), 3_712, 0),
+        (any_source(kind="kitti_object", root="x", frames="train_half_and_testing"), 11_230, 0),
+        (any_source(kind="waymo", root="x"), 158_081, 0),
+        (any_source(kind="waymo_kitti", root="x", every=5), 31_617, 0),
+        (any_source(kind="kitti_depth", root="x", split="eigen"), 23_158, 652),
+        (any_source(kind="nyu", root="x", split="folders"), 24_231, 654),
+        (any_source(kind="nuscenes", root="x", every=2), 17_075, 0),
         (
-            SourceConfig(
+            any_source(
                 kind="mixed",
                 root="x",
-                sources=(SourceConfig(kind="kitti_object"), SourceConfig(kind="nyu", split="folders")),
+                sources=(any_source(kind="kitti_object"), any_source(kind="nyu", split="folders")),
             ),
             7_481 + 24_231,
             654,
         ),
     ],
 )
-def test_official_counts(source: SourceConfig, train: int, evaluated: int) -> None:
+def test_official_counts(source: Source, train: int, evaluated: int) -> None:
     found = frames(Experiment(experiment="x", depth_data=source), "depth", None)
     assert (found.train, found.evaluated) == (train, evaluated)
 
 
 def test_counts_of_the_synthetic_world_are_those_of_its_files(tmp_path: Path) -> None:
     world = SyntheticConfig(
-        object_frames=3, drives=3, frames_per_drive=2, rooms=3, waymo_segments=2, waymo_frames=2,
-        nuscenes_scenes=2, nuscenes_frames=1, labelled_images=5, logs=2, image_size=(24, 80), lidar_points=640,
-    )  # fmt: skip
+        object_frames=3, drives=3, frames_per_drive=2, rooms=3, logs=2, image_size=(24, 80), lidar_points=640
+    )
     synthesize(world, tmp_path / "raw", workers=0)
     sources = [
-        SourceConfig(kind="kitti_object"),
-        SourceConfig(kind="kitti"),
-        SourceConfig(kind="kitti", drives_only=True, split="within_sequence", train_share=0.5),
-        SourceConfig(kind="kitti_raw", every=2),
-        SourceConfig(kind="kitti_depth", split="by_sequence"),
-        SourceConfig(kind="nyu", split="folders"),
-        SourceConfig(kind="waymo", split="by_sequence", train_share=0.5),
-        SourceConfig(kind="nuscenes", split="by_sequence", train_share=0.5),
-        SourceConfig(kind="nyu_labelled", split="by_sequence", train_share=0.5),
-        SourceConfig(kind="logs", split="by_sequence", train_share=0.5),
+        any_source(kind="kitti_object"),
+        any_source(kind="kitti"),
+        any_source(kind="kitti", drives_only=True, split="within_sequence", train_share=0.5),
+        any_source(kind="kitti_raw", every=2),
+        any_source(kind="kitti_depth", split="by_sequence"),
+        any_source(kind="nyu", split="folders"),
+        any_source(kind="logs", split="by_sequence", train_share=0.5),
     ]
     for source in sources:
-        assigned = splits.assign(list_frames(source, tmp_path / "raw"), source)
+        assigned = source.assign(source.list_frames(tmp_path / "raw"))
         found = frames(Experiment(experiment="x", synthetic=world, depth_data=source), "depth", None)
         assert (found.train, found.evaluated) == (assigned.count("train"), assigned.count("eval")), source
 
@@ -224,7 +219,7 @@ def test_a_catalogue_is_counted(tmp_path: Path) -> None:
         write_rejected([], draft.path, tmp_path)
     found = frames(Experiment(experiment="x"), "pairs", tmp_path / "c")
     assert (found.train, found.evaluated, found.size) == (3, 0, (750, 1242))
-    half = frames(Experiment(experiment="x", pretrain_data=SourceConfig(kind="kitti_object", root="x")), "pairs", None)
+    half = frames(Experiment(experiment="x", pretrain_data=any_source(kind="kitti_object", root="x")), "pairs", None)
     assert found.shard_bytes / 3 == pytest.approx(2 * half.shard_bytes / half.train, rel=1e-6)
     with pytest.raises(SimipuError, match="no training frame for depth"):
         frames(Experiment(experiment="x"), "depth", tmp_path / "c")
@@ -234,8 +229,8 @@ def test_an_unknown_count_is_asked_for() -> None:
     experiment = load_experiment(experiment_file("kitti_sample"))
     with pytest.raises(SimipuError, match=r"pretrain_data: no count is known .* kitti .* --pairs FOLDER"):
         plan(experiment)
-    parts = (SourceConfig(kind="kitti_object"), SourceConfig(kind="kitti_raw", split="eigen"))
-    own = Experiment(experiment="x", depth_data=SourceConfig(kind="mixed", root="x", sources=parts))
+    parts = (any_source(kind="kitti_object"), any_source(kind="kitti_raw", split="eigen"))
+    own = Experiment(experiment="x", depth_data=any_source(kind="mixed", root="x", sources=parts))
     with pytest.raises(SimipuError, match=r"depth_data: .* kitti_raw with split eigen; .* --depth FOLDER"):
         frames(own, "depth", None)
 

@@ -17,7 +17,7 @@ def ingest(uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset])
     import os
     from pathlib import Path
 
-    from simipu_core.config import SourceConfig
+    from simipu_core.data.sources import AnySource
     from simipu_core.errors import plain_errors
     from simipu_core.parameters import from_parameter
     from simipu_core.stages.ingest import ingest
@@ -25,4 +25,4 @@ def ingest(uri: str, source: dict[str, Any], catalogue: dsl.Output[dsl.Dataset])
 
     step = os.environ.get("SIMIPU_STEP", "ingest")
     with plain_errors(), track(step, out=Path(catalogue.path)) as run:
-        ingest(from_parameter(SourceConfig, source, step), Path(catalogue.path), root=uri, run=run)
+        ingest(from_parameter(AnySource, source, step), Path(catalogue.path), root=uri, run=run)

@@ -8,19 +8,8 @@ import numpy as np
 from simipu_core.checking.alignment import Alignment
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
 from simipu_core.checking.survey import FrameFacts, Survey
+from simipu_core.data.sources import Source, class_of
 
-KITTI_SIZES = {
-    (375, 1242): ("2011_09_26", 721.5377),
-    (370, 1224): ("2011_09_28", 707.0493),
-    (374, 1238): ("2011_09_29", 718.3351),
-    (370, 1226): ("2011_09_30", 707.0912),
-    (376, 1241): ("2011_10_03", 718.856),
-}
-"""Date and focal length, pixels, of KITTI's rectified colour images by height and width."""
-_KITTI = ("kitti_object", "kitti_raw", "kitti_depth")
-_USUAL_SHARE = dict.fromkeys(_KITTI, (0.08, 0.30))
-"""Share of a full scan's points in the image; KITTI's own scans have 13–21 %."""
-_LEAST_SHARE = 0.01
 _UPRIGHT = 0.7
 """Least cosine between the camera's down and the scanner's."""
 _GAIN, _SIGMAS, _SEQUENCE_SIGMAS = 0.015, 3.0, 4.0
@@ -43,7 +32,7 @@ def check(found: Survey) -> Iterator[Finding]:
     tilted = [facts.sample_id for facts in with_scan if _transform(facts)[1, 2] > -_UPRIGHT]
     yield _upright(tilted)
     if not found.is_synthetic:
-        yield from _kitti_dates(found)
+        yield from _dates(found)
     yield from _odd_ones(found)
     if 2 * len(tilted) < len(with_scan):  # else no small change could mend it
         yield from _alignment(found)
@@ -52,9 +41,8 @@ def check(found: Survey) -> Iterator[Finding]:
 def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
     few = [facts.sample_id for facts in with_scan if facts.num_in_image < found.pair.min_points]
     shares = np.array([facts.share_in_image for facts in with_scan])
-    low, high = _USUAL_SHARE.get(with_scan[0].row["source"], (_LEAST_SHARE, 1.0))
-    if found.is_synthetic:
-        low, high = _LEAST_SHARE, 1.0
+    source = Source if found.is_synthetic else class_of(with_scan[0].row["source"])
+    low, high = source.usual_share
     median, ahead = float(np.median(shares)), float(np.median([facts.share_ahead for facts in with_scan]))
     what = f"{100 * median:.1f} % of the points lie in the image, {100 * ahead:.0f} % in front of the camera (medians)"
     if few:
@@ -77,24 +65,24 @@ def _upright(tilted: list[str]) -> Finding:
     return problem("orientation", Severity.FAULT, what, tilted, mend)
 
 
-def _kitti_dates(found: Survey) -> Iterator[Finding]:
+def _dates(found: Survey) -> Iterator[Finding]:
+    """Whether focal lengths are those of the date that the image's size tells."""
     wrong = []
     known = 0
     for facts in found.facts:
-        size = (facts.row["height"], facts.row["width"])
-        if facts.row["source"] not in _KITTI or size not in KITTI_SIZES or "points" not in facts.row:
+        dates, size = class_of(facts.row["source"]).dates, (facts.row["height"], facts.row["width"])
+        if size not in dates or "points" not in facts.row:
             continue
         known += 1
-        date, focal = KITTI_SIZES[size]
+        date, focal = dates[size]
         if abs(facts.row["intrinsics"][0] - focal) > 1:
             wrong.append(f"{facts.sample_id} (image of {date}, focal length {facts.row['intrinsics'][0]:.1f})")
     if wrong:
-        what = f"{len(wrong)} images have the size of one KITTI date and the focal length of another"
-        yield problem(
-            "calibration date", Severity.FAULT, what, wrong, "Put the calibration of each date to its frames."
-        )
+        what = f"{len(wrong)} images have the size of one recording date and the focal length of another"
+        mend = "Put the calibration of each date to its frames."
+        yield problem("calibration date", Severity.FAULT, what, wrong, mend)
     elif known:
-        yield ok("calibration date", "image sizes and focal lengths belong to the same KITTI dates")
+        yield ok("calibration date", "image sizes and focal lengths belong to the same recording dates")
 
 
 def _odd_ones(found: Survey) -> Iterator[Finding]:

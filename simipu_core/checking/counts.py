@@ -2,16 +2,14 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
-from typing import NamedTuple
 
 from simipu_core.checking.report import SHOWN, Finding, Severity, by_share, ok, problem
 from simipu_core.checking.survey import Survey
-from simipu_core.data import splits
-from simipu_core.data.sources import Frame, Rejected, kitti_object
+from simipu_core.data.frames import Rejected
 
 _NUMBER = re.compile(r"\d+$")
 _LONGEST_NUMBER = 10
@@ -20,120 +18,22 @@ _JITTER = 0.25
 """Share of the usual interval by which times of regular frames may differ from it."""
 
 
-class Official(NamedTuple):
-    """A published number and how to count what is here."""
-
-    what: str
-    number: int
-    here: Callable[[Survey], int]
-
-
-def _all(found: Survey) -> int:
-    return found.total
-
-
-def _sequences(found: Survey) -> int:
-    return len({frame.sequence for frame, _ in found.listed})
-
-
-def _of_list(frames: list[tuple[str, int]], needs_depth: bool = False) -> Callable[[Survey], int]:
-    def count(found: Survey) -> int:
-        here = {
-            (frame.sequence, frame.sample_id.rpartition("/")[2])
-            for frame, _ in found.listed
-            if not needs_depth or (isinstance(frame, Frame) and frame.depth)
-        }
-        return sum((drive, f"{index:010d}") in here for drive, index in frames)
-
-    return count
-
-
-def _testing(found: Survey) -> int:
-    folder = kitti_object.find(found.root)
-    return len(kitti_object.KITTI.stems(folder / "testing")) if folder else 0
-
-
-def _in_folder(test: bool) -> Callable[[Survey], int]:
-    return lambda found: sum(("test" in frame.sequence.split("/")) == test for frame, _ in found.listed)
-
-
-def _kitti_object(found: Survey) -> list[Official]:
-    numbers = {"training": 7_481, "train_half": 3_712, "train_half_and_testing": 11_230}
-    every = found.source.every
-    made = [Official(f"KITTI object frames ({found.source.frames})", -(-numbers[found.source.frames] // every), _all)]
-    return [*made, Official("KITTI object testing frames", 7_518, _testing)] if _testing(found) else made
-
-
-def _eigen(found: Survey) -> list[Official]:
-    if found.source.every > 1:
-        return []
-    train, test = splits.eigen_train(), splits.eigen_test(with_groundtruth=False)
-    lists = [("training", train), ("test", test)]
-    if found.source.kind == "kitti_depth":
-        lists[1] = ("test (with ground truth)", splits.eigen_test())
-    needs_depth = found.source.kind == "kitti_depth"
-    return [Official(f"Eigen {name} frames", len(each), _of_list(each, needs_depth)) for name, each in lists]
-
-
-def _nyu(_: Survey) -> list[Official]:
-    counts = splits.PUBLISHED_COUNTS
-    return [
-        Official("NYU training frames", counts["nyu_train"], _in_folder(test=False)),
-        Official("NYU official test frames", counts["nyu_test"], _in_folder(test=True)),
-    ]
-
-
-def _waymo(found: Survey) -> list[Official]:
-    every = found.source.every
-    if any("validation" in file.parts for file in _files(found)):
-        return [Official("Waymo validation segments", 202, _sequences)]
-    frames = f"Waymo training frames of one camera{f', every {every}th' if every > 1 else ''}"
-    return [
-        Official("Waymo training segments", 798, _sequences),
-        Official(frames, -(-158_081 // every), _all),
-    ]
-
-
-def _nuscenes(_: Survey) -> list[Official]:
-    return [
-        Official("nuScenes trainval scenes", 850, _sequences),
-        Official("nuScenes trainval keyframes", 34_149, _all),
-    ]
-
-
-def _nyu_labelled(_: Survey) -> list[Official]:
-    return [Official("NYU labelled frames (795 train, 654 test)", 1_449, _all)]
-
-
-OFFICIAL: dict[str, Callable[[Survey], list[Official]]] = {
-    "kitti_object": _kitti_object,
-    "kitti_raw": _eigen,
-    "kitti_depth": _eigen,
-    "nyu": _nyu,
-    "nyu_labelled": _nyu_labelled,
-    "waymo": _waymo,
-    "waymo_kitti": _waymo,
-    "nuscenes": _nuscenes,
-}
-"""Published numbers by kind of source; a kind without an entry is counted only."""
-
-
 def check(found: Survey) -> Iterator[Finding]:
     """Broken frames; complete or partial; holes in the numbering, frames that lack what the others have."""
     yield _broken(found)
     yield from _holes(found)
     yield from _without_scan(found)
-    sequences = _sequences(found)
+    sequences = len({frame.sequence for frame, _ in found.listed})
     splits_here = ", ".join(f"{number:,} {split}" for split, number in Counter(s for _, s in found.listed).items())
     counted = f"{found.total:,} frames in {sequences:,} sequence{'s' * (sequences != 1)} ({splits_here})"
     if found.is_synthetic:
         yield ok("count", f"{counted}; made by `simipu synthesize`, so there is no official number")
         return
-    officials = OFFICIAL[found.source.kind](found) if found.source.kind in OFFICIAL else []
+    officials = found.source.official([frame for frame, _ in found.listed], found.root)
     if not officials:
         yield ok("count", f"{counted}; no official number is known for this kind")
     for official in officials:
-        here = official.here(found)
+        here = official.here
         if here == official.number:
             yield ok("count", f"complete: all {here:,} {official.what}")
         elif here == 0:
@@ -209,7 +109,3 @@ def below(root: Path, file: Path) -> str:
     """Path of a file relative to the root, for people; bytes of a name that are no text are written as escapes."""
     path = file.relative_to(root) if file.is_relative_to(root) else file
     return path.as_posix().encode(errors="backslashreplace").decode()
-
-
-def _files(found: Survey) -> list[Path]:
-    return [frame.image if isinstance(frame, Frame) else frame.file for frame, _ in found.listed[:1]]

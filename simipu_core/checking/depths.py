@@ -1,26 +1,17 @@
 """Are depth maps in metres, of the right kind, and of their own frame?"""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
 from simipu_core.checking.survey import DepthFacts, FrameFacts, Survey
+from simipu_core.data.sources import class_of
 
 Measured = list[tuple[FrameFacts, DepthFacts]]
 
 
-class Plausible(NamedTuple):
-    """Depths of usual scenes, metres."""
-
-    median: tuple[float, float]
-    largest: float
-
-
-INDOOR, OUTDOOR = Plausible((0.7, 7.0), 12.0), Plausible((3.0, 60.0), 130.0)
-PLAUSIBLE = {"nyu": INDOOR, "nyu_labelled": INDOOR, "kitti_depth": OUTDOOR}
-"""By the source of a frame; of others only what scans tell is checked."""
 _SCALES = {
     1000 / 256: "written in steps of 1/1000 m and read as 1/256 m",
     256 / 1000: "written in steps of 1/256 m and read as 1/1000 m",
@@ -31,8 +22,6 @@ _FEWEST_COMMON = 50
 _RATIO = 1.25
 _UNUSUAL = 2.5
 _AGREEMENT = 0.5
-_SPARSE = 0.08
-"""Share of valid pixels below which a map of KITTI's size is one raw scan; the improved ground truth has some 16 %."""
 _FEW_VALID = 0.01
 
 
@@ -60,7 +49,7 @@ def _scale(found: Survey, measured: Measured) -> Finding:
     wrong = []
     guesses = []
     for facts, depth in measured:
-        plausible = PLAUSIBLE.get(facts.row["source"])
+        plausible = class_of(facts.row["source"]).plausible_depth
         if _has_scan(depth) and not 1 / _RATIO < depth.ratio < _RATIO:
             wrong.append(f"{facts.sample_id} ({depth.ratio:.3g} times the scan's depth)")
             guesses.append(depth.ratio)
@@ -110,7 +99,7 @@ def _density(found: Survey, measured: Measured) -> Finding:
             "depth density", severity, f"{what}; {len(few)} maps hardly have any", few, "Look at these maps."
         )
     copied = np.mean([depth.copied > 0.8 for _, depth in measured])
-    is_sparse = measured[0][0].row["source"] == "kitti_depth" and not found.is_synthetic and valid < _SPARSE
+    is_sparse = not found.is_synthetic and valid < class_of(measured[0][0].row["source"]).least_valid_share
     if copied > 0.5 or is_sparse:
         what += "; these maps look like single raw scans, not like the improved ground truth of several scans"
         mend = "Take proj_depth/groundtruth, not velodyne_raw, or say so with pair.depth_from=projected_lidar."

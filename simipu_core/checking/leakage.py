@@ -11,62 +11,40 @@ from numpy.typing import NDArray
 from simipu_core.checking.pictures import STILL
 from simipu_core.checking.report import Finding, Severity, ok, problem
 from simipu_core.checking.survey import FrameFacts, Survey, thumbnail
-from simipu_core.data import splits
+from simipu_core.data.formats.files import read_file
+from simipu_core.data.frames import BrokenFrameError
 from simipu_core.data.images import decode_image
-from simipu_core.data.sources import kitti_object, kitti_raw
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.reading import read_bytes
+from simipu_core.data.sources import class_of
+from simipu_core.data.sources.base import Benchmark, Origins
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
 from simipu_core.storage import StorageError
 
-_MAPPING, _ORDER = "train_mapping.txt", "train_rand.txt"
-_MAPPING_FOLDERS = ("", "mapping", "devkit/mapping", "training", "kitti_object", "kitti_object/mapping")
 _BLOCK = 256
 
 
 def check(found: Survey) -> Iterator[Finding]:
-    """Sequences and pictures on both sides of the split, and frames of Eigen test drives among the training ones."""
+    """Sequences and pictures on both sides of the split, and training frames of sequences that a benchmark scores."""
     yield from _between_splits(found)
-    objects = [facts for facts in found.facts if facts.row["source"] == kitti_object.NAME and facts.split == "train"]
     if found.is_synthetic:
         return
-    drives = {drive for drive, _ in splits.eigen_test()}
-    raw = [facts for facts in found.facts if facts.split == "train" and facts.sequence in drives]
-    if raw:
-        names = sorted({facts.sequence for facts in raw})
-        what = f"{len(raw)} training frames come from {len(names)} test drives of the Eigen split"
-        mend = "Set split: eigen, or do not score what is trained here on the Eigen test frames."
+    training = [facts for facts in found.facts if facts.split == "train"]
+    for name in dict.fromkeys(facts.row["source"] for facts in training):
+        source, frames = class_of(name), [facts for facts in training if facts.row["source"] == name]
+        if benchmark := source.benchmark():
+            yield from _scored_sequences(benchmark, frames)
+        if origins := source.origins(found.root):
+            yield _hidden_sequences(origins, frames)
+
+
+def _scored_sequences(benchmark: Benchmark, frames: list[FrameFacts]) -> Iterator[Finding]:
+    scored = [facts.sequence for facts in frames if facts.sequence in benchmark.sequences]
+    if scored:
+        names = sorted(set(scored))
+        what = f"{len(scored)} training frames come from {len(names)} test drives of the {benchmark.name} split"
+        name = benchmark.name
+        mend = f"Set split: {name.lower()}, or do not score what is trained here on the {name} test frames."
         yield problem("leakage", Severity.WARNING, what, names, mend)
-    if objects:
-        yield _object_drives(found, objects, drives)
-
-
-def mapped_drives(root: Path) -> list[str] | None:
-    """Raw drive of each KITTI object training frame by its number, from the development kit's two mapping files.
-
-    Line n of ``train_mapping.txt`` is ``date drive frame``; ``train_rand.txt`` holds, for each frame, its 1-based line.
-
-    Returns:
-        Drives, ``2011_09_26_drive_0005_sync``; None where the files are not beside the data.
-
-    Raises:
-        SimipuError: they are there but do not fit each other.
-    """
-    places = [root / folder for folder in _MAPPING_FOLDERS] + [root.parent / "mapping"]
-    place = next((each for each in places if (each / _MAPPING).is_file() and (each / _ORDER).is_file()), None)
-    if place is None:
-        return None
-    try:
-        lines = (place / _MAPPING).read_text(encoding="ascii").split("\n")
-        order = [int(number) for number in (place / _ORDER).read_text(encoding="ascii").replace(",", " ").split()]
-        if min(order, default=1) < 1:
-            raise ValueError
-        return [lines[number - 1].split()[1] for number in order]
-    except (OSError, ValueError, IndexError):
-        raise SimipuError(
-            f"{place}: {_MAPPING} and {_ORDER} do not fit each other; take both from KITTI's object development kit."
-        ) from None
 
 
 def _between_splits(found: Survey) -> Iterator[Finding]:
@@ -102,52 +80,49 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
         yield ok("leakage", "training and evaluation share no sequence and no image")
 
 
-def _object_drives(found: Survey, objects: list[FrameFacts], drives: set[str]) -> Finding:
-    """Say which object frames come from Eigen test drives, as far as that can be told."""
-    mend = "Leave these frames out of pre-training, or say beside the scores that test drives were seen."
-    if mapped := mapped_drives(found.root):
-        known = [facts for facts in objects if "testing" not in facts.sample_id]
+def _hidden_sequences(origins: Origins, frames: list[FrameFacts]) -> Finding:
+    """Say which frames come from sequences that a benchmark scores, as far as that can be told."""
+    benchmark, told = origins.benchmark, origins.sequences
+    drives = f"{benchmark.name} test drives"
+    if told is not None:
+        known = [facts for facts in frames if facts.sample_id in told]
         inside = [
-            f"{facts.sample_id} ({mapped[number]})"
+            f"{facts.sample_id} ({told[facts.sample_id]})"
             for facts in known
-            if (number := int(facts.sample_id.rpartition("/")[2])) < len(mapped) and mapped[number] in drives
+            if told[facts.sample_id] in benchmark.sequences
         ]
-        what = f"{len(inside)} of {len(known)} KITTI object frames come from Eigen test drives, says {_MAPPING}"
-        return problem("leakage", Severity.WARNING, what, inside, mend) if inside else ok("leakage", what)
-    raw = next((folder for place in (found.root, found.root.parent) if (folder := kitti_raw.find(place))), None)
-    images = _test_drive_images(raw, drives) if raw else []
-    if not images:
-        what = (
-            f"whether KITTI object frames come from Eigen test drives cannot be told: neither {_MAPPING} and {_ORDER} "
-            "nor these drives of kitti_raw are beside the data"
+        return _inside(
+            inside, f"{len(inside)} of {len(known)} {origins.frames} come from {drives}, says {origins.told_by}"
         )
-        mend = "Put the mapping folder of KITTI's object development kit beside the data."
-        return problem("leakage", Severity.WARNING, what, [], mend)
-    with closing(map_frames(_read_thumbnail, images, "check leakage")) as thumbnails:
-        pictures = [(image, each) for image, each in zip(images, thumbnails, strict=True) if each]
+    if not origins.images:
+        what = f"whether {origins.frames} come from {drives} cannot be told: {origins.untold}"
+        return problem("leakage", Severity.WARNING, what, [], origins.mend)
+    with closing(map_frames(_read_thumbnail, list(origins.images), "check leakage")) as thumbnails:
+        pictures = [(image, each) for image, each in zip(origins.images, thumbnails, strict=True) if each]
     if not pictures:
-        return ok("leakage", "the images of the Eigen test drives beside the data cannot be read")
-    nearest = _nearest(_pictures(objects), _stack([each for _, each in pictures]))
+        return ok("leakage", f"the images of the {drives} beside the data cannot be read")
+    nearest = _nearest(_pictures(frames), _stack([each for _, each in pictures]))
     inside = [
-        f"{facts.sample_id} ({pictures[other][0].parts[-4]})"
-        for facts, (other, apart) in zip(objects, nearest, strict=True)
+        f"{facts.sample_id} ({origins.images[pictures[other][0]]})"
+        for facts, (other, apart) in zip(frames, nearest, strict=True)
         if apart < STILL
     ]
-    here = len({image.parts[-4] for image, _ in pictures})
+    here = len({origins.images[image] for image, _ in pictures})
     what = (
-        f"{len(inside)} of {len(objects)} KITTI object frames show a frame of the {here} Eigen test drives (of "
-        f"{len(drives)}) that are beside the data"
+        f"{len(inside)} of {len(frames)} {origins.frames} show a frame of the {here} {drives} (of "
+        f"{len(benchmark.sequences)}) that are beside the data"
     )
+    return _inside(inside, what)
+
+
+def _inside(inside: list[str], what: str) -> Finding:
+    mend = "Leave these frames out of pre-training, or say beside the scores that test drives were seen."
     return problem("leakage", Severity.WARNING, what, inside, mend) if inside else ok("leakage", what)
-
-
-def _test_drive_images(raw: Path, drives: set[str]) -> list[Path]:
-    return [image for drive in kitti_raw.drives(raw) if drive.name in drives for image in drive.images.values()]
 
 
 def _read_thumbnail(image: Path) -> bytes | None:
     try:
-        return thumbnail(decode_image(read_bytes(image)))
+        return thumbnail(decode_image(read_file(image)))
     except StorageError:
         raise
     except (BrokenFrameError, SimipuError):

@@ -10,16 +10,16 @@ from simipu_core.checking.report import Report
 from simipu_core.checking.survey import Survey, evenly
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Content, read_content
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import decode_depth, decode_image, encode_jpeg
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
-from simipu_core.data.sources import Frame, Rejected
+from simipu_core.data.sources import class_of
 from simipu_core.evaluation.panels import overlay
 from simipu_core.geometry.cameras import in_image, project
 
 _FRAMES = 6
 _QUALITY = 80
-_FARTHEST = {"nyu": 10.0, "nyu_labelled": 10.0}
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .35rem .6rem;
@@ -85,4 +85,4 @@ def draw(frame: Frame, content: Content, pair: PairConfig) -> NDArray[np.uint8]:
         depth = depth_map(uv[inside], ahead[inside], height, width)
     elif content.depth is not None and frame.depth_scale:
         depth = decode_depth(content.depth, frame.depth_scale)
-    return overlay(image, depth, _FARTHEST.get(frame.source, 80.0))
+    return overlay(image, depth, class_of(frame.source).shown_depth)

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.checking.alignment import Alignment, Camera, align
-from simipu_core.config import PairConfig, SourceConfig
-from simipu_core.data import splits
+from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Content, Row, read_content
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
-from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.sources import Source
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
 from simipu_core.parallel import map_frames
@@ -89,7 +89,7 @@ class FrameFacts:
 class Survey:
     """A whole source, measured."""
 
-    source: SourceConfig
+    source: Source
     pair: PairConfig
     root: Path
     is_synthetic: bool
@@ -119,11 +119,11 @@ class Survey:
         return list(found.values())
 
 
-def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: bool) -> Survey:
+def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> Survey:
     """Measure every frame of a source, in parallel.
 
     Args:
-        source: layout and split.
+        source: the data set and its options.
         pair: depth range within which points count.
         root: folder of the raw data.
         is_synthetic: made by `simipu synthesize`.
@@ -131,10 +131,7 @@ def survey(source: SourceConfig, pair: PairConfig, root: Path, is_synthetic: boo
     Raises:
         SimipuError: the root does not hold the layout, or the split does not suit it.
     """
-    kept: list[tuple[Frame | Rejected, str]] = []
-    for part in source.parts:
-        found = list_frames(part, root)
-        kept += [(frame, split) for frame, split in zip(found, splits.assign(found, part), strict=True) if split]
+    kept: list[tuple[Frame | Rejected, str]] = [(frame, split) for frame, split in source.split_frames(root) if split]
     frames = [(frame, split) for frame, split in kept if isinstance(frame, Frame)]
     cameras = _frequent_cameras([frame for frame, _ in frames])
     tried = _spread([frame for frame, _ in frames])

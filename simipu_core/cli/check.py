@@ -12,7 +12,8 @@ from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.cli.stages import Use
-from simipu_core.config import SourceConfig, validate
+from simipu_core.config import validate
+from simipu_core.data.sources import AnySource
 
 if TYPE_CHECKING:
     from simipu_core.checking.report import Finding, Report
@@ -50,7 +51,7 @@ def check(
     source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data
     if kind is not None:
         values: dict[str, Any] = {"kind": kind, "root": source.root}
-        source = validate(SourceConfig, values, "--kind")
+        source = validate(AnySource, values, "--kind")
     report = stage.check(source, chosen.pair, out, root=root)
     Console(highlight=False).print(_table(report))
     print(f"{out}: {stage.REPORT_FILE}, {stage.PAGE_FILE} · {_count(report)}")

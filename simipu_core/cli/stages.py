@@ -36,7 +36,7 @@ def synthesize(
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Render a synthetic world to genuine KITTI, NYU, Waymo and nuScenes files.
+    """Render a synthetic world to genuine KITTI and NYU files, or to own logs.
 
     Example: `simipu synthesize --out data/raw --set synthetic.drives=2`
     """

@@ -4,7 +4,7 @@ The defaults are the full-size reference settings (reference: SimIPU, arXiv 2112
 configuration). ``params.yaml`` and every file in ``experiments/`` state only what differs from them.
 """
 
-from simipu_core.config.data import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config.data import PairConfig, SyntheticConfig
 from simipu_core.config.depth import (
     DepthAugmentConfig,
     EvaluateConfig,
@@ -51,7 +51,6 @@ __all__ = [
     "SGDConfig",
     "Section",
     "SetAbstractionConfig",
-    "SourceConfig",
     "SyntheticConfig",
     "TrackingConfig",
     "validate",

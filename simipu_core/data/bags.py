@@ -17,10 +17,10 @@ from rosbags.interfaces import Connection
 
 from simipu_core.data import ros_messages
 from simipu_core.data.bag_reader import BagReader
+from simipu_core.data.formats.log_calibration import NAME as CALIBRATION
 from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
-from simipu_core.data.sources.log_calibration import NAME as CALIBRATION
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import Matrix, inverse, pose
 from simipu_core.progress import progress

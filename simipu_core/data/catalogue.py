@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simipu_core.data.formats.components import PARQUET_ERRORS
+from simipu_core.data.formats.scans import Scan
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
 from simipu_core.data.images import check_depth, check_image
 from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import check_format
-from simipu_core.data.sources import Frame, Rejected
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.components import PARQUET_ERRORS
-from simipu_core.data.sources.reading import read_bytes, read_scan
-from simipu_core.data.sources.scans import Scan
+from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import rotation_error
 from simipu_core.storage import StorageError
@@ -74,24 +73,27 @@ def read_content(root: Path, frame: Frame) -> Content | Rejected:
         "distortion": frame.distortion,
         "lidar_to_camera": frame.lidar_to_camera,
     }
-    file, scan, depth = frame.image, None, None
+    source, file, scan, depth = source_named(frame.source), frame.image, None, None
     try:
-        if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
+        files = [path for path in (frame.image, frame.points, frame.depth) if path]
+        if not all(path.name.isprintable() for path in files):
             raise SimipuError("its name holds characters that cannot be printed")
+        if outside := [path for path in files if not path.is_relative_to(root) or ".." in path.relative_to(root).parts]:
+            raise SimipuError(f"{outside[0].name} lies outside the root")
         if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
             raise SimipuError("was taken at a time that no clock shows")
-        image = _read(file, row, "image", root)
+        image = _read(source, file, row, "image", root)
         row["height"], row["width"] = size = check_image(image)
         if frame.size and size != frame.size:
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
             _check_rigid(frame)
-            scan = read_scan(frame.points, frame.source)
+            scan = source.read_scan(frame.points)
             row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
             row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
-            depth = _read(file, row, "depth", root)
+            depth = _read(source, file, row, "depth", root)
             check_depth(depth, (row["height"], row["width"]))
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
@@ -168,8 +170,8 @@ def _check_rigid(frame: Frame) -> None:
         raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
 
 
-def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
-    data = read_bytes(file)
+def _read(source: type[Source], file: Path, row: Row, kind: str, root: Path) -> bytes:
+    data = source.read_file(file)
     row[kind] = _relative(file, root)
     row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
     return data

@@ -1,10 +1,9 @@
-"""Lens distortion, and how it is undone."""
+"""Lens distortion, and how it is undone. Configuration names lenses, so OpenCV is loaded when one is undone."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +31,8 @@ def undistort(
     Returns:
         (H, W, 3); pixels that the lens did not see are black.
     """
+    import cv2
+
     height, width = image.shape[:2]
     columns, rows = _maps(intrinsics, lens, coefficients, height, width)
     return np.asarray(cv2.remap(image, columns, rows, cv2.INTER_LINEAR), np.uint8)
@@ -49,6 +50,8 @@ def _maps(
     intrinsics: tuple[float, ...], lens: Lens, coefficients: tuple[float, ...], height: int, width: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Where in the distorted image each pixel is found."""
+    import cv2
+
     matrix, values = np.reshape(intrinsics, (3, 3)).astype(np.float64), np.array(coefficients, np.float64)
     find = cv2.fisheye.initUndistortRectifyMap if lens == "equidistant" else cv2.initUndistortRectifyMap
     columns, rows = find(matrix, values, np.eye(3), matrix, (width, height), cv2.CV_32FC1)

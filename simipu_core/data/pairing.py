@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row
+from simipu_core.data.frames import BrokenFrameError, Rejected
 from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_png, encode_raw
 from simipu_core.data.lenses import through_pinhole
-from simipu_core.data.sources import Rejected
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources import source_named
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
 
@@ -121,7 +120,7 @@ def _points_in_image(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], int]:
     """Points (N, 4) inside the frustum, their pixels (N, 2) and depths (N,), and the size of the whole scan."""
     _check_sync(root, config, frame)
-    scan = read_scan(root / frame["points"], frame["source"])
+    scan = source_named(frame["source"]).read_scan(root / frame["points"])
     _check_unchanged(root, frame, "points", scan.sha256)
     points = scan.points
     uv, depth = project(points[:, :3], frame["lidar_to_camera"], frame["intrinsics"])
@@ -160,7 +159,7 @@ def _image_columns(root: Path, config: PairConfig, frame: Row) -> dict[str, Any]
 
 def _read(root: Path, frame: Row, kind: str) -> bytes:
     """Bytes of a catalogued file, which must be those that ingest checked."""
-    data = read_bytes(root / frame[kind])
+    data = source_named(frame["source"]).read_file(root / frame[kind])
     _check_unchanged(root, frame, kind, hashlib.sha256(data).hexdigest())
     return data
 

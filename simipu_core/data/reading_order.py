@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from simipu_core.data.catalogue import Row
+from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed
-from simipu_core.data.sources import Rejected
-from simipu_core.data.sources.reading import component
+from simipu_core.data.sources import source_named
 from simipu_core.parallel import map_frames
 
 _DEPTH_VALUES = 1 << 16
@@ -52,7 +52,7 @@ def pack_frames(
     Raises:
         SimipuError: a worker process was killed.
     """
-    if not any(component(Path(frame["image"])) for frame in frames):
+    if not any(map(_container, frames)):
         yield from map_frames(pack, frames, description)
         return
     schema = _plain(schema)
@@ -61,14 +61,16 @@ def pack_frames(
     try:
         put_away = partial(_put_away, pack, schema, folder)
         together = [frames[index] for index in order]
-        with closing(
-            map_frames(put_away, together, description, group=lambda row: component(Path(row["image"])))
-        ) as packed:
+        with closing(map_frames(put_away, together, description, group=_container)) as packed:
             results = dict(zip(order, packed, strict=True))
         for waiting in (results[index] for index in range(len(frames))):
             yield _take(waiting, schema) if isinstance(waiting, _Waiting) else waiting
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _container(frame: Row) -> Path | None:
+    return source_named(frame["source"]).container(Path(frame["image"]))
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

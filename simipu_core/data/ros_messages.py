@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.formats.clouds import INTENSITY, MOST_POINTS
 from simipu_core.data.lenses import NUM_COEFFICIENTS
-from simipu_core.data.sources.clouds import INTENSITY, MOST_POINTS
 from simipu_core.errors import SimipuError
 
 _DATATYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}

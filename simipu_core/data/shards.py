@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.artifacts import read_manifest
+from simipu_core.data.formats.components import PARQUET_ERRORS
 from simipu_core.data.row_groups import RemoteFile, RowGroups, damaged
 from simipu_core.data.schema import DEPTH, PAIRS
-from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 from simipu_core.storage import S3Path, seekable
 

@@ -3,25 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from simipu_core.artifacts import Manifest, local_artifact, read_manifest
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.config.section import Size
-from simipu_core.data import splits
 from simipu_core.data.catalogue import read_frames
+from simipu_core.data.frames import Rejected
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Rejected
+from simipu_core.data.sources import Source, class_of
+from simipu_core.data.sources.base import Typical
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 
 Use = Literal["pairs", "depth"]
 
 _SYNTHETIC_ROOT = Path("data/raw")
-_OBJECT_FRAMES = {"training": 7_481, "train_half": 3_712, "train_half_and_testing": 11_230}
-_WAYMO_TRAINING_FRAMES = 158_081
-_NUSCENES_KEYFRAMES = 34_149
-_VIEWS_PER_ROOM = 4
+_RAW_IMAGE, _RAW_DEPTH = 2.9, 0.5
+"""Bytes a pixel of raw images and sparse depth maps after LZ4."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,6 @@ class Frames:
     shard_bytes: int
     origin: str
     """Where these numbers come from, in words."""
-
-
-class _Typical(NamedTuple):
-    """Mean bytes of a frame's parts."""
-
-    size: Size
-    image: int
-    jpeg: int
-    points: int
-    depth: int
-    projected: int
-
-
-_KITTI = _Typical((375, 1242), 800_000, 190_000, 275_000, 170_000, 70_000)
-_NYU = _Typical((480, 640), 49_000, 90_000, 0, 174_000, 0)
-_WAYMO = _Typical((1280, 1920), 490_000, 490_000, 380_000, 0, 100_000)
-_RAW_IMAGE, _RAW_DEPTH = 2.9, 0.5  # bytes a pixel of raw images and sparse depth maps after LZ4
-_NUSCENES = _Typical((900, 1600), 170_000, 330_000, 50_000, 0, 14_000)
-_TYPICAL = {"nyu": _NYU, "nyu_labelled": _NYU, "waymo": _WAYMO, "waymo_kitti": _WAYMO, "nuscenes": _NUSCENES}
 
 
 def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
@@ -72,10 +52,10 @@ def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
     source = experiment.pretrain_data if use == "pairs" else experiment.depth_data
     if Path(source.root) == _SYNTHETIC_ROOT:
         counts = [_synthetic(part, experiment.synthetic) for part in source.parts]
-        typicals, origin = [_rendered(part, experiment) for part in source.parts], "synthetic"
+        typicals, origin = [part.typical_rendered(experiment.synthetic) for part in source.parts], "synthetic"
     else:
-        counts = [_official(part) for part in source.parts]
-        typicals, origin = [_TYPICAL.get(part.kind, _KITTI) for part in source.parts], "official"
+        counts = [part.published() for part in source.parts]
+        typicals, origin = [part.typical for part in source.parts], "official"
     known = [count for count in counts if count is not None]
     if len(known) < len(counts):
         unknown = source.parts[counts.index(None)]
@@ -94,7 +74,7 @@ def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
     return Frames(train, sum(used) - train, size, shard_bytes, f"{origin} count of {kinds}, typical file sizes")
 
 
-def _weighted(typicals: Sequence[_Typical], counts: Sequence[tuple[int, int]], side: int) -> int:
+def _weighted(typicals: Sequence[Typical], counts: Sequence[tuple[int, int]], side: int) -> int:
     """Mean height or width of the training frames, pixels."""
     total = sum(train for train, _ in counts)
     return round(sum(t.size[side] * train for t, (train, _) in zip(typicals, counts, strict=True)) / total)
@@ -122,65 +102,22 @@ def _catalogued(folder: Path, use: Use, experiment: Experiment) -> Frames:
         raise SimipuError(f"{folder}: its catalogue has no training frame for {use}; give that of the other source.")
     evaluated = len(rows) - len(train) if use == "depth" else 0
     size = (_mean([row["height"] for row in train]), _mean([row["width"] for row in train]))
-    typical = _TYPICAL.get(train[0]["source"], _KITTI)
+    typical = class_of(train[0]["source"]).typical
     scale = size[0] * size[1] / (typical.size[0] * typical.size[1])
     bytes_ = round((len(train) + evaluated) * scale * _row_bytes(typical, experiment.pair, use))
     return Frames(len(train), evaluated, size, bytes_, f"catalogue in {folder}, typical file sizes")
 
 
-def _official(source: SourceConfig) -> tuple[int, int] | None:
-    """Training and evaluation frames of a published set; None where its settings make another one."""
-    counts = splits.PUBLISHED_COUNTS
-    if source.split == "none" and source.kind == "kitti_object":
-        return -(-_OBJECT_FRAMES[source.frames] // source.every), 0
-    if source.split == "none" and source.kind in ("waymo", "waymo_kitti"):
-        return -(-_WAYMO_TRAINING_FRAMES // source.every), 0
-    if source.split == "none" and source.kind == "nuscenes":
-        return -(-_NUSCENES_KEYFRAMES // source.every), 0
-    if source.split == "eigen" and source.kind == "kitti_depth" and source.every == 1:
-        return counts["kitti_eigen_train"], counts["kitti_eigen_test"]
-    if source.split == "folders" and source.kind == "nyu" and source.every == 1:
-        return counts["nyu_train"], counts["nyu_test"]
-    if source.split == "nyu_official" and source.every == 1:
-        return counts["nyu_labelled_train"], counts["nyu_test"]
-    return None
-
-
-def _synthetic(source: SourceConfig, world: SyntheticConfig) -> tuple[int, int] | None:
+def _synthetic(source: Source, world: SyntheticConfig) -> tuple[int, int] | None:
     """Training and evaluation frames of what `simipu synthesize` renders."""
-    objects = ["objects"] * world.object_frames
-    drives = [f"{drive:04d}" for drive in range(world.drives) for _ in range(world.frames_per_drive)]
-    tests = [f"{'test/' if room % 3 == 2 else ''}{room:04d}" for room in range(world.rooms)]
-    sequences: dict[str, list[str]] = {
-        "kitti": drives if source.drives_only and drives else objects + drives,
-        "kitti_object": objects if source.frames == "training" else [],
-        "kitti_raw": drives,
-        "kitti_depth": drives,
-        "nyu": [room for room in tests for _ in range(_VIEWS_PER_ROOM)],
-        "waymo": [f"{segment:04d}" for segment in range(world.waymo_segments) for _ in range(world.waymo_frames)],
-        "nuscenes": [f"{scene:04d}" for scene in range(world.nuscenes_scenes) for _ in range(world.nuscenes_frames)],
-        "logs": [f"{log:04d}" for log in range(world.logs) for _ in range(world.frames_per_drive)],
-        "nyu_labelled": [f"{image // _VIEWS_PER_ROOM:04d}" for image in range(world.labelled_images)],
-    }
-    kept = sequences.get(source.kind, [])[:: source.every]
-    if not kept or source.split in ("eigen", "nyu_official"):
+    kept = source.rendered(world)[:: source.every]
+    if not kept:
         return None
-    assigned = splits.assign([Rejected("", sequence, Path(), "") for sequence in kept], source)
+    assigned = source.assign([Rejected("", sequence, Path(), "") for sequence in kept])
     return assigned.count("train"), assigned.count("eval")
 
 
-def _rendered(source: SourceConfig, experiment: Experiment) -> _Typical:
-    """Rendered frames: bytes a pixel and points a ray, as measured on a few."""
-    if source.kind in ("nyu", "nyu_labelled"):
-        return _Typical(_NYU.size, 87_000, 87_000, 0, 175_000, 0)
-    world = experiment.synthetic
-    pixels = world.image_size[0] * world.image_size[1]
-    points = round(0.13 * world.lidar_points)
-    image = 1.8 if source.kind not in ("waymo", "nuscenes") else 0.45
-    return _Typical(world.image_size, round(image * pixels), round(0.45 * pixels), 16 * points, pixels // 3, 4 * points)
-
-
-def _row_bytes(typical: _Typical, config: PairConfig, use: Use) -> int:
+def _row_bytes(typical: Typical, config: PairConfig, use: Use) -> int:
     pixels = typical.size[0] * typical.size[1]
     if config.image_encoding == "raw":
         image, depth = round(_RAW_IMAGE * pixels), round(_RAW_DEPTH * pixels)

@@ -10,7 +10,8 @@ from simipu_core.checking import calibrations, clocks, counts, depths, leakage, 
 from simipu_core.checking.page import page
 from simipu_core.checking.report import BrokenFrame, Finding, Report
 from simipu_core.checking.survey import Survey, survey
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
+from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 
@@ -18,11 +19,11 @@ REPORT_FILE, PAGE_FILE = "check.json", "check.html"
 _CHECKS = (counts, calibrations, clocks, depths, pictures, leakage)
 
 
-def check(source: SourceConfig, pair: PairConfig, out: Path | None = None, *, root: str | None = None) -> Report:
+def check(source: Source, pair: PairConfig, out: Path | None = None, *, root: str | None = None) -> Report:
     """Examine a source.
 
     Args:
-        source: layout, split and tolerance.
+        source: the data set and its options.
         pair: what pairing will ask of the frames.
         out: folder for the report (``check.json``, ``check.html``); files of these names are replaced.
         root: URI of the raw data; overrides `source.root`.

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
-from simipu_core.config import SourceConfig
-from simipu_core.data import catalogue, splits
+from simipu_core.data import catalogue
 from simipu_core.data.catalogue import Row
-from simipu_core.data.sources import Frame, Rejected, list_frames
-from simipu_core.data.sources.reading import component
+from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
 from simipu_core.tracking.run import Run, SilentRun, address_digest
@@ -20,26 +19,15 @@ from simipu_core.tracking.run import Run, SilentRun, address_digest
 SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
 
-_WAYMO = "Waymo Dataset License Agreement for Non-Commercial Use"
-_NYU = "NYU Depth v2 (no licence stated)"
-_LICENCES = {
-    "logs": "that of the logs' owner",
-    "nyu": _NYU,
-    "nyu_labelled": _NYU,
-    "waymo": _WAYMO,
-    "waymo_kitti": _WAYMO,
-    "nuscenes": "CC BY-NC-SA 4.0 and the nuScenes terms of use (non-commercial)",
-}
 
-
-def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
+def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
     """Validate the frames of a source and write the catalogue (``frames.parquet``, ``rejected.json``).
 
     The digest depends on the frames' content, not on where the data lies: paths are relative to the root, and the
     root itself is kept as the manifest's `origin` only.
 
     Args:
-        source: layout, split and tolerance.
+        source: the data set and its options.
         out: artifact directory to make.
         root: URI of the raw data (see `simipu_core.storage.resolve`); overrides `source.root`.
         run: where counts are recorded.
@@ -50,13 +38,13 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     check_new(out)
     uri = root or source.root
     folder = storage.resolve(uri)
-    found = [each for part in source.parts for each in _with_splits(part, folder)]
+    found = source.split_frames(folder)
     _check_ids([frame.sample_id for frame, _ in found])
     kept = [(frame, split) for frame, split in found if split]
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     rows: list[Row] = []
-    group = (lambda frame: component(frame.image)) if any(component(frame.image) for frame in candidates[:1]) else None
+    group = _container if any(map(_container, candidates[:1])) else None
     with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
@@ -101,9 +89,8 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     return manifest
 
 
-def _with_splits(source: SourceConfig, folder: Path) -> list[tuple[Frame | Rejected, splits.Split | None]]:
-    found = list_frames(source, folder)
-    return list(zip(found, splits.assign(found, source), strict=True))
+def _container(frame: Frame) -> Path | None:
+    return source_named(frame.source).container(frame.image)
 
 
 def _check_ids(ids: list[str]) -> None:
@@ -111,12 +98,11 @@ def _check_ids(ids: list[str]) -> None:
         raise SimipuError(f"{repeated}: two sources read this frame; drop one of them from `sources`.")
 
 
-def _licence(source: SourceConfig, folder: Path) -> str:
+def _licence(source: Source, folder: Path) -> str:
     file = folder / SYNTHETIC_FILE
     if file.is_file():
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["licence"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise SimipuError(f"{file}: states no licence; run `simipu synthesize` again.") from None
-    licences = dict.fromkeys(_LICENCES.get(part.kind, "CC BY-NC-SA 3.0 (KITTI)") for part in source.parts)
-    return "; ".join(licences)
+    return "; ".join(dict.fromkeys(part.licence for part in source.parts))

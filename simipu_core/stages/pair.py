@@ -14,11 +14,11 @@ from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Row, check_broken_share, read_frames, write_rejected
+from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
 from simipu_core.data.reading_order import pack_frames
 from simipu_core.data.schema import DEPTH, PAIRS
 from simipu_core.data.shards import ShardWriter
-from simipu_core.data.sources import Rejected
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 from simipu_core.tracking.run import Run, SilentRun

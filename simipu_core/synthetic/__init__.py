@@ -1,4 +1,4 @@
-"""A ray-cast world that writes genuine KITTI, NYU, Waymo and nuScenes files."""
+"""A ray-cast world that writes genuine KITTI and NYU files."""
 
 from simipu_core.synthetic.world import synthesize
 

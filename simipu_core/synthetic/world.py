@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from simipu_core.config import SyntheticConfig
 from simipu_core.files import new_folder
 from simipu_core.parallel import map_frames
-from simipu_core.synthetic import logs, nuscenes, nyu_labelled, waymo, writers
+from simipu_core.synthetic import logs, writers
 from simipu_core.synthetic.calibration import object_calibration, object_camera, raw_calibration, raw_camera
 from simipu_core.synthetic.lidar import scan
 from simipu_core.synthetic.render import Lens, render_depth, render_image
@@ -23,7 +22,7 @@ from simipu_core.synthetic.room import make_room, nyu_camera
 from simipu_core.synthetic.street import Street, make_street
 
 LICENCE = "generated data, no restrictions"
-_VIEWS_PER_ROOM = 4
+VIEWS_PER_ROOM = 4
 _SMALL_IMAGE = 100_000
 """Pixels up to which an image is worth four rays a pixel."""
 
@@ -35,15 +34,12 @@ class Part(IntEnum):
     DRIVE = 1
     ROOM = 2
     CLOCK = 3
-    WAYMO = 4
-    NUSCENES = 5
-    LABELLED = 6
     LOG = 7
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame of a street or log, one room, one Waymo segment, or the labelled NYU file."""
+    """One frame of a street or log, or one room."""
 
     part: Part
     index: int
@@ -51,7 +47,7 @@ class Job:
 
 
 def synthesize(config: SyntheticConfig, out: Path, workers: int | None = None) -> None:
-    """Render a world of streets and rooms to KITTI, NYU, Waymo and nuScenes files, and own logs.
+    """Render a world of streets and rooms to KITTI and NYU files, and own logs.
 
     The files depend on the configuration alone, not on the number of workers. The folder `out` appears, whole, at
     the end.
@@ -74,37 +70,25 @@ def synthesize(config: SyntheticConfig, out: Path, workers: int | None = None) -
 def object_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of a KITTI object frame, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.OBJECT, index])
-    return make_street(rng), _lens(rng, config.image_size)
+    return make_street(rng), random_lens(rng, config.image_size)
 
 
 @lru_cache(maxsize=2)
 def drive_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of a drive, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.DRIVE, index])
-    return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
+    return make_street(rng, config.frames_per_drive), random_lens(rng, config.image_size)
 
 
 @lru_cache(maxsize=2)
 def log_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
     """The street of an own log, and its camera's lens."""
     rng = np.random.default_rng([config.seed, Part.LOG, index])
-    return make_street(rng, config.frames_per_drive), _lens(rng, config.image_size)
+    return make_street(rng, config.frames_per_drive), random_lens(rng, config.image_size)
 
 
-def segment_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
-    """The street of a Waymo segment, and its camera's lens."""
-    rng = np.random.default_rng([config.seed, Part.WAYMO, index])
-    return make_street(rng, config.waymo_frames), _lens(rng, config.image_size)
-
-
-@lru_cache(maxsize=2)
-def nuscenes_scene(config: SyntheticConfig, index: int) -> tuple[Street, Lens]:
-    """The street of a nuScenes scene, and its cameras' lens."""
-    rng = np.random.default_rng([config.seed, Part.NUSCENES, index])
-    return make_street(rng, config.nuscenes_frames * nuscenes.STEPS), _lens(rng, config.image_size)
-
-
-def _lens(rng: np.random.Generator, size: tuple[int, int]) -> Lens:
+def random_lens(rng: np.random.Generator, size: tuple[int, int]) -> Lens:
+    """The lens of a camera whose images have so many rows and columns."""
     red, blue = rng.uniform(0.93, 1.07, 2)
     return Lens(
         exposure=rng.uniform(0.7, 1.15),
@@ -144,18 +128,6 @@ def _lay_out(config: SyntheticConfig, root: Path) -> list[Job]:
     for room in range(config.rooms):
         _room_folder(root, room).mkdir(parents=True)
         jobs.append(Job(Part.ROOM, room))
-    if config.waymo_segments:
-        for name in waymo.SCHEMAS:
-            (_waymo_folder(root) / name).mkdir(parents=True)
-    jobs += [Job(Part.WAYMO, index) for index in range(config.waymo_segments)]
-    if config.nuscenes_scenes:
-        streets = [nuscenes_scene(config, index)[0] for index in range(config.nuscenes_scenes)]
-        nuscenes.write_tables(root / "nuscenes", streets, config.nuscenes_frames, config.image_size)
-        frames = range(config.nuscenes_frames)
-        jobs += [Job(Part.NUSCENES, index, frame) for index in range(config.nuscenes_scenes) for frame in frames]
-    if config.labelled_images:
-        (root / "nyu_labelled").mkdir()
-        jobs.append(Job(Part.LABELLED, 0))
     for index in range(config.logs):
         logs.lay_out(root, index, config.image_size)
         jobs += [Job(Part.LOG, index, frame) for frame in range(config.frames_per_drive)]
@@ -175,18 +147,11 @@ def _room_folder(root: Path, room: int) -> Path:
     return root / "nyu" / "official_splits" / "test" / name if room % 3 == 2 else root / "nyu" / name
 
 
-def _waymo_folder(root: Path) -> Path:
-    return root / "waymo" / "training"
-
-
 def _render(config: SyntheticConfig, root: Path, job: Job) -> None:
     parts = {
         Part.OBJECT: _render_object,
         Part.DRIVE: _render_drive,
         Part.ROOM: _render_room,
-        Part.WAYMO: _render_segment,
-        Part.NUSCENES: _render_keyframe,
-        Part.LABELLED: _render_labelled,
         Part.LOG: _render_log,
     }
     parts[job.part](config, root, job)
@@ -219,54 +184,19 @@ def _render_drive(config: SyntheticConfig, root: Path, job: Job) -> None:
 
 def _render_room(config: SyntheticConfig, root: Path, job: Job) -> None:
     folder = _room_folder(root, job.index)
-    for view, (image, depth) in enumerate(_views(config, Part.ROOM, job.index)):
+    for view, (image, depth) in enumerate(room_views(config, Part.ROOM, job.index)):
         writers.write_image(folder / f"rgb_{view:05d}.jpg", image)
         writers.write_depth(folder / f"sync_depth_{view:05d}.png", depth, 1000)
 
 
-def _render_labelled(config: SyntheticConfig, root: Path, job: Job) -> None:
-    numbers = range(config.labelled_images)
-    rooms = (_views(config, job.part, room) for room in range(-(-len(numbers) // _VIEWS_PER_ROOM)))
-    views = list(islice(chain.from_iterable(rooms), len(numbers)))
-    scenes = [f"room_{number // _VIEWS_PER_ROOM:04d}" for number in numbers]
-    images, depths = [image for image, _ in views], [depth for _, depth in views]
-    nyu_labelled.write(root / "nyu_labelled" / nyu_labelled.FILE, scenes, images, depths)
-
-
-def _views(config: SyntheticConfig, part: Part, room: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+def room_views(
+    config: SyntheticConfig, part: int, room: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Photograph (480, 640, 3) and exact depth (480, 640), metres, of each view of a room."""
     rng, camera = np.random.default_rng([config.seed, part, room]), nyu_camera()
-    for scene, pose in make_room(rng, _VIEWS_PER_ROOM):
-        lens = _lens(rng, camera.size)
+    for scene, pose in make_room(rng, VIEWS_PER_ROOM):
+        lens = random_lens(rng, camera.size)
         yield render_image(scene, camera, pose, lens, rng), render_depth(scene, camera, pose)
-
-
-def _render_segment(config: SyntheticConfig, root: Path, job: Job) -> None:
-    street, lens = segment_scene(config, job.index)
-    waymo.write_segment(
-        _waymo_folder(root),
-        job.index,
-        street,
-        lens,
-        _frame_rng(config, job),
-        frames=config.waymo_frames,
-        image_size=config.image_size,
-        num_rays=config.lidar_points,
-    )
-
-
-def _render_keyframe(config: SyntheticConfig, root: Path, job: Job) -> None:
-    street, lens = nuscenes_scene(config, job.index)
-    nuscenes.write_keyframe(
-        root / "nuscenes",
-        job.index,
-        job.frame,
-        street,
-        lens,
-        _frame_rng(config, job),
-        image_size=config.image_size,
-        num_rays=config.lidar_points,
-    )
 
 
 def _render_log(config: SyntheticConfig, root: Path, job: Job) -> None:

@@ -15,15 +15,17 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from simipu_core.config import SourceConfig, SyntheticConfig
-from simipu_core.synthetic import logs, nuscenes, synthesize
-from simipu_core.synthetic.nyu_labelled import FILE as LABELLED
+from simipu_core.data.sources import Source
+from simipu_core.synthetic import logs
 from tests.data import files
+from tests.sources import any_source
+from tests.worlds import World, nuscenes, synthesize
+from tests.worlds.nyu_labelled import FILE as LABELLED
 
 Part = Literal["image", "scan", "depth", "calibration", "times"]
 Edit = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-WORLD = SyntheticConfig(
+WORLD = World(
     object_frames=6,
     drives=2,
     frames_per_drive=3,
@@ -101,8 +103,8 @@ class DataSet:
     def name(self) -> str:
         return self.kind
 
-    def source(self, **settings: Any) -> SourceConfig:
-        return SourceConfig.model_validate({"kind": self.kind, **self.settings, **settings})
+    def source(self, **settings: Any) -> Source:
+        return any_source(kind=self.kind, **self.settings, **settings)
 
     def read(self, root: Path, part: Part, of: Literal["victim", "other"] = "victim") -> bytes:
         return (root / (self.parts if of == "victim" else self.other)[part]).read_bytes()
@@ -385,7 +387,7 @@ def _room(view: int) -> dict[Part, str]:
 
 
 def _segment() -> dict[Part, str]:
-    from simipu_core.synthetic.waymo import segment_name
+    from tests.worlds.waymo import segment_name
 
     name = f"{segment_name(0)}.parquet"
     folders: dict[Part, str] = {"image": "camera_image", "scan": "lidar", "calibration": "camera_calibration"}

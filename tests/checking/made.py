@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from simipu_core.checking.survey import DepthFacts, FrameFacts, Survey
-from simipu_core.config import PairConfig, SourceConfig
-from simipu_core.data.sources import Frame, Rejected
+from simipu_core.config import PairConfig
+from simipu_core.data.frames import Frame, Rejected
+from tests.sources import any_source
 
 
 def facts(
@@ -44,5 +45,5 @@ def survey(measured: Sequence[FrameFacts], total: int | None = None, **settings:
     ]
     if total is not None:
         listed = [listed[0]] * total
-    source = SourceConfig.model_validate({"kind": "kitti_object", **settings})
+    source = any_source(**{"kind": "kitti_object", **settings})
     return Survey(source, PairConfig(), Path("root"), False, listed, list(measured), [])

@@ -6,12 +6,14 @@ import pytest
 from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures
 from simipu_core.checking.report import Finding, Severity, by_share
 from simipu_core.checking.survey import DepthFacts, evenly, thumbnail
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
 from simipu_core.data.images import decode_image
+from simipu_core.data.sources.kitti_object import mapped_drives
 from simipu_core.errors import SimipuError
 from simipu_core.stages.check import check
 from tests.checking.made import facts, survey
 from tests.data import files
+from tests.sources import any_source
 
 TEST_DRIVE = "2011_09_26_drive_0002_sync"
 SOUND = DepthFacts(0.2, 12.0, 60.0)
@@ -215,7 +217,7 @@ def test_images_and_sequences_on_both_sides_are_told() -> None:
 
 
 def object_leakage(root: Path) -> Finding:
-    report = check(SourceConfig(kind="kitti_object", root=str(root)), PairConfig())
+    report = check(any_source(kind="kitti_object", root=str(root)), PairConfig())
     return [each for each in report.findings if each.check == "leakage"][-1]
 
 
@@ -230,7 +232,7 @@ def test_the_mapping_tells_the_drives_of_object_frames(tmp_path: Path) -> None:
     assert told.names == (f"kitti_object/000000 ({TEST_DRIVE})",)
     files.write(tmp_path / "mapping/train_rand.txt", "4,1,3")
     with pytest.raises(SimipuError, match="do not fit each other"):
-        leakage.mapped_drives(tmp_path)
+        mapped_drives(tmp_path)
 
 
 def test_raw_drives_beside_the_data_tell_by_their_images(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_without_mapping_and_drives_it_is_said_plainly(tmp_path: Path) -> None:
 
 def test_raw_training_frames_of_test_drives_are_told(tmp_path: Path) -> None:
     files.kitti_raw(tmp_path, {TEST_DRIVE: [5, 6], "2011_09_26_drive_0001_sync": [5]})
-    report = check(SourceConfig(kind="kitti_raw", root=str(tmp_path)), PairConfig())
+    report = check(any_source(kind="kitti_raw", root=str(tmp_path)), PairConfig())
     told = [each for each in report.findings if each.check == "leakage"][-1]
     assert (told.names, told.what[:46]) == ((TEST_DRIVE,), "2 training frames come from 1 test drives of t")
 

@@ -1,9 +1,8 @@
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from simipu_core.config import SourceConfig
+from simipu_core.data.sources import SOURCES
 from tests.checking.corruptions import CORRUPTIONS, applies
 from tests.checking.datasets import DATA_SETS, DataSet, make_world
 from tests.checking.outcomes import outcomes, section, written_sections
@@ -35,5 +34,5 @@ def test_there_are_at_least_twenty_kinds_for_each_source_with_scans() -> None:
 
 def test_the_page_has_a_section_for_each_source() -> None:
     assert list(written_sections()) == [data.name for data in DATA_SETS]
-    kinds = set(get_args(SourceConfig.model_fields["kind"].annotation))
+    kinds = {source.model_fields["kind"].default for source in SOURCES}
     assert {data.kind for data in DATA_SETS} == kinds - {"kitti", "mixed"}  # these two read several of the others

@@ -20,7 +20,6 @@ from simipu_core.config import (
     PairConfig,
     PretrainConfig,
     PromotionConfig,
-    SourceConfig,
     TrackingConfig,
 )
 from simipu_core.errors import SimipuError
@@ -32,6 +31,7 @@ from simipu_core.stages.release import Release
 from simipu_core.tracking.registry import ModelVersion
 from simipu_core.tracking.run import Run, SilentRun
 from tests.samples import write_report
+from tests.sources import any_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -76,7 +76,7 @@ def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
 
 
 def test_ingest(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
-    source = SourceConfig(kind="kitti", drives_only=True)
+    source = any_source(kind="kitti", drives_only=True)
     out = artifact(dsl.Dataset, tmp_path / "out")
     component("ingest")(uri="data#0", source=to_parameter(source), catalogue=out)
     ((given, named),) = calls
@@ -251,7 +251,7 @@ def test_a_users_problem_fails_the_task_in_one_line(
     monkeypatch.setattr(importlib.import_module("simipu_core.stages.ingest"), "ingest", ingest)
     out = artifact(dsl.Dataset, tmp_path / "out")
     with pytest.raises(SystemExit) as ended:
-        component("ingest")(uri="x", source=to_parameter(SourceConfig()), catalogue=out)
+        component("ingest")(uri="x", source=to_parameter(any_source(kind="kitti")), catalogue=out)
     assert ended.value.code == "error: data: no frames here; set root."
     assert tracked == ["its own name"]
 

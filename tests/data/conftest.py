@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from simipu_core.synthetic import synthesize
+from tests.worlds import synthesize
 
 
 @pytest.fixture(scope="module")

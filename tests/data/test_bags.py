@@ -12,15 +12,16 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from simipu_core.config import SourceConfig
 from simipu_core.data import bags
 from simipu_core.data.bags import BagSettings, Imported, import_bag
 from simipu_core.data.catalogue import examine
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import decode_image
-from simipu_core.data.sources import Frame, Rejected, list_frames
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.sources import source_named
+from simipu_core.data.sources.logs import Logs
 from simipu_core.errors import SimipuError
 from tests.data import files
+from tests.sources import any_source
 
 ROS2 = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE, INFO, POINTS = "/camera/image_raw", "/camera/camera_info", "/lidar/points"
@@ -138,7 +139,7 @@ def write(bag: Path, messages: Recorded, storage: StoragePlugin = StoragePlugin.
 
 
 def frames(root: Path) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig(kind="logs", root=str(root)), root)
+    return any_source(kind="logs", root=str(root)).list_frames(root)
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -152,7 +153,7 @@ def test_a_ros_2_bag_becomes_frames_that_ingest_accepts(tmp_path: Path, storage:
         assert frame.points is not None
         assert (frame.timestamp_us, frame.points_timestamp_us) == ((TIMES[index] + DELAY) // 1000, TIMES[index] // 1000)
         np.testing.assert_array_equal(decode_image(frame.image.read_bytes()), COLOURS)
-        scan = read_scan(frame.points, frame.source).points
+        scan = source_named(frame.source).read_scan(frame.points).points
         np.testing.assert_array_equal(scan[:, :3], files.scan(index)[:, :3])
         np.testing.assert_allclose(scan[:, 3], files.scan(index)[:, 3], atol=0.5 / 255 + 1e-6)
         assert frame.intrinsics == (60.0, 0.0, 40.0, 0.0, 61.0, 12.0, 0.0, 0.0, 1.0)
@@ -342,7 +343,7 @@ def test_points_without_a_return_are_left_out(tmp_path: Path) -> None:
     import_bag(write(tmp_path / "drive", messages), tmp_path, SETTINGS)
     (frame,) = (frame for frame in frames(tmp_path) if isinstance(frame, Frame))
     assert frame.points is not None
-    assert len(read_scan(frame.points, "logs").points) == np.isfinite(cloud).all(axis=1).sum()
+    assert len(Logs.read_scan(frame.points).points) == np.isfinite(cloud).all(axis=1).sum()
 
 
 def test_wrong_bags_topics_and_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:

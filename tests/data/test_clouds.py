@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simipu_core.data.sources import clouds, pcd
-from simipu_core.data.sources.clouds import MOST_POINTS, parse_cloud
+from simipu_core.data.formats import pcd
+from simipu_core.data.formats.clouds import MOST_POINTS, parse_cloud
+from simipu_core.data.formats.scans import CLOUD_SUFFIXES
 from simipu_core.errors import SimipuError
 from tests.data import clouds as made
 from tests.data import files
@@ -165,4 +166,4 @@ def test_lzf_agrees_with_its_definition_and_never_leaves_its_arrays() -> None:
 
 
 def test_every_suffix_has_a_file_here() -> None:
-    assert {suffix(name) for name in (*FILES, *PACKED)} == set(clouds.SUFFIXES)
+    assert {suffix(name) for name in (*FILES, *PACKED)} == set(CLOUD_SUFFIXES)

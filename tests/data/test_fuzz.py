@@ -22,27 +22,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simipu_core.artifacts import read_manifest, verify_files
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig
 from simipu_core.data import catalogue
+from simipu_core.data.formats.clouds import parse_cloud
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
 from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, Rejected, list_frames
-from simipu_core.data.sources.clouds import parse_cloud
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.sources import source_named
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.models.foreign import read_encoder
 from simipu_core.models.weights import EncoderSpec, read_safetensors, read_spec, save_tensors
 from simipu_core.stages.ingest import ingest
-from simipu_core.synthetic import synthesize
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
 from tests import samples
 from tests.data import clouds, files
 from tests.data.mutations import damaged
 from tests.data.test_logs import calibration
+from tests.sources import any_source
+from tests.worlds import World, synthesize
 
 ROOM = 1 << 30
 """Bytes of address space that parsers may take beyond what the process has."""
@@ -186,7 +187,7 @@ def write_trees(root: Path) -> dict[str, Path]:
         )
         files.write(folder / "images/front/1010.jpg", files.image(0, ".jpg"))
         files.write(folder / f"scans/top/1000{suffix}", data)
-    world = SyntheticConfig(
+    world = World(
         object_frames=0,
         drives=0,
         waymo_segments=1,
@@ -220,7 +221,7 @@ def assert_sound(row: dict[str, Any], frame: Frame) -> None:
         assert frame.lidar_to_camera is not None
         turn = np.reshape(frame.lidar_to_camera, (4, 4))[:3, :3]
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=0.02)
-        points = read_scan(frame.points, frame.source).points
+        points = source_named(frame.source).read_scan(frame.points).points
         assert np.isfinite(points).all()
 
 
@@ -232,7 +233,7 @@ def run_source(kind: str, root: Path) -> int:
     """
     sound = 0
     try:
-        found = list_frames(SourceConfig.model_validate({"kind": kind, "root": str(root)}), root)
+        found = any_source(kind=kind, root=str(root)).list_frames(root)
     except SimipuError:
         return 0
     config = PairConfig(min_points=1)
@@ -329,7 +330,7 @@ def test_manifests_and_catalogues_do_not_lead_out_of_their_folder(tmp_path: Path
         read_manifest(folder)
 
     files.kitti_object(tmp_path / "raw", 1)
-    ingest(SourceConfig(kind="kitti_object", root=str(tmp_path / "raw")), tmp_path / "frames")
+    ingest(any_source(kind="kitti_object", root=str(tmp_path / "raw")), tmp_path / "frames")
     (row,) = catalogue.read_frames(tmp_path / "frames")
     for kind in ("image", "points"):
         catalogue.write_frames([row | {kind: name}], tmp_path / "frames")
@@ -339,7 +340,7 @@ def test_manifests_and_catalogues_do_not_lead_out_of_their_folder(tmp_path: Path
 
 def test_catalogues(tmp_path: Path) -> None:
     files.kitti_object(tmp_path / "raw", 2)
-    ingest(SourceConfig(kind="kitti_object", root=str(tmp_path / "raw")), tmp_path / "frames")
+    ingest(any_source(kind="kitti_object", root=str(tmp_path / "raw")), tmp_path / "frames")
     file = tmp_path / "frames/frames.parquet"
     assert len(catalogue.read_frames(tmp_path / "frames")) == 2
 
@@ -360,7 +361,7 @@ EXPERIMENT = yaml.safe_dump(
     {
         "experiment": "demo",
         "preset": "reference",
-        "pretrain_data": {"kind": "logs", "log_lidar": "top"},
+        "pretrain_data": {"kind": "logs", "lidar": "top"},
         "pretrain": {"epochs": 3, "image_encoder": {"name": "resnet18"}, "points": {"num_points": 4096}},
         "finetune": {"encoder_name": "resnet18", "schedule": {"max_lr": 1e-3}},
     }

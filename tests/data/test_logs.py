@@ -8,17 +8,17 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import decode_image, encode_png
 from simipu_core.data.lenses import Lens, undistort
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, Rejected, list_frames
-from simipu_core.data.sources.logs import mutual_nearest
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.sources.logs import Logs, mutual_nearest
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from tests.data import clouds, files
+from tests.sources import any_source
 
 TURN = [[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]
 SHIFT = [0.1, -0.2, -0.3]
@@ -58,7 +58,7 @@ def log(
 
 
 def listing(root: Path, **settings: Any) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig(kind="logs", root=str(root), **settings), root)
+    return any_source(kind="logs", root=str(root), **settings).list_frames(root)
 
 
 def sound(root: Path, **settings: Any) -> list[Frame]:
@@ -138,7 +138,7 @@ def test_names_that_are_no_time_are_rejected(tmp_path: Path) -> None:
 def test_images_too_far_from_their_scan_are_not_packed(tmp_path: Path) -> None:
     text = calibration(time_unit="ms")
     log(tmp_path / "raw", ["0", "100"], scan_names=["20", "170"], text=text)
-    ingest(SourceConfig(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
+    ingest(any_source(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
     with pytest.raises(SimipuError, match=r"170.bin: was taken 70 ms from its image, more than pair.max_sync_ms=50"):
         pair(tmp_path / "frames", PairConfig(), "pairs", tmp_path / "pairs")
 
@@ -184,17 +184,17 @@ def test_cameras_and_lidar_are_chosen(tmp_path: Path) -> None:
     files.write(folder / "images/rear/1.png", files.image(5))
     both = listing(tmp_path)
     assert {each.reason for each in both if isinstance(each, Rejected)} == {
-        "has the LiDARs side, top: name one in `log_lidar`"
+        "has the LiDARs side, top: name one in `lidar`"
     }
     assert [each.sample_id for each in both] == ["logs/a/front/0", "logs/a/front/1", "logs/a/rear/1"]
-    frames = sound(tmp_path, log_lidar="top", log_cameras=("front",))
+    frames = sound(tmp_path, lidar="top", cameras=("front",))
     assert [frame.sample_id for frame in frames] == ["logs/a/front/0", "logs/a/front/1"]
-    mixed = listing(tmp_path, log_lidar="top")
+    mixed = listing(tmp_path, lidar="top")
     assert [each.sample_id for each in mixed] == [
         "logs/a/front/0", "logs/a/rear/0", "logs/a/front/1", "logs/a/rear/1",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="log_lidar: top goes with kind: logs only, not nyu"):
-        SourceConfig(kind="nyu", log_lidar="top")
+    with pytest.raises(SimipuError, match="unknown key `lidar`"):
+        any_source(kind="nyu", lidar="top")
 
 
 DOUBLED = (2 * np.array(MATRIX)).tolist()
@@ -266,7 +266,7 @@ def test_a_calibration_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_images_of_another_size_than_calibrated_are_rejected(tmp_path: Path) -> None:
     folder = log(tmp_path, ["0", "1"])
     files.write(folder / "images/front/1.png", files.image(1, size=(12, 40)))
-    source = SourceConfig(kind="logs", root=str(tmp_path), max_broken_share=0.5)
+    source = any_source(kind="logs", root=str(tmp_path), max_broken_share=0.5)
     assert ingest(source, tmp_path / "out").counts["broken"] == 1
     said = (tmp_path / "out/rejected.json").read_text()
     assert "12×40 pixels, but its calibration is for 24×80" in said
@@ -278,7 +278,7 @@ def test_odd_names_and_hidden_folders(tmp_path: Path) -> None:
     log(tmp_path, ["0"], sequence="c d")
     for name in (b"a.parquet#1.png", b"\xff.png"):
         files.write(folder / "images/front" / name.decode(errors="surrogateescape"), files.image())
-    source = SourceConfig(kind="logs", root=str(tmp_path), max_broken_share=0.8)
+    source = any_source(kind="logs", root=str(tmp_path), max_broken_share=0.8)
     counts = ingest(source, tmp_path / "out").counts
     assert (counts["frames"], counts["broken"]) == (1, 3)
     said = (tmp_path / "out/rejected.json").read_text()
@@ -291,12 +291,12 @@ def test_scans_of_all_formats_lie_side_by_side(tmp_path: Path) -> None:
     files.write(folder / "scans/top/2.NPY", clouds.npy(files.scan(2)))
     for index, frame in enumerate(sound(tmp_path)):
         assert frame.points is not None
-        np.testing.assert_array_equal(read_scan(frame.points, "logs").points, files.scan(index))
+        np.testing.assert_array_equal(Logs.read_scan(frame.points).points, files.scan(index))
 
 
 def test_a_scale_that_changes_after_ingest_is_noticed(tmp_path: Path) -> None:
     folder = log(tmp_path / "raw", ["0"])
-    ingest(SourceConfig(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
+    ingest(any_source(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
     files.write(folder / "calibration.yaml", calibration(lidars__top__reflectance_scale=2.0))
     with pytest.raises(SimipuError, match=r"0.bin: changed since it was ingested"):
         pair(tmp_path / "frames", PairConfig(), "pairs", tmp_path / "pairs")
@@ -342,7 +342,7 @@ def test_packing_undistorts_images(tmp_path: Path, encoding: str) -> None:
     smooth = encode_png(finer.astype(np.uint8))
     folder = log(tmp_path / "raw", ["0"], text=calibration(cameras__front__distortion=distortion))
     files.write(folder / "images/front/0.png", smooth)
-    ingest(SourceConfig(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
+    ingest(any_source(kind="logs", root=str(tmp_path / "raw")), tmp_path / "frames")
     pair(tmp_path / "frames", PairConfig.model_validate({"image_encoding": encoding}), "pairs", tmp_path / "pairs")
     packed = decode_image(Shards(tmp_path / "pairs", "pairs").row(0)["image"])
     original = decode_image((folder / "images/front/0.png").read_bytes())

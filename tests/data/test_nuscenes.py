@@ -11,27 +11,34 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import examine, read_frames
+from simipu_core.data.formats import json_tables
+from simipu_core.data.formats.json_tables import records
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, Rejected, json_tables, list_frames, nuscenes
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.json_tables import records
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.sources import nuscenes
+from simipu_core.data.sources.nuscenes import NuScenes
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic.nuscenes import VERSION, scene_name, time_us
+from tests.sources import any_source
+from tests.worlds import World
+from tests.worlds.nuscenes import VERSION, scene_name, time_us
 
-CONFIG = SyntheticConfig(
+CONFIG = World(
     object_frames=0, drives=0, nuscenes_scenes=2, nuscenes_frames=2, image_size=(36, 64), lidar_points=6400, seed=3
 )
 FIRST = f"nuscenes/{scene_name(0)}/{time_us(0, 0)}"
 
 
+def scan_file(reference: Path) -> Path:
+    return reference.with_name(reference.name.rpartition("#")[0])
+
+
 def listing(root: Path, **changes: Any) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig.model_validate({"kind": "nuscenes", **changes}), root)
+    return any_source(kind="nuscenes", **changes).list_frames(root)
 
 
 def sound(root: Path, **changes: Any) -> list[Frame]:
@@ -90,8 +97,8 @@ def test_the_scan_is_turned_to_the_camera_and_lidar_to_camera_with_it(made: Path
         frame = sound(made, camera=camera)[0]
         assert frame.points is not None
         assert frame.lidar_to_camera is not None
-        stored = np.fromfile(nuscenes.scan_file(frame.points), "<f4").reshape(-1, 5)
-        points = read_scan(frame.points, "nuscenes").points
+        stored = np.fromfile(scan_file(frame.points), "<f4").reshape(-1, 5)
+        points = NuScenes.read_scan(frame.points).points
         heading = np.arctan2(points[:, 1], points[:, 0]) - np.arctan2(-stored[:, 0], stored[:, 1])
         np.testing.assert_allclose(np.exp(1j * heading), np.exp(-1j * np.deg2rad(degrees)), atol=1e-4)
         np.testing.assert_array_equal(points[:, 2], stored[:, 2])
@@ -123,10 +130,10 @@ def test_motion_between_scan_and_image_is_in_lidar_to_camera(made: Path) -> None
     frame = sound(made)[3]
     assert frame.points is not None
     assert frame.lidar_to_camera is not None
-    stored = np.fromfile(nuscenes.scan_file(frame.points), "<f4").reshape(-1, 5)[:, :3].astype(float)
+    stored = np.fromfile(scan_file(frame.points), "<f4").reshape(-1, 5)[:, :3].astype(float)
     expected = (stored @ scan[:3, :3].T + scan[:3, 3] - camera[:3, 3]) @ camera[:3, :3]
     transform = np.reshape(frame.lidar_to_camera, (4, 4))
-    points = read_scan(frame.points, "nuscenes").points[:, :3].astype(float)
+    points = NuScenes.read_scan(frame.points).points[:, :3].astype(float)
     np.testing.assert_allclose(points @ transform[:3, :3].T + transform[:3, 3], expected, atol=1e-4)
 
 
@@ -198,16 +205,16 @@ def test_intrinsics_that_are_none_are_named(world: Path, values: object) -> None
 def test_a_cut_scan_and_strange_intensities_are_named(world: Path) -> None:
     frame = sound(world)[0]
     assert frame.points is not None
-    file = nuscenes.scan_file(frame.points)
+    file = scan_file(frame.points)
     data = file.read_bytes()
     file.write_bytes(data[:-3])
     with pytest.raises(BrokenFrameError, match="are no whole number of 20-byte points"):
-        read_scan(frame.points, "nuscenes")
+        NuScenes.read_scan(frame.points)
     points = np.frombuffer(data, "<f4").reshape(-1, 5).copy()
     points[7, 3] = 256
     file.write_bytes(points.tobytes())
     with pytest.raises(BrokenFrameError, match="has intensities outside 0–255"):
-        read_scan(frame.points, "nuscenes")
+        NuScenes.read_scan(frame.points)
     file.unlink()
     rejected = examine(world, frame)
     assert isinstance(rejected, Rejected)
@@ -244,7 +251,7 @@ def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_keyframes_become_pairs_and_depth(made: Path, tmp_path: Path) -> None:
-    ingest(SourceConfig(kind="nuscenes", root=str(made), split="by_sequence"), tmp_path / "catalogue")
+    ingest(any_source(kind="nuscenes", root=str(made), split="by_sequence"), tmp_path / "catalogue")
     rows = read_frames(tmp_path / "catalogue")
     assert [row["split"] for row in rows] == ["train"] * 2 + ["eval"] * 2
     config = PairConfig(min_points=20, depth_from="projected_lidar")
@@ -270,7 +277,7 @@ def real_counts(real_data: Path) -> dict[str, int]:
 @pytest.mark.real_data
 @pytest.mark.parametrize("camera", nuscenes.CAMERAS)
 def test_the_real_keyframe_has_the_known_counts(real_data: Path, tmp_path: Path, camera: str) -> None:
-    source = SourceConfig.model_validate({"kind": "nuscenes", "root": str(real_data), "camera": camera})
+    source = any_source(kind="nuscenes", root=str(real_data), camera=camera)
     ingest(source, tmp_path / "catalogue")
     (row,) = read_frames(tmp_path / "catalogue")
     assert (row["height"], row["width"], row["num_points"]) == (900, 1600, 34_688)
@@ -332,7 +339,7 @@ def test_the_real_keyframe_as_tables_is_the_same(real_data: Path, tmp_path: Path
     for frame in (ours, flat):
         assert frame.points is not None
         assert frame.lidar_to_camera is not None
-        points = read_scan(frame.points, "nuscenes").points
+        points = NuScenes.read_scan(frame.points).points
         uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
         assert in_image(uv, depth, 900, 1600, (0.0, 1000.0)).sum() == 4826
 

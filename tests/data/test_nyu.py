@@ -7,26 +7,27 @@ import h5py
 import numpy as np
 import pytest
 
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
 from simipu_core.data import splits
 from simipu_core.data.catalogue import examine, read_frames
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, Rejected, list_frames, nyu, nyu_labelled
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.reading import read_bytes
+from simipu_core.data.sources import nyu, nyu_labelled
+from simipu_core.data.sources.nyu_labelled import NyuLabelled
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic import nyu_labelled as writer
 from tests.data import files
+from tests.sources import any_source
+from tests.worlds import nyu_labelled as writer
 
 SIZE = (48, 64)
 SCENES = ["kitchen_0004", "kitchen_0004", "office_0002", "den_0001"]
 
 
 def listing(root: Path, kind: str = "nyu_labelled", **changes: Any) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig.model_validate({"kind": kind, **changes}), root)
+    return any_source(kind=kind, **changes).list_frames(root)
 
 
 def sound(root: Path, kind: str = "nyu_labelled", **changes: Any) -> list[Frame]:
@@ -70,9 +71,9 @@ def test_pixels_are_those_that_were_written(tmp_path: Path, kind: str) -> None:
     labelled(tmp_path)
     images, depths = content()
     for index, frame in enumerate(sound(tmp_path, depth=kind)):
-        np.testing.assert_array_equal(decode_image(read_bytes(frame.image)), images[index])
+        np.testing.assert_array_equal(decode_image(NyuLabelled.read_file(frame.image)), images[index])
         assert frame.depth is not None
-        read = decode_depth(read_bytes(frame.depth), 1000)
+        read = decode_depth(NyuLabelled.read_file(frame.depth), 1000)
         kept = read > 0 if kind == "raw" else np.ones(SIZE, bool)
         np.testing.assert_allclose(read[kept], depths[index][kept], atol=0.00051)
         assert 0.3 < kept[8:-8, 10:-10].mean() <= 1
@@ -81,7 +82,7 @@ def test_pixels_are_those_that_were_written(tmp_path: Path, kind: str) -> None:
 
 def test_labelled_images_become_depth_rows_of_the_official_split(tmp_path: Path) -> None:
     labelled(tmp_path, [f"room_{index:04d}" for index in range(10)])
-    settings = SourceConfig(kind="nyu_labelled", root=str(tmp_path), split="nyu_official")
+    settings = any_source(kind="nyu_labelled", root=str(tmp_path), split="nyu_official")
     assert ingest(settings, tmp_path / "catalogue").licence == "NYU Depth v2 (no licence stated)"
     rows = read_frames(tmp_path / "catalogue")
     assert [row["sample_id"][-4:] for row in rows if row["split"] == "eval"] == ["0000", "0001", "0008"]
@@ -96,7 +97,7 @@ def test_the_official_split_is_795_and_654_of_the_1449() -> None:
     found: list[Frame | Rejected] = [
         Rejected(f"nyu_labelled/x/{index:04d}", "x", Path("x.mat"), "") for index in range(1449)
     ]
-    assigned = splits.assign(found, SourceConfig(kind="nyu_labelled", split="nyu_official"))
+    assigned = any_source(kind="nyu_labelled", split="nyu_official").assign(found)
     assert (assigned.count("train"), assigned.count("eval")) == (795, 654)
     assert [index for index, split in enumerate(assigned) if split == "eval"] == splits.nyu_test()
 
@@ -185,7 +186,7 @@ def test_a_broken_image_breaks_its_frame_only(tmp_path: Path) -> None:
         "holds depths outside 0–65 m",
     ]
     with pytest.raises(BrokenFrameError, match="has no image 4"):
-        read_bytes(Path(f"{file}#0004.images"))
+        NyuLabelled.read_file(Path(f"{file}#0004.images"))
 
 
 def test_an_image_without_a_scene_name_is_of_an_unknown_scene(tmp_path: Path) -> None:
@@ -237,8 +238,8 @@ def test_lists_name_the_frames_that_train_and_evaluate(tmp_path: Path) -> None:
         "nyu/sync/kitchen_0001/rgb_00000",
         "nyu/official_splits/test/bath/rgb_00045",
     ]
-    source = SourceConfig(kind="nyu", split="folders")
-    assert splits.assign(list(frames), source) == ["train", "train", "eval"]
+    source = any_source(kind="nyu", split="folders")
+    assert source.assign(frames) == ["train", "train", "eval"]
     assert len(sound(tmp_path, "nyu")) == 4
 
 
@@ -248,7 +249,7 @@ def test_a_list_may_be_a_csv_with_other_names(tmp_path: Path) -> None:
     files.write(tmp_path / "nyu2_test.csv", "data/nyu2_test/00000_colors.png,data/nyu2_test/00000_depth.png\n\n")
     (frame,) = sound(tmp_path, "nyu", lists=["nyu2_test.csv"])
     assert frame.depth == tmp_path / "data/nyu2_test/00000_depth.png"
-    assert cv2.imdecode(np.frombuffer(read_bytes(frame.image), np.uint8), cv2.IMREAD_COLOR) is not None
+    assert cv2.imdecode(np.frombuffer(nyu.Nyu.read_file(frame.image), np.uint8), cv2.IMREAD_COLOR) is not None
 
 
 def test_a_listed_frame_that_is_not_there_is_rejected(tmp_path: Path) -> None:

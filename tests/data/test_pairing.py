@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simipu_core.data.formats.scans import parse_points
 from simipu_core.data.pairing import depth_map
-from simipu_core.data.sources.scans import parse_points
 from simipu_core.errors import SimipuError
 from simipu_core.stages.pair import median_depth
 

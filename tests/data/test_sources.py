@@ -4,21 +4,20 @@ from typing import Literal, get_args
 import numpy as np
 import pytest
 
-from simipu_core.config import SourceConfig
-from simipu_core.data.sources import Frame, Rejected, list_frames
-from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
+from simipu_core.data.sources import source_named
 from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
 from simipu_core.data.sources.nyu import INTRINSICS
-from simipu_core.data.sources.reading import read_scan
 from simipu_core.errors import SimipuError
 from tests.data import files
+from tests.sources import any_source
 
 Kind = Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"]
 OTHER_DRIVE = "2011_09_28_drive_0002_sync"
 
 
 def listing(root: Path, kind: Kind, **settings: object) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig.model_validate({"kind": kind, **settings}), root)
+    return any_source(kind=kind, **settings).list_frames(root)
 
 
 def sound(root: Path, kind: Kind, **settings: object) -> list[Frame]:
@@ -145,12 +144,12 @@ def test_waymo_kitti_scans_are_six_floats_a_point(tmp_path: Path) -> None:
     waymo_kitti(tmp_path)
     frame = sound(tmp_path, "waymo_kitti")[0]
     assert frame.points is not None
-    points = read_scan(frame.points, frame.source).points
+    points = source_named(frame.source).read_scan(frame.points).points
     np.testing.assert_array_equal(points[:, :3], files.scan(0)[:, :3])
     np.testing.assert_allclose(points[:, 3], np.tanh(files.scan(0)[:, 3] * 1000), rtol=1e-6)
     files.write(frame.points, bytes(25))
     with pytest.raises(BrokenFrameError, match=r"truncated \(25 bytes are no whole number of 24-byte points"):
-        read_scan(frame.points, frame.source)
+        source_named(frame.source).read_scan(frame.points)
 
 
 def test_every_keeps_each_so_many_th_frame(tmp_path: Path) -> None:

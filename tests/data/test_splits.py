@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from simipu_core.config import SourceConfig
 from simipu_core.data import splits
-from simipu_core.data.sources import Frame, Rejected, list_frames
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.errors import SimipuError
 from tests.data import files
+from tests.sources import any_source
 
 TEST_DRIVE = "2011_09_26_drive_0048_sync"
 
@@ -21,15 +21,17 @@ def frames(**counts: int) -> list[Frame | Rejected]:
 
 
 def assign(found: list[Frame | Rejected], split: str, **settings: Any) -> list[splits.Split | None]:
-    return splits.assign(found, SourceConfig.model_validate({"split": split, **settings}))
+    kind = {"folders": "nyu", "eigen": "kitti_raw"}.get(split, "logs")
+    return any_source(kind=kind, split=split, **settings).assign(found)
 
 
 def test_published_counts() -> None:
-    counts = splits.PUBLISHED_COUNTS
-    assert len(splits.eigen_train()) == len(set(splits.eigen_train())) == counts["kitti_eigen_train"] == 23158
-    assert len(splits.eigen_test()) == len(set(splits.eigen_test())) == counts["kitti_eigen_test"] == 652
-    assert len(splits.nyu_test()) == len(set(splits.nyu_test())) == counts["nyu_test"] == 654
-    assert counts["nyu_train"] == 24231
+    assert any_source(kind="kitti_depth", split="eigen").published() == (23158, 652)
+    assert len(splits.eigen_train()) == len(set(splits.eigen_train())) == 23158
+    assert len(splits.eigen_test()) == len(set(splits.eigen_test())) == 652
+    assert any_source(kind="nyu", split="folders").published() == (24231, 654)
+    assert any_source(kind="nyu_labelled", split="nyu_official").published() == (795, 654)
+    assert len(splits.nyu_test()) == len(set(splits.nyu_test())) == 654
 
 
 def test_eigen_test_has_45_frames_without_ground_truth() -> None:
@@ -64,8 +66,8 @@ def test_the_whole_of_kitti_is_split_into_the_published_counts(tmp_path: Path) -
             file.touch()
 
     def counts(kind: str) -> tuple[int, int, int]:
-        source = SourceConfig.model_validate({"kind": kind, "split": "eigen"})
-        assigned = splits.assign(list_frames(source, tmp_path), source)
+        source = any_source(kind=kind, split="eigen")
+        assigned = source.assign(source.list_frames(tmp_path))
         return assigned.count("train"), assigned.count("eval"), assigned.count(None)
 
     assert counts("kitti_depth") == (23_158, 652, 0)

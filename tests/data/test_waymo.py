@@ -9,28 +9,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import examine, read_frames
+from simipu_core.data.formats import waymo_segments as waymo
+from simipu_core.data.formats.components import Component, open_component
+from simipu_core.data.formats.range_images import to_points, uniform_inclinations
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
 from simipu_core.data.images import check_image
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, Rejected, list_frames, waymo
-from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.components import Component, open_component
-from simipu_core.data.sources.range_images import to_points, uniform_inclinations
-from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources.waymo import Waymo
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from simipu_core.synthetic.waymo import frame_time_us, segment_name
+from tests.sources import any_source
+from tests.worlds import World
+from tests.worlds.waymo import frame_time_us, segment_name
 
-CONFIG = SyntheticConfig(
+CONFIG = World(
     object_frames=0, drives=0, waymo_segments=2, waymo_frames=5, image_size=(48, 64), lidar_points=1280, seed=2
 )
 SEGMENT = segment_name(0)
 
 
 def listing(root: Path, **changes: Any) -> list[Frame | Rejected]:
-    return list_frames(SourceConfig.model_validate({"kind": "waymo", **changes}), root)
+    return any_source(kind="waymo", **changes).list_frames(root)
 
 
 def component(root: Path, name: str) -> Path:
@@ -128,7 +130,7 @@ def test_frames_are_listed_by_segment_and_time(made: Path, at: str) -> None:
     assert first.image == Path(f"{component(made, 'camera_image')}#{frame_time_us(0, 0)}.front")
     assert first.points == Path(f"{component(made, 'lidar')}#{frame_time_us(0, 0)}")
     assert first.timestamp_us == frame_time_us(0, 0) + 52_000
-    assert check_image(read_bytes(first.image)) == (48, 64)
+    assert check_image(Waymo.read_file(first.image)) == (48, 64)
 
 
 def test_every_counts_over_all_segments(made: Path) -> None:
@@ -151,8 +153,8 @@ def test_rows_in_any_order_and_sensors_by_word_are_the_same_frames(made: Path, w
         assert ours.lidar_to_camera == theirs.lidar_to_camera
         assert ours.points is not None
         assert theirs.points is not None
-        assert read_bytes(ours.image) == read_bytes(theirs.image)
-        assert read_scan(ours.points, "waymo").sha256 == read_scan(theirs.points, "waymo").sha256
+        assert Waymo.read_file(ours.image) == Waymo.read_file(theirs.image)
+        assert Waymo.read_scan(ours.points).sha256 == Waymo.read_scan(theirs.points).sha256
 
 
 def _by_word(file: Path, column: str, names: tuple[str, ...]) -> None:
@@ -166,7 +168,7 @@ def test_chosen_lidars_and_returns_alone_are_read(made: Path) -> None:
         frame = listing(made, **choice)[3]
         assert isinstance(frame, Frame)
         assert frame.points is not None
-        return read_scan(frame.points, "waymo").points
+        return Waymo.read_scan(frame.points).points
 
     everything, top, front = points(), points(lidars=["top"]), points(lidars=["front"])
     np.testing.assert_array_equal(np.concatenate((top, front)), everything)
@@ -199,27 +201,35 @@ def test_tfrecords_are_refused_with_what_to_download(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        ({"kind": "waymo", "frames": "train_half"}, "train_half goes with kind: kitti_object only"),
-        ({"kind": "nyu", "camera": "side_left"}, "side_left goes with kind: waymo or waymo_kitti or nuscenes only"),
-        ({"kind": "waymo", "camera": "back"}, "back is none of kind: waymo, which has front, front_left,"),
-        ({"kind": "nuscenes", "camera": "side_left"}, "side_left is none of kind: nuscenes, which has front,"),
-        ({"kind": "nuscenes", "lidars": ["top"]}, "lidars: top goes with kind: waymo only"),
-        ({"kind": "waymo_kitti", "returns": "first"}, "returns: first goes with kind: waymo only"),
-        ({"kind": "nyu_labelled", "lists": ["train.txt"]}, "lists: train.txt goes with kind: nyu only"),
-        ({"kind": "nyu", "depth": "in_painted"}, "depth: in_painted goes with kind: nyu_labelled only"),
-        ({"kind": "nyu", "split": "nyu_official"}, "split: nyu_official goes with kind: nyu_labelled only"),
+        ({"kind": "waymo", "frames": "train_half"}, "unknown key `frames`"),
+        ({"kind": "nyu", "camera": "side_left"}, "unknown key `camera`"),
+        ({"kind": "waymo", "camera": "back"}, "`camera`: Input should be 'front', 'front_left', .*'side_right'"),
+        ({"kind": "nuscenes", "camera": "side_left"}, "`camera`: Input should be 'front', .*'back_right'"),
+        ({"kind": "nuscenes", "lidars": ["top"]}, "unknown key `lidars`"),
+        ({"kind": "waymo_kitti", "returns": "first"}, "unknown key `returns`"),
+        ({"kind": "nyu_labelled", "lists": ["train.txt"]}, "unknown key `lists`"),
+        ({"kind": "nyu", "depth": "in_painted"}, "unknown key `depth`"),
+        ({"kind": "nyu", "split": "nyu_official"}, "`split`: Input should be .*'by_sequence' or 'folders'"),
+        (
+            {"kind": "kitti_object", "split": "eigen"},
+            "`split`: Input should be 'none', 'within_sequence' or 'by_sequence'",
+        ),
+        ({"kind": "mixed", "split": "eigen", "sources": [{"kind": "nyu"}]}, "`split`: Input should be 'none'"),
+        ({"kind": "mixed", "every": 2, "sources": [{"kind": "nyu"}]}, "are options of each of the sources"),
+        ({"kind": "mixed", "sources": [{"kind": "nyu", "camera": "front"}]}, "unknown key `sources.0.camera`"),
+        ({"kind": "logs", "log_lidar": "top"}, "log_lidar is called `lidar` now: write that instead"),
     ],
 )
 def test_choices_of_another_kind_are_refused(choice: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        SourceConfig.model_validate(choice)
+    with pytest.raises(SimipuError, match=sentence):
+        any_source(**choice)
 
 
 # -- through the stages ----------------------------------------------------------------------------------------------
 
 
 def test_waymo_frames_become_pairs_and_depth(made: Path, tmp_path: Path) -> None:
-    manifest = ingest(SourceConfig(kind="waymo", root=str(made), split="by_sequence"), tmp_path / "catalogue")
+    manifest = ingest(any_source(kind="waymo", root=str(made), split="by_sequence"), tmp_path / "catalogue")
     assert manifest.counts["frames"] == manifest.counts["with_scan"] == 10
     rows = read_frames(tmp_path / "catalogue")
     assert rows[0]["image"] == f"waymo/training/camera_image/{SEGMENT}.parquet#{frame_time_us(0, 0)}.front"
@@ -240,7 +250,7 @@ def test_reading_by_component_changes_no_shard(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Literal["pairs", "depth"]
 ) -> None:
     """Rows stand in their own order, whether frames were read in it or by component, by one process or two."""
-    ingest(SourceConfig(kind="waymo", root=str(made), split="within_sequence"), tmp_path / "catalogue")
+    ingest(any_source(kind="waymo", root=str(made), split="within_sequence"), tmp_path / "catalogue")
     packed = pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")
     fewest = round(packed.counts["mean_points_in_image"])  # so that rejected frames stand between the others
     config = PairConfig(min_points=fewest, depth_from="projected_lidar", max_broken_share=1, rows_per_group=2)
@@ -248,7 +258,7 @@ def test_reading_by_component_changes_no_shard(
     for name in ("by component", "together", "in order"):
         monkeypatch.setattr("simipu_core.parallel._FEWEST", 1 if name == "together" else 100)
         if name == "in order":
-            monkeypatch.setattr("simipu_core.data.reading_order.component", lambda _: None)
+            monkeypatch.setattr("simipu_core.data.reading_order._container", lambda _: None)
         manifest = pair(tmp_path / "catalogue", config, target, tmp_path / name)
         digests[name], counts[name] = manifest.digest, manifest.counts
         assert not (tmp_path / name / ".unsorted").exists()
@@ -260,7 +270,7 @@ def test_reading_by_component_changes_no_shard(
 def test_each_component_is_read_once_from_beginning_to_end(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest(SourceConfig(kind="waymo", root=str(made)), tmp_path / "catalogue")
+    ingest(any_source(kind="waymo", root=str(made)), tmp_path / "catalogue")
     begun: list[tuple[str, int]] = []
     stream = Component._stream_group
 
@@ -276,7 +286,7 @@ def test_each_component_is_read_once_from_beginning_to_end(
 
 
 def test_a_scan_that_changed_is_not_paired(world: Path, tmp_path: Path) -> None:
-    ingest(SourceConfig(kind="waymo", root=str(world)), tmp_path / "catalogue")
+    ingest(any_source(kind="waymo", root=str(world)), tmp_path / "catalogue")
 
     def shift(rows: list[dict[str, Any]]) -> None:
         rows[0]["[VehiclePoseComponent].world_from_vehicle.transform"][3] += 0.5

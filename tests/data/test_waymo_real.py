@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simipu_core.config import SourceConfig
 from simipu_core.data.catalogue import examine
-from simipu_core.data.sources import Frame, list_frames, waymo
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.formats import waymo_segments as waymo
+from simipu_core.data.frames import Frame
+from simipu_core.data.sources.waymo import Waymo
 from simipu_core.geometry.cameras import project
-from simipu_core.synthetic.waymo import SCHEMAS
+from tests.sources import any_source
+from tests.worlds.waymo import SCHEMAS
 
 pytestmark = pytest.mark.real_data
 RANGE = 10.0
@@ -125,7 +126,7 @@ def _components(record: Message, context: Message) -> dict[str, list[dict[str, A
 
 
 def frame_of(root: Path, **choice: Any) -> Frame:
-    (frame,) = list_frames(SourceConfig.model_validate({"kind": "waymo", **choice}), root)
+    (frame,) = any_source(kind="waymo", **choice).list_frames(root)
     assert isinstance(frame, Frame)
     return frame
 
@@ -164,7 +165,7 @@ def test_all_five_real_lidars_measure_from_where_they_are(root: Path, record: Me
         frame = frame_of(root, lidars=[waymo.LIDARS[number - 1]])
         assert frame.points is not None
         extrinsic = np.reshape(doubles(message(lidar[5][0])[1]), (4, 4))
-        points = read_scan(frame.points, "waymo").points.reshape(*SHAPES[number], 4)[..., :3].astype(float)
+        points = Waymo.read_scan(frame.points).points.reshape(*SHAPES[number], 4)[..., :3].astype(float)
         sensor = (points - extrinsic[:3, 3]) @ extrinsic[:3, :3]
         # the pose per pixel is float32 kilometres from the origin, hence millimetres
         np.testing.assert_allclose(np.linalg.norm(sensor, axis=2), RANGE, atol=0.005)
@@ -178,4 +179,4 @@ def test_all_five_real_lidars_measure_from_where_they_are(root: Path, record: Me
             np.testing.assert_allclose(up, high - step * (np.arange(len(up)) + 0.5), atol=1e-4)
         middle = points[len(points) // 2, SHAPES[number][1] // 2] - extrinsic[:3, 3]
         assert abs(np.arctan2(middle[1], middle[0])) < 0.05
-    assert len(read_scan(frame_of(root).points or Path(), "waymo").points) == sum(a * b for a, b in SHAPES.values())
+    assert len(Waymo.read_scan(frame_of(root).points or Path()).points) == sum(a * b for a, b in SHAPES.values())

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simipu_core.data.frames import Frame
 from simipu_core.data.images import image_size
-from simipu_core.data.sources import Frame, kitti_object, kitti_raw
 from simipu_core.geometry.cameras import in_image, project
+from tests.sources import any_source
 
 
 def test_projects_like_the_homogeneous_product_point_by_point() -> None:
@@ -54,14 +55,19 @@ def test_points_beside_and_behind_the_camera_are_outside() -> None:
 def test_real_kitti_frames_have_the_known_number_of_points_in_the_image(real_data: Path) -> None:
     counts = {}
     for name in ("000001", "000008"):
-        frame = next(each for each in kitti_object.frames(real_data / "kitti_object") if each.sample_id.endswith(name))
+        frame = next(
+            each for each in any_source(kind="kitti_object").list_frames(real_data) if each.sample_id.endswith(name)
+        )
         counts[name] = int(_in_image(frame, (0.0, np.inf)).sum())
     assert counts == {"000001": 18630, "000008": 17238}
 
 
 @pytest.mark.real_data
 def test_an_eighth_to_a_fifth_of_each_real_scan_lands_in_the_image(real_data: Path) -> None:
-    listing = [*kitti_object.frames(real_data / "kitti_object"), *kitti_raw.frames(real_data / "kitti_raw")]
+    listing = [
+        *any_source(kind="kitti_object").list_frames(real_data),
+        *any_source(kind="kitti_raw").list_frames(real_data),
+    ]
     shares = [_in_image(frame, (2.0, 80.0)).mean() for frame in listing]
     assert len(shares) == 34
     assert min(shares) >= 0.13

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 
 from simipu_core.checking.report import Report, Severity
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.data.catalogue import examine
+from simipu_core.data.frames import Frame
 from simipu_core.data.pairing import Packed, pack_depth
-from simipu_core.data.sources import Frame, list_frames
+from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
 from simipu_core.stages.check import check
 from simipu_core.synthetic import synthesize
 from tests.data import files
+from tests.sources import any_source
 
 
-def source(root: Path, **settings: object) -> SourceConfig:
-    return SourceConfig.model_validate({"kind": "kitti_object", "root": str(root), **settings})
+def source(root: Path, **settings: object) -> Source:
+    return any_source(**{"kind": "kitti_object", "root": str(root), **settings})
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,7 @@ def test_a_mirrored_calibration_is_refused(world: Path, tmp_path: Path) -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize("kind", ["kitti_depth", "nyu"])
 def test_real_depth_maps_are_found_sound(real_data: Path, kind: str) -> None:
-    report = check(SourceConfig.model_validate({"kind": kind}), PairConfig(), root=str(real_data))
+    report = check(any_source(kind=kind), PairConfig(), root=str(real_data))
     assert not report.has_faults
     assert {each.severity for each in report.findings if each.check.startswith("depth")} == {Severity.OK}
 
@@ -154,7 +156,7 @@ def test_projected_scans_in_place_of_the_ground_truth_are_told(world: Path, tmp_
         shutil.copytree(world / name, tmp_path / name)
     settings = source(tmp_path, kind="kitti_depth")
     pair = PairConfig(depth_from="projected_lidar")
-    for frame in list_frames(settings, tmp_path):
+    for frame in settings.list_frames(tmp_path):
         assert isinstance(frame, Frame)
         assert frame.depth
         row = examine(tmp_path, frame)

@@ -11,18 +11,19 @@ import pytest
 
 from simipu_core import storage
 from simipu_core.artifacts import read_manifest, sha256_file
-from simipu_core.config import SourceConfig, SyntheticConfig
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.schema import CATALOGUE
+from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
-from simipu_core.synthetic import synthesize
 from simipu_core.tracking.run import SilentRun
 from tests.data import files
+from tests.sources import any_source
+from tests.worlds import World, synthesize
 
 
-def source(root: Path, **settings: Any) -> SourceConfig:
-    return SourceConfig.model_validate({"kind": "kitti_object", "root": str(root), **settings})
+def source(root: Path, **settings: Any) -> Source:
+    return any_source(**{"kind": "kitti_object", "root": str(root), **settings})
 
 
 class RecordingRun(SilentRun):
@@ -74,7 +75,7 @@ def test_mixed_sources_lie_below_one_root(tmp_path: Path) -> None:
     files.nyu(tmp_path / "raw/nyu", {"train/den": [0], "test/den": [1]})
     parts = [{"kind": "kitti_object", "every": 2}, {"kind": "nyu", "split": "folders"}]
     mixed = source(tmp_path / "raw", kind="mixed", sources=parts)
-    manifest = ingest(SourceConfig.model_validate(mixed.model_dump(mode="json")), tmp_path / "out")
+    manifest = ingest(any_source(**mixed.model_dump(mode="json")), tmp_path / "out")
     assert [(row["sample_id"], row["split"]) for row in read_frames(tmp_path / "out")] == [
         ("kitti_object/000000", "train"),
         ("kitti_object/000002", "train"),
@@ -88,9 +89,7 @@ def test_mixed_sources_lie_below_one_root(tmp_path: Path) -> None:
 
 
 def test_waymo_brings_its_own_licence(tmp_path: Path) -> None:
-    config = SyntheticConfig(
-        object_frames=0, drives=0, waymo_segments=1, waymo_frames=2, image_size=(32, 48), lidar_points=640
-    )
+    config = World(object_frames=0, drives=0, waymo_segments=1, waymo_frames=2, image_size=(32, 48), lidar_points=640)
     synthesize(config, tmp_path / "raw", workers=0)
     assert (
         ingest(source(tmp_path / "raw", kind="waymo"), tmp_path / "made").licence == "generated data, no restrictions"

@@ -8,18 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from simipu_core.artifacts import Manifest
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
 from simipu_core.data.images import decode_depth, decode_image, depth_values, image_size
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import Target, pair
 from tests.data import files
+from tests.sources import any_source
 
 
 def catalogue(folder: Path, **settings: Any) -> Path:
     out = folder / "catalogue"
-    ingest(SourceConfig.model_validate({"kind": "kitti_object", "root": str(folder / "raw"), **settings}), out)
+    ingest(any_source(**{"kind": "kitti_object", "root": str(folder / "raw"), **settings}), out)
     return out
 
 
@@ -227,7 +228,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.real_data
 def test_real_frames_become_pairs_with_the_known_counts(real_data: Path, tmp_path: Path) -> None:
-    ingest(SourceConfig(kind="kitti_object", root=str(real_data)), tmp_path / "catalogue")
+    ingest(any_source(kind="kitti_object", root=str(real_data)), tmp_path / "catalogue")
     pack(tmp_path, "pairs", depth_range=(0.0, 1000.0))
     shards = Shards(tmp_path / "out", "pairs")
     points = {row["sample_id"]: len(row["points"]) // 16 for row in map(shards.row, range(len(shards)))}
@@ -237,7 +238,7 @@ def test_real_frames_become_pairs_with_the_known_counts(real_data: Path, tmp_pat
 
 @pytest.mark.real_data
 def test_real_drive_becomes_projected_depth(real_data: Path, tmp_path: Path) -> None:
-    settings = SourceConfig(kind="kitti", root=str(real_data), drives_only=True, split="within_sequence")
+    settings = any_source(kind="kitti", root=str(real_data), drives_only=True, split="within_sequence")
     ingest(settings, tmp_path / "catalogue")
     manifest = pack(tmp_path, "depth", depth_from="projected_lidar")
     assert (manifest.counts["train"], manifest.counts["eval"]) == (16, 8)

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import examine
-from simipu_core.data.sources import Rejected, list_frames
+from simipu_core.data.frames import Rejected
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from simipu_core.storage import S3Path, StorageError, s3
 from tests.data import files
 from tests.proxy import Fault, Proxy
+from tests.sources import any_source
 from tests.storage.conftest import Upload
 
-KITTI = SourceConfig(kind="kitti_object")
+KITTI = any_source(kind="kitti_object")
 
 
 def one_line_without_credentials(error: BaseException) -> str:
@@ -162,7 +163,7 @@ def test_a_missing_or_damaged_object_is_a_broken_frame(tmp_path: Path, upload: U
     (training / "calib/000001.txt").unlink()
     files.write(training / "image_2/000002.png", b"GIF89a")
     root = upload(tmp_path / "raw", "raw")
-    found = list_frames(KITTI, root)
+    found = KITTI.list_frames(root)
     rejected = [frame for frame in found if isinstance(frame, Rejected)]
     assert [(frame.file.name, frame.reason) for frame in rejected] == [
         ("000001.txt", "the calibration file is missing")

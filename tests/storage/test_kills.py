@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 from simipu_core.artifacts import local_artifact, read_manifest, verify_files
-from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.config import PairConfig
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from simipu_core.storage import S3Path, s3
 from tests.data import files
 from tests.proxy import Proxy
+from tests.sources import any_source
 from tests.storage.conftest import Upload
 
 pytestmark = pytest.mark.slow
 
 FRAMES = 160
 SETTINGS = "experiment: killed\npretrain_data: {kind: kitti_object}\npair: {min_points: 1, shard_mb: 1}\n"
-SOURCE, PAIR = SourceConfig(kind="kitti_object"), PairConfig(min_points=1, shard_mb=1)
+SOURCE, PAIR = any_source(kind="kitti_object"), PairConfig(min_points=1, shard_mb=1)
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -9,20 +9,21 @@ from typer.testing import CliRunner
 from simipu_core.artifacts import local_artifact, read_manifest
 from simipu_core.checking.report import Report
 from simipu_core.cli import app, main
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
-from simipu_core.data.sources import Frame, list_frames
+from simipu_core.config import PairConfig
+from simipu_core.data.frames import Frame
 from simipu_core.stages.check import check
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import Target, pair
 from simipu_core.storage import S3Path, StorageError
 from simipu_core.storage.s3_path import forget_listings
-from simipu_core.synthetic import synthesize
 from tests.proxy import Fault, Proxy
+from tests.sources import any_source
 from tests.storage.conftest import Upload
+from tests.worlds import World, synthesize
 
 pytestmark = pytest.mark.slow
 
-WORLD = SyntheticConfig(
+WORLD = World(
     object_frames=3,
     drives=2,
     frames_per_drive=2,
@@ -62,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_frames_in_s3_give_what_local_ones_give(
     kind: str, target: Target, world: Path, bucket: S3Path, upload: Upload, weed: Proxy, tmp_path: Path
 ) -> None:
-    source = SourceConfig.model_validate({"kind": kind, "root": str(world)})
+    source = any_source(kind=kind, root=str(world))
     if target == "depth":
         source = source.model_copy(update={"split": "within_sequence"})
     root = upload(world, "raw")
@@ -80,7 +81,7 @@ def test_frames_in_s3_give_what_local_ones_give(
 
 def test_frames_in_s3_are_checked_like_local_ones(world: Path, upload: Upload, tmp_path: Path) -> None:
     root = upload(world, "raw")
-    here = check(SourceConfig(kind="kitti_object", root=str(world)), PairConfig())
+    here = check(any_source(kind="kitti_object", root=str(world)), PairConfig())
     words = ["check", "--kind", "kitti_object", "--root", str(root), "--out", str(tmp_path / "check")]
     ended = CliRunner().invoke(app, words)
     assert ended.exit_code == here.has_faults, ended.output
@@ -98,7 +99,7 @@ def test_a_network_that_fails_is_no_damaged_file(
     kind: str, file: str, world: Path, upload: Upload, weed: Proxy, tmp_path: Path
 ) -> None:
     root = upload(world, "raw")
-    source = SourceConfig.model_validate({"kind": kind, "max_broken_share": 1.0})
+    source = any_source(kind=kind, max_broken_share=1.0)
     weed.faults.append(Fault("cut", f"GET /{root.bucket}/{root.key}/{file}", times=99))
     with pytest.raises(StorageError, match="the connection broke off"):
         ingest(source, tmp_path / "out", root=str(root))
@@ -107,10 +108,10 @@ def test_a_network_that_fails_is_no_damaged_file(
 def test_a_frame_takes_no_more_requests_than_it_has_files(
     world: Path, upload: Upload, weed: Proxy, tmp_path: Path
 ) -> None:
-    source = SourceConfig(kind="kitti_object")
+    source = any_source(kind="kitti_object")
     root = upload(world, "raw")
     forget_listings()
-    found = list_frames(source, root)
+    found = source.list_frames(root)
     assert all(isinstance(frame, Frame) for frame in found)
     listings = [request for request in weed.requests if "list-type=2" in request]
     assert len(weed.requests) - len(listings) == len(found)  # one calibration a frame
@@ -130,7 +131,7 @@ def test_a_frame_takes_no_more_requests_than_it_has_files(
 def test_processes_read_side_by_side(
     world: Path, upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = SourceConfig(kind="kitti_object", root=str(upload(world, "raw")))
+    source = any_source(kind="kitti_object", root=str(upload(world, "raw")))
     alone = ingest(source, tmp_path / "alone")
     monkeypatch.setattr("simipu_core.parallel._FEWEST", 1)
     assert ingest(source, tmp_path / "together").digest == alone.digest

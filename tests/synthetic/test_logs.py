@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from simipu_core.artifacts import read_manifest
-from simipu_core.config import PairConfig, SourceConfig, SyntheticConfig
+from simipu_core.config import PairConfig, SyntheticConfig
+from simipu_core.data.frames import Frame
 from simipu_core.data.images import decode_depth
 from simipu_core.data.shards import Shards
-from simipu_core.data.sources import Frame, list_frames
-from simipu_core.data.sources.reading import read_scan
+from simipu_core.data.sources import source_named
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
@@ -19,6 +19,7 @@ from simipu_core.synthetic.calibration import object_camera
 from simipu_core.synthetic.lidar import RANGE_NOISE, scan
 from simipu_core.synthetic.raycast import cast, full_windows
 from simipu_core.synthetic.scene import Floats
+from tests.sources import any_source
 
 CONFIG = SyntheticConfig(
     object_frames=0, drives=0, logs=5, frames_per_drive=2, image_size=(64, 96), lidar_points=12800, seed=5
@@ -36,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def frames(root: Path) -> list[Frame]:
-    found = list_frames(SourceConfig(kind="logs", root=str(root)), root)
+    found = any_source(kind="logs", root=str(root)).list_frames(root)
     assert all(isinstance(frame, Frame) for frame in found)
     return [frame for frame in found if isinstance(frame, Frame)]
 
@@ -61,7 +62,7 @@ def test_points_are_those_that_were_measured(frames: list[Frame]) -> None:
         assert frame.points is not None
         scene, pose = world.log_scene(CONFIG, index)[0].at(0)
         exact = scan(scene, pose, CONFIG.lidar_points, np.random.default_rng(0), noisy=False).points
-        points = read_scan(frame.points, frame.source).points
+        points = source_named(frame.source).read_scan(frame.points).points
         assert 0.5 * len(exact) < len(points) < len(exact)
         assert 0.05 < points[:, 3].mean() < 0.95
         assert abs(points[:, 3].mean() - exact[:, 3].mean()) < 0.1
@@ -71,7 +72,7 @@ def test_projected_depths_are_those_of_the_world(frames: list[Frame]) -> None:
     for number, frame in enumerate(frames):
         assert frame.points is not None
         assert frame.lidar_to_camera is not None
-        points = read_scan(frame.points, frame.source).points
+        points = source_named(frame.source).read_scan(frame.points).points
         uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
         inside = in_image(uv, depth, *CONFIG.image_size, (1.0, 40.0))
         assert inside.sum() > 200
@@ -82,7 +83,7 @@ def test_projected_depths_are_those_of_the_world(frames: list[Frame]) -> None:
 
 
 def test_ingest_and_pair_run_end_to_end(root: Path, tmp_path: Path) -> None:
-    source = SourceConfig(kind="logs", root=str(root), split="by_sequence")
+    source = any_source(kind="logs", root=str(root), split="by_sequence")
     counts = ingest(source, tmp_path / "frames").counts
     assert (counts["frames"], counts["broken"], counts["sequences"]) == (10, 0, 5)
     assert read_manifest(tmp_path / "frames").licence == world.LICENCE

@@ -1,95 +1,52 @@
-"""Readers of public file layouts, one file a layout; each has ``find(root)`` and ``frames(folder, …)``."""
+"""The data sets that can be read, one class a file. Nothing else in the code knows which there are."""
 
-from collections.abc import Callable
-from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, get_args
 
-from simipu_core.config import SourceConfig
-from simipu_core.data.sources import (
-    kitti,
-    kitti_depth,
-    kitti_object,
-    kitti_raw,
-    logs,
-    nuscenes,
-    nyu,
-    nyu_labelled,
-    waymo,
-    waymo_kitti,
-)
-from simipu_core.data.sources.base import Frame, Listing, Rejected
+from pydantic import BeforeValidator, Field
+
+from simipu_core.data.sources.base import Source
+from simipu_core.data.sources.kitti import Kitti
+from simipu_core.data.sources.kitti_depth import KittiDepth
+from simipu_core.data.sources.kitti_object import KittiObject
+from simipu_core.data.sources.kitti_raw import KittiRaw
+from simipu_core.data.sources.logs import Logs
+from simipu_core.data.sources.mixed import Mixed
+from simipu_core.data.sources.nuscenes import NuScenes
+from simipu_core.data.sources.nyu import Nyu
+from simipu_core.data.sources.nyu_labelled import NyuLabelled
+from simipu_core.data.sources.waymo import Waymo
+from simipu_core.data.sources.waymo_kitti import WaymoKitti
 from simipu_core.errors import SimipuError
 
-__all__ = ["Frame", "Rejected", "list_frames"]
+__all__ = ["DEFAULT", "SOURCES", "AnySource", "Source", "class_of", "source_named"]
+
+_Listed = Kitti | KittiObject | KittiRaw | KittiDepth | Waymo | WaymoKitti | NuScenes | Nyu | NyuLabelled | Logs | Mixed
+DEFAULT = Kitti()
+"""What is read where `kind` is left out."""
 
 
-class _Layout(NamedTuple):
-    expected: str
-    find: Callable[[Path], Path | None]
-    frames: Callable[[Path, SourceConfig], Listing]
+def _with_kind(values: Any) -> Any:
+    return {"kind": DEFAULT.kind, **values} if isinstance(values, dict) else values
 
 
-_LAYOUTS = {
-    "kitti": _Layout(
-        "kitti_object/training/image_2 or kitti_raw/<date>/<drive>_sync/image_02",
-        lambda root: root,
-        lambda folder, source: kitti.frames(folder, source.drives_only),
-    ),
-    "kitti_object": _Layout(
-        "kitti_object/training/image_2",
-        kitti_object.find,
-        lambda folder, source: kitti_object.frames(folder, source.frames),
-    ),
-    "kitti_raw": _Layout(
-        "kitti_raw/<date>/<drive>_sync/image_02", kitti_raw.find, lambda folder, _: kitti_raw.frames(folder)
-    ),
-    "kitti_depth": _Layout(
-        "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw",
-        kitti_depth.find,
-        lambda folder, _: kitti_depth.frames(folder),
-    ),
-    "logs": _Layout(
-        "logs/<sequence>/images/<camera>",
-        logs.find,
-        lambda folder, source: logs.frames(folder, source.log_cameras, source.log_lidar),
-    ),
-    "nyu": _Layout("nyu/<scene>/rgb_*.jpg", nyu.find, lambda folder, source: nyu.frames(folder, source.lists)),
-    "nyu_labelled": _Layout(
-        f"nyu_labelled/{nyu_labelled.FILE}",
-        nyu_labelled.find,
-        lambda folder, source: nyu_labelled.frames(folder, source.depth),
-    ),
-    "waymo": _Layout(
-        "waymo/[training/]camera_image/<segment>.parquet",
-        waymo.find,
-        lambda folder, source: waymo.frames(folder, source.camera, source.lidars, source.returns),
-    ),
-    "waymo_kitti": _Layout(
-        "waymo_kitti/training/image_0",
-        waymo_kitti.find,
-        lambda folder, source: waymo_kitti.frames(folder, source.camera),
-    ),
-    "nuscenes": _Layout(
-        "nuscenes/v1.0-trainval/sample.json",
-        nuscenes.find,
-        lambda folder, source: nuscenes.frames(folder, source.camera),
-    ),
-}
+AnySource = Annotated[_Listed, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+"""A source of any kind, told apart by `kind`."""
+SOURCES: tuple[type[Source], ...] = get_args(_Listed)
+_BY_NAME = {each.model_fields["kind"].default: each for each in SOURCES}
+Mixed.model_rebuild()
 
 
-def list_frames(source: SourceConfig, root: Path) -> list[Frame | Rejected]:
-    """The frames that a source's settings name, complete or broken, without opening images and scans.
+def class_of(name: str) -> type[Source]:
+    """The class of the frames of a source, by its name in their catalogue; `Source` itself for a name of no source."""
+    return _BY_NAME.get(name, Source)
+
+
+def source_named(name: str) -> type[Source]:
+    """The class that reads the frames of a source, by its name in their catalogue.
 
     Raises:
-        SimipuError: the root does not hold the layout, or no frame.
+        SimipuError: no source has this name.
     """
-    layout = _LAYOUTS[source.kind]
-    folder = layout.find(root)
-    found = list(islice(layout.frames(folder, source), 0, None, source.every)) if folder else []
-    if not found:
-        raise SimipuError(
-            f"{root}: holds no {source.kind} frames (looked for {layout.expected}); "
-            "set `root` of pretrain_data or depth_data to the folder that holds them."
-        )
-    return found
+    if name not in _BY_NAME:
+        raise SimipuError(f"{name}: there is no such source (there are {', '.join(_BY_NAME)}); ingest the data again.")
+    return _BY_NAME[name]

@@ -1,85 +1,268 @@
-"""What every source yields: frames that look complete, and those that do not with the reason."""
+"""What a data set is to the code: its options, how its frames are found and read, and what is known of it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from simipu_core.data.lenses import Lens
+from simipu_core.config.data import SyntheticConfig
+from simipu_core.config.section import Range, Section, Size
+from simipu_core.data import splits
+from simipu_core.data.formats.files import read_file
+from simipu_core.data.formats.scans import Scan, parse_points
+from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected
+from simipu_core.data.splits import Split
+from simipu_core.errors import SimipuError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One camera image with what belongs to it; the files are not opened yet."""
-
-    sample_id: str
-    """Source, sequence and file stem joined by slashes; unique."""
-    source: str
-    sequence: str
-    """Drive, scene folder, or the source's name where frames are independent."""
-    image: Path
-    """A file, or a record in a component, which `sources.reading` understands; so are `points`."""
-    intrinsics: tuple[float, ...]
-    """3×3 row-major, camera metres to pixels."""
-    points: Path | None = None
-    """Scan in the source's own format."""
-    lidar_to_camera: tuple[float, ...] | None = None
-    """4×4 row-major, sensor frame to camera frame, metres."""
-    depth: Path | None = None
-    """16-bit PNG."""
-    depth_scale: float | None = None
-    """Metres = value / depth_scale."""
-    timestamp_us: int | None = None
-    points_timestamp_us: int | None = None
-    size: tuple[int, int] | None = None
-    """Height and width that the calibration is for, where it says so."""
-    lens: Lens | None = None
-    """How the image is distorted; None: it is a pinhole camera's. Undone when the frame is packed."""
-    distortion: tuple[float, ...] | None = None
-    """Coefficients of the lens."""
+Found = Sequence[Frame | Rejected]
+OwnSplit = Literal["none", "within_sequence", "by_sequence"]
+"""Splits that every data set offers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A broken frame: which file is to blame and why."""
+class Typical(NamedTuple):
+    """Mean bytes of a frame's files; what is not there has none."""
 
-    sample_id: str
-    sequence: str
-    file: Path
-    reason: str
-
-
-Listing = Iterator[Frame | Rejected]
-
-
-class BrokenFrameError(Exception):
-    """A frame cannot be used; becomes a :class:`Rejected`."""
-
-    def __init__(self, file: Path, reason: str) -> None:
-        super().__init__(f"{file}: {reason}")
-        self.file = file
-        self.reason = reason
+    size: Size
+    """Height and width of the image, pixels."""
+    image: int
+    jpeg: int
+    """Of the image as JPEG."""
+    points: int
+    """Of those in the image, as a shard holds them."""
+    depth: int
+    projected: int
+    """Of a depth map made from the scan."""
 
 
-def attempt(sample_id: str, sequence: str, make: Callable[[], Frame]) -> Frame | Rejected:
-    """Make a frame, or say why it is broken."""
+class Plausible(NamedTuple):
+    """Depths of usual scenes, metres."""
+
+    median: Range
+    largest: float
+
+
+INDOOR, OUTDOOR = Plausible((0.7, 7.0), 12.0), Plausible((3.0, 60.0), 130.0)
+
+
+class Official(NamedTuple):
+    """A published number of frames or sequences, and how many are here."""
+
+    what: str
+    number: int
+    here: int
+
+
+class Benchmark(NamedTuple):
+    """A published test set, which training must not see."""
+
+    name: str
+    sequences: frozenset[str]
+
+
+class Origins(NamedTuple):
+    """Where the frames of a data set were taken that does not tell their sequences itself."""
+
+    frames: str
+    """The frames, in words."""
+    benchmark: Benchmark
+    """Test set whose sequences may be among them."""
+    told_by: str
+    """File that tells their sequences."""
+    sequences: Mapping[str, str] | None
+    """By sample_id, from that file; None where it is not there."""
+    images: Mapping[Path, str]
+    """Sequence by image, of the benchmark's sequences that lie beside the data: frames may be recognised by look."""
+    untold: str
+    """Why neither tells, where neither does, in words."""
+    mend: str
+    """What would."""
+
+
+class Source(Section):
+    """A data set; a subclass in a file of its own says what is special about it.
+
+    Options are fields; what is known beforehand of every copy of the data set are class variables. The defaults hold
+    for a camera and a LiDAR on a car whose scans are little-endian float32 x, y, z, reflectance 0–1.
+    """
+
+    kind: str
+    """Name of the data set."""
+    root: str = "data/raw"
+    """Folder, or s3://bucket/prefix, that holds the layout's folder, which is named like the kind (kitti_object/, nyu/,
+    …), or that folder itself."""
+    every: int = Field(1, ge=1)
+    """Read every so many-th frame, counted over all sequences in order (published for Waymo: 5)."""
+    split: OwnSplit = "none"
+    """`none`: all frames train · `within_sequence`: the first `train_share` of each sequence trains, the rest
+    evaluates · `by_sequence`: whole sequences."""
+    train_share: float = Field(2 / 3, gt=0, lt=1)
+    """Share of frames or sequences that train, for `within_sequence` and `by_sequence`."""
+    max_broken_share: float = Field(0.05, ge=0, le=1)
+    """Largest tolerated share of broken frames, 0–1; more stops the step."""
+
+    expected: ClassVar[str]
+    """What lies in the root, shown where nothing is found there."""
+    licence: ClassVar[str]
+    """Licence of the data."""
+
+    typical: ClassVar[Typical] = Typical((375, 1242), 800_000, 190_000, 275_000, 170_000, 70_000)
+    usual_share: ClassVar[Range] = (0.01, 1.0)
+    """Usual share of a scan's points in the image."""
+    dates: ClassVar[Mapping[Size, tuple[str, float]]] = {}
+    """Calibration date and focal length, pixels, by height and width of the image."""
+    plausible_depth: ClassVar[Plausible | None] = None
+    """Depths of official maps; None where only scans can tell."""
+    least_valid_share: ClassVar[float] = 0.0
+    """Share of valid pixels below which an official depth map looks like a single raw scan."""
+    shown_depth: ClassVar[float] = 80.0
+    """Depth that is drawn as far away, metres."""
+
+    @property
+    def parts(self) -> "tuple[Source, ...]":
+        """The sources that are read: this one, or those that it mixes."""
+        return (self,)
+
+    # -- finding -----------------------------------------------------------------------------------------------------
+
+    def find(self, root: Path) -> Path | None:
+        """Folder of the layout, at or below the root, if there."""
+        return next((folder for folder in (root / self.kind, root) if self.is_at(folder)), None)
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds the layout."""
+        raise NotImplementedError
+
+    def each_frame(self, folder: Path) -> Listing:
+        """All frames in a fixed order, complete or broken, without opening images and scans.
+
+        Args:
+            folder: the layout's folder.
+        """
+        raise NotImplementedError
+
+    def list_frames(self, root: Path) -> list[Frame | Rejected]:
+        """The frames that the options name, complete or broken, without opening images and scans.
+
+        Raises:
+            SimipuError: the root does not hold the layout, or no frame.
+        """
+        folder = self.find(root)
+        found = list(islice(self.each_frame(folder), 0, None, self.every)) if folder else []
+        if not found:
+            raise SimipuError(
+                f"{root}: holds no {self.kind} frames (looked for {self.expected}); "
+                "set `root` of pretrain_data or depth_data to the folder that holds them."
+            )
+        return found
+
+    def assign(self, found: Found) -> list[Split | None]:
+        """Say for each frame whether it trains or evaluates; None where the split leaves it out.
+
+        Broken frames keep their place in their sequence, so mending one moves no other frame.
+
+        Raises:
+            SimipuError: the split needs more than the source has.
+        """
+        if self.split == "within_sequence":
+            return splits.within_sequence(found, self.train_share)
+        if self.split == "by_sequence":
+            return splits.by_sequence(found, self.train_share)
+        return ["train"] * len(found)
+
+    def split_frames(self, root: Path) -> list[tuple[Frame | Rejected, Split | None]]:
+        """The frames of `list_frames`, each with what `assign` says."""
+        found = self.list_frames(root)
+        return list(zip(found, self.assign(found), strict=True))
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read_file(cls, file: Path) -> bytes:
+        """An image or depth map, as stored.
+
+        Args:
+            file: a file, or a reference to a record of one that `each_frame` made.
+
+        Raises:
+            BrokenFrameError: it cannot be read.
+        """
+        return read_file(file)
+
+    @classmethod
+    def read_scan(cls, file: Path) -> Scan:
+        """The points of a scan.
+
+        Raises:
+            BrokenFrameError: it cannot be read or holds no sound points.
+        """
+        return make_scan(file, cls.read_file(file), parse_points)
+
+    @classmethod
+    def container(cls, file: Path) -> Path | None:
+        """The file that a record lies in, if its records are read fastest in order; None for a file of its own."""
+        return None
+
+    # -- what is known beforehand ------------------------------------------------------------------------------------
+
+    def official(self, found: Found, root: Path) -> list[Official]:
+        """Published numbers, and how many of them were found in a root; none: the frames are only counted."""
+        return []
+
+    def published(self) -> tuple[int, int] | None:
+        """Training and evaluation frames of the published set; None where the options make another one."""
+        return None
+
+    def thinned(self, count: int) -> int:
+        """How many of so many frames `every` leaves."""
+        return -(-count // self.every)
+
+    def rendered(self, world: SyntheticConfig) -> list[str]:
+        """Sequence of each frame that `simipu synthesize` writes in this layout."""
+        return []
+
+    def typical_rendered(self, world: SyntheticConfig) -> Typical:
+        """Size of these frames: bytes a pixel and points a ray, as measured on a few."""
+        pixels, points = world.image_size[0] * world.image_size[1], round(0.13 * world.lidar_points)
+        return Typical(
+            world.image_size, round(1.8 * pixels), round(0.45 * pixels), 16 * points, pixels // 3, 4 * points
+        )
+
+    @classmethod
+    def benchmark(cls) -> Benchmark | None:
+        """The published test set among its sequences."""
+        return None
+
+    @classmethod
+    def origins(cls, root: Path) -> Origins | None:
+        """What can be known in a root of the sequences of frames whose ids do not tell them.
+
+        Raises:
+            SimipuError: files that should tell them contradict each other.
+        """
+        return None
+
+
+def make_scan(file: Path, data: bytes, parse: Callable[[bytes], NDArray[np.float32]]) -> Scan:
+    """The points of a scan file.
+
+    Args:
+        file: where it lies, for the message.
+        data: its content.
+        parse: gives (N, 4) x, y, z in metres and reflectance 0–1; raises a SimipuError with the reason.
+
+    Raises:
+        BrokenFrameError: it holds no sound points.
+    """
     try:
-        return make()
-    except BrokenFrameError as error:
-        return Rejected(sample_id, sequence, error.file, error.reason)
-
-
-def files_by_stem(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """Files of a folder (none if it does not exist) by name without suffix, sorted."""
-    if not folder.is_dir():
-        return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
-
-
-def flat(matrix: NDArray[np.float64]) -> tuple[float, ...]:
-    """Row-major values of a matrix."""
-    return tuple(matrix.ravel().tolist())
+        points = parse(data)
+    except SimipuError as error:
+        raise BrokenFrameError(file, str(error)) from None
+    low, high = points[:, 3].min(), points[:, 3].max()
+    if low < 0 or high > 1:
+        raise BrokenFrameError(file, f"has reflectances from {low:g} to {high:g}, not within 0 and 1")
+    return Scan(points, hashlib.sha256(data).hexdigest())

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from simipu_core.data.sources.base import (
+from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.kitti_calibration import Calibration, Matrix, camera_matrices
+from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
     Frame,
@@ -22,9 +25,9 @@ from simipu_core.data.sources.base import (
     files_by_stem,
     flat,
 )
-from simipu_core.data.sources.calibration import Calibration, Matrix, camera_matrices
-
-NAME = "kitti_raw"
+from simipu_core.data.sources.base import Benchmark, Found, Official
+from simipu_core.data.sources.kitti_shared import KittiSource, count_listed, eigen_benchmark
+from simipu_core.data.splits import eigen_test, eigen_train
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,6 @@ class Drive:
         )
 
 
-def find(root: Path) -> Path | None:
-    """Folder of the layout at or below the root, if there."""
-    return next((folder for folder in (root / NAME, root) if any(folder.glob("*/*_sync/image_02"))), None)
-
-
 def drives(folder: Path) -> Iterator[Drive]:
     """The synchronised drives below a folder of dates, sorted."""
     for path in sorted(folder.glob("*/*_sync")):
@@ -95,22 +93,45 @@ def drives(folder: Path) -> Iterator[Drive]:
             )
 
 
-def frames(folder: Path) -> Listing:
-    """All frames of all drives, sorted; those without image, scan or sound calibration as Rejected.
+class KittiRaw(KittiSource):
+    """KITTI raw, kitti_raw/: synchronised drives with scans, without depth maps."""
 
-    Args:
-        folder: the folder that holds the dates.
-    """
-    for drive in drives(folder):
-        for stem in sorted(drive.images.keys() | drive.scans.keys()):
-            yield attempt(f"{NAME}/{drive.name}/{stem}", drive.name, partial(_frame, drive, stem))
+    kind: Literal["kitti_raw"] = "kitti_raw"
+    """KITTI raw: synchronised drives with scans, without depth maps."""
 
+    expected: ClassVar = "kitti_raw/<date>/<drive>_sync/image_02"
 
-def _frame(drive: Drive, stem: str) -> Frame:
-    if stem not in drive.scans:
-        scan = drive.folder / "velodyne_points/data" / f"{stem}.bin"
-        raise BrokenFrameError(scan, f"the image {drive.images[stem].name} has no such scan")
-    return drive.frame(NAME, stem)
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds dates with drives."""
+        return any(folder.glob("*/*_sync/image_02"))
+
+    def each_frame(self, folder: Path) -> Listing:
+        """All frames of all drives, sorted; those without image, scan or sound calibration as Rejected."""
+        for drive in drives(folder):
+            for stem in sorted(drive.images.keys() | drive.scans.keys()):
+                yield attempt(f"{self.kind}/{drive.name}/{stem}", drive.name, partial(self._frame, drive, stem))
+
+    def _frame(self, drive: Drive, stem: str) -> Frame:
+        if stem not in drive.scans:
+            scan = drive.folder / "velodyne_points/data" / f"{stem}.bin"
+            raise BrokenFrameError(scan, f"the image {drive.images[stem].name} has no such scan")
+        return drive.frame(self.kind, stem)
+
+    def official(self, found: Found, root: Path) -> list[Official]:
+        """Frames of the Eigen split."""
+        if self.every > 1:
+            return []
+        lists = {"training": eigen_train(), "test": eigen_test(with_groundtruth=False)}
+        return [Official(f"Eigen {name} frames", len(each), count_listed(each, found)) for name, each in lists.items()]
+
+    def rendered(self, world: SyntheticConfig) -> list[str]:
+        """Of what `simipu synthesize` writes."""
+        return self.rendered_drives(world)
+
+    @classmethod
+    def benchmark(cls) -> Benchmark:
+        """The test drives of the Eigen split."""
+        return eigen_benchmark()
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Own recordings: ``logs/<sequence>/{images/<camera>/<name>.png, scans/<lidar>/<name>.bin, calibration.yaml}``.
 
-Images are .png or .jpg, scans have one of `clouds.SUFFIXES`. ``calibration.yaml`` (`log_calibration`) lies in the
+Images are .png or .jpg, scans have one of `CLOUD_SUFFIXES`. ``calibration.yaml`` (`log_calibration`) lies in the
 sequence, or in ``logs/`` for all that have none. Where it states a `time_unit`, names are times, and of each camera
 those images and scans are paired that are each other's nearest in time; the faster sensor's others are left out and
 counted. Without it an image and its scan have the same name.
@@ -15,8 +15,19 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from simipu_core.data.sources.base import (
+from pydantic import model_validator
+
+from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.log_calibration import (
+    PER_SECOND,
+    LogCalibration,
+    calibration_of,
+    read_calibration,
+)
+from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan
+from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
     Frame,
@@ -26,14 +37,7 @@ from simipu_core.data.sources.base import (
     files_by_stem,
     flat,
 )
-from simipu_core.data.sources.clouds import SUFFIXES, parse_cloud
-from simipu_core.data.sources.log_calibration import (
-    PER_SECOND,
-    LogCalibration,
-    calibration_of,
-    read_calibration,
-)
-from simipu_core.data.sources.scans import Scan
+from simipu_core.data.sources.base import Source
 from simipu_core.errors import SimipuError
 
 NAME = "logs"
@@ -43,26 +47,49 @@ _MOST_DIGITS = 19
 Files = Mapping[str, Path]
 
 
-def find(root: Path) -> Path | None:
-    """Folder of the sequences at or below the root, if there."""
-    return next((folder for folder in (root / NAME, root) if any(_sequences(folder))), None)
+class Logs(Source):
+    """Own recordings, logs/: any cameras and LiDARs, with a calibration (docs/data.md)."""
 
+    kind: Literal["logs"] = "logs"
+    """Own recordings: any cameras and LiDARs, with a calibration (docs/data.md)."""
+    cameras: tuple[str, ...] = ()
+    """The cameras whose images are read, by folder name; empty: all."""
+    lidar: str | None = None
+    """The LiDAR whose scans are read, by folder name; may be left out where there is one."""
 
-def frames(folder: Path, cameras: tuple[str, ...], lidar: str | None) -> Listing:
-    """Frames of all sequences, by sequence, time and camera; those without a partner or calibration as Rejected.
+    expected: ClassVar = "logs/<sequence>/images/<camera>"
+    licence: ClassVar = "that of the logs' owner"
 
-    Args:
-        folder: holds the sequences.
-        cameras: those to read; empty: all that have a folder.
-        lidar: the one to read; None: the only one.
-    """
-    for path in _sequences(folder):
-        if is_sound_name(path.name):
-            yield from _Sequence(path, cameras, lidar).frames()
-        else:
-            name = path.name.encode("ascii", "backslashreplace").decode()
-            reason = "the folder's name has other characters than letters, digits and . _ + -"
-            yield Rejected(f"{NAME}/{name}", name, path.with_name(name), reason)
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, values: Any) -> Any:
+        for old, new in (("log_cameras", "cameras"), ("log_lidar", "lidar")):
+            if isinstance(values, dict) and old in values:
+                raise ValueError(f"{old} is called `{new}` now: write that instead")
+        return values
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds sequences."""
+        return bool(_sequences(folder))
+
+    def each_frame(self, folder: Path) -> Listing:
+        """Frames of all sequences, by sequence, time and camera; those without a partner or calibration as Rejected."""
+        for path in _sequences(folder):
+            if is_sound_name(path.name):
+                yield from _Sequence(path, self.cameras, self.lidar).frames()
+            else:
+                name = path.name.encode("ascii", "backslashreplace").decode()
+                reason = "the folder's name has other characters than letters, digits and . _ + -"
+                yield Rejected(f"{self.kind}/{name}", name, path.with_name(name), reason)
+
+    @classmethod
+    def read_scan(cls, file: Path) -> Scan:
+        """The points of a scan, read as the calibration says."""
+        return _parse_scan(file, cls.read_file(file))
+
+    def rendered(self, world: SyntheticConfig) -> list[str]:
+        """Of what `simipu synthesize` writes."""
+        return [f"{log:04d}" for log in range(world.logs) for _ in range(world.frames_per_drive)]
 
 
 def is_sound_name(name: str) -> bool:
@@ -70,7 +97,7 @@ def is_sound_name(name: str) -> bool:
     return _SOUND_NAME.fullmatch(name) is not None and set(name) != {"."}
 
 
-def parse_scan(file: Path, data: bytes) -> Scan:
+def _parse_scan(file: Path, data: bytes) -> Scan:
     """Points of a scan as the calibration says they are to be read.
 
     Args:
@@ -85,6 +112,8 @@ def parse_scan(file: Path, data: bytes) -> Scan:
     lidar = calibration.lidars.get(name)
     if lidar is None:
         raise BrokenFrameError(calibration_of(sequence), f"has no LiDAR {name}")
+    from simipu_core.data.formats.clouds import parse_cloud
+
     digest = hashlib.sha256(data)
     digest.update(repr((lidar.columns, lidar.reflectance_scale)).encode())
     try:
@@ -128,7 +157,7 @@ class _Sequence:
         except BrokenFrameError as error:
             yield from self._reject_all(images, error)
             return
-        scans = files_by_stem(self._folder / "scans" / lidar, *SUFFIXES)
+        scans = files_by_stem(self._folder / "scans" / lidar, *CLOUD_SUFFIXES)
         found = []
         for name in names:
             pairs = self._by_time(images[name], scans, calibration) if calibration.time_unit else None
@@ -143,7 +172,7 @@ class _Sequence:
     def _choose_lidar(self, file: Path, calibration: LogCalibration) -> str:
         name = self._lidar or next(iter(calibration.lidars))
         if self._lidar is None and len(calibration.lidars) > 1:
-            raise BrokenFrameError(file, f"has the LiDARs {', '.join(calibration.lidars)}: name one in `log_lidar`")
+            raise BrokenFrameError(file, f"has the LiDARs {', '.join(calibration.lidars)}: name one in `lidar`")
         if name not in calibration.lidars:
             raise BrokenFrameError(file, f"has no LiDAR {name}")
         return name

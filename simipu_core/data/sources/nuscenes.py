@@ -19,22 +19,26 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.sources.base import BrokenFrameError, Frame, Listing, attempt, flat
-from simipu_core.data.sources.json_tables import Record, records, value
-from simipu_core.data.sources.scans import parse_points
+from simipu_core.data.formats.json_tables import Record, records, value
+from simipu_core.data.formats.scans import Scan, parse_points
+from simipu_core.data.frames import BrokenFrameError, Frame, Listing, attempt, flat
+from simipu_core.data.sources.base import Found, Official, Source, Typical, make_scan
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import pose, rotation_error
 
-NAME = "nuscenes"
+_NAME = "nuscenes"
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 CAMERAS = {"front": 0, "front_left": 55, "front_right": -55, "back": 180, "back_left": 110, "back_right": -110}
 """Where each camera looks, degrees to the left of the vehicle's x."""
 
+Camera = Literal["front", "front_left", "front_right", "back", "back_left", "back_right"]
+
+_SCENES, _KEYFRAMES = 850, 34_149
 _LIDAR = "LIDAR_TOP"
 _FLAT = "calibration.json"
 _COLUMNS = 5
@@ -43,48 +47,61 @@ _TIME_IN_NAME = re.compile(r"__(\d{16})\.")
 Floats = NDArray[np.float64]
 
 
-def find(root: Path) -> Path | None:
-    """Folder of the tables' folder or of the flat sample, at or below the root, if there."""
-    return next((folder for folder in (root / NAME, root) if _version(folder) or (folder / _FLAT).is_file()), None)
+class NuScenes(Source):
+    """Keyframes of nuScenes v1.0, nuscenes/: six cameras and LIDAR_TOP, without depth maps."""
+
+    kind: Literal["nuscenes"] = "nuscenes"
+    """Keyframes of nuScenes v1.0: six cameras and LIDAR_TOP, without depth maps."""
+    camera: Camera = "front"
+    """The camera whose images are read."""
+
+    expected: ClassVar = "nuscenes/v1.0-trainval/sample.json"
+    licence: ClassVar = "CC BY-NC-SA 4.0 and the nuScenes terms of use (non-commercial)"
+    typical: ClassVar = Typical((900, 1600), 170_000, 330_000, 50_000, 0, 14_000)
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds the tables' folder or the flat sample."""
+        return _version(folder) is not None or (folder / _FLAT).is_file()
+
+    def each_frame(self, folder: Path) -> Listing:
+        """Keyframes of the camera, by scene and time; those that lack a record are Rejected.
+
+        Args:
+            folder: holds the tables' folder and ``samples/``, or the flat sample.
+
+        Raises:
+            SimipuError: a table is missing or damaged.
+        """
+        version = _version(folder)
+        if version is None:
+            yield attempt(f"{self.kind}/flat", "flat", partial(_flat_frame, folder, self.camera))
+            return
+        tables = _Tables(folder, version, self.camera)
+        for scene, time, sample in tables.samples():
+            sample_id = f"{self.kind}/{scene}/{time}"
+            yield attempt(sample_id, scene, partial(tables.frame, sample_id, scene, sample))
+
+    @classmethod
+    def read_scan(cls, file: Path) -> Scan:
+        """The points of a scan: x ahead of the camera that the reference names, y left, z up, metres; intensity 0–1."""
+        name, _, camera = file.name.rpartition("#")
+        return make_scan(file, cls.read_file(file.with_name(name)), partial(_parse, camera))
+
+    def official(self, found: Found, root: Path) -> list[Official]:
+        """Scenes and keyframes of trainval."""
+        return [
+            Official("nuScenes trainval scenes", _SCENES, len({frame.sequence for frame in found})),
+            Official("nuScenes trainval keyframes", _KEYFRAMES, len(found)),
+        ]
+
+    def published(self) -> tuple[int, int] | None:
+        """Keyframes of trainval."""
+        return (self.thinned(_KEYFRAMES), 0) if self.split == "none" else None
 
 
-def frames(folder: Path, camera: str) -> Listing:
-    """Keyframes of one camera, by scene and time; those that lack a record are Rejected.
-
-    Args:
-        folder: holds the tables' folder and ``samples/``, or the flat sample.
-        camera: one of `CAMERAS`.
-
-    Raises:
-        SimipuError: a table is missing or damaged.
-    """
-    version = _version(folder)
-    if version is None:
-        yield attempt(f"{NAME}/flat", "flat", partial(_flat_frame, folder, camera))
-        return
-    tables = _Tables(folder, version, camera)
-    for scene, time, sample in tables.samples():
-        sample_id = f"{NAME}/{scene}/{time}"
-        yield attempt(sample_id, scene, partial(tables.frame, sample_id, scene, sample))
-
-
-def scan_file(reference: Path) -> Path:
-    """The file that a reference to a scan stands for."""
-    return reference.with_name(reference.name.rpartition("#")[0])
-
-
-def parse(data: bytes, reference: Path) -> NDArray[np.float32]:
-    """Points (N, 4) of a scan: x ahead of the camera, y left, z up, metres; intensity 0–1.
-
-    Args:
-        data: content of the file.
-        reference: names the camera.
-
-    Raises:
-        SimipuError: a reason to be put after the file's name.
-    """
+def _parse(camera: str, data: bytes) -> NDArray[np.float32]:
     points = parse_points(data, _COLUMNS)[:, :4].copy()
-    turn = _to_sensor(reference.name.rpartition("#")[2])[:3, :3].astype(np.float32)
+    turn = _to_sensor(camera)[:3, :3].astype(np.float32)
     points[:, :3] = np.einsum("ji,nj->ni", turn, points[:, :3])
     if not 0 <= points[:, 3].min() <= points[:, 3].max() <= 255:
         raise SimipuError("has intensities outside 0–255")
@@ -193,7 +210,7 @@ def _flat_frame(folder: Path, camera: str) -> Frame:
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise BrokenFrameError(file, f"does not describe a keyframe with {_channel(camera)}") from None
     return _frame(
-        f"{NAME}/flat",
+        f"{_NAME}/flat",
         "flat",
         camera,
         _inside(folder, names[0], file),
@@ -223,7 +240,7 @@ def _frame(
 ) -> Frame:
     return Frame(
         sample_id=sample_id,
-        source=NAME,
+        source=_NAME,
         sequence=sequence,
         image=image,
         intrinsics=flat(intrinsics),

@@ -8,44 +8,61 @@ image is not known here.
 """
 
 from pathlib import Path
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.sources import kitti_object
-from simipu_core.data.sources.base import Listing
-from simipu_core.data.sources.scans import parse_points
-from simipu_core.data.sources.waymo import CAMERAS
+from simipu_core.data.formats.scans import Scan, parse_points
+from simipu_core.data.frames import Listing
+from simipu_core.data.sources.base import Found, Official, Source, make_scan
+from simipu_core.data.sources.kitti_object import ObjectLayout
+from simipu_core.data.sources.waymo import LICENCE, TRAINING_FRAMES, TYPICAL, Camera, official_split
 
-NAME = "waymo_kitti"
 _TRAINING = "0"
 
 
-def find(root: Path) -> Path | None:
-    """Folder of the layout at or below the root, if there."""
-    return next((folder for folder in (root / NAME, root) if (folder / "training").is_dir()), None)
+class WaymoKitti(Source):
+    """Waymo converted to the KITTI object layout, waymo_kitti/."""
+
+    kind: Literal["waymo_kitti"] = "waymo_kitti"
+    """Waymo converted to the KITTI object layout."""
+    camera: Camera = "front"
+    """The camera whose images are read."""
+
+    expected: ClassVar = "waymo_kitti/training/image_0"
+    licence: ClassVar = LICENCE
+    typical: ClassVar = TYPICAL
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds ``training/``."""
+        return (folder / "training").is_dir()
+
+    def each_frame(self, folder: Path) -> Listing:
+        """Frames of the camera, sorted; those without image, scan or sound calibration as Rejected."""
+        index = get_args(Camera).index(self.camera)
+        names = (f"image_{index}", f"P{index}", f"Tr_velo_to_cam_{index}")
+        layout = ObjectLayout(self.kind, *names, sequence_digits=4)
+        training = folder / "training"
+        stems = [stem for stem in layout.stems(training) if stem.startswith(_TRAINING)]
+        return layout.frames(training, self.kind, stems)
+
+    @classmethod
+    def read_scan(cls, file: Path) -> Scan:
+        """The points of a scan."""
+        return make_scan(file, cls.read_file(file), _parse)
+
+    def official(self, found: Found, root: Path) -> list[Official]:
+        """Segments and frames of the training split."""
+        return official_split(found, self.every)
+
+    def published(self) -> tuple[int, int] | None:
+        """Frames of the training split."""
+        return (self.thinned(TRAINING_FRAMES), 0) if self.split == "none" else None
 
 
-def frames(folder: Path, camera: str) -> Listing:
-    """Frames of one camera, sorted; those without image, scan or sound calibration as Rejected.
-
-    Args:
-        folder: the folder that holds ``training/``.
-        camera: one of `waymo.CAMERAS`.
-    """
-    index = CAMERAS.index(camera)
-    layout = kitti_object.Layout(NAME, f"image_{index}", f"P{index}", f"Tr_velo_to_cam_{index}", sequence_digits=4)
-    training = folder / "training"
-    stems = [stem for stem in layout.stems(training) if stem.startswith(_TRAINING)]
-    return layout.frames(training, NAME, stems)
-
-
-def parse(data: bytes) -> NDArray[np.float32]:
-    """Points (N, 4) of a file: x, y, z in metres, tanh of the intensity.
-
-    Raises:
-        SimipuError: a reason to be put after the file's name.
-    """
+def _parse(data: bytes) -> NDArray[np.float32]:
+    """Points (N, 4) of a file: x, y, z in metres, tanh of the intensity."""
     points = parse_points(data, columns=6)[:, :4].copy()
     points[:, 3] = np.tanh(points[:, 3])
     return points

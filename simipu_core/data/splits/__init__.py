@@ -1,4 +1,4 @@
-"""Which frames train and which evaluate (reference section 10)."""
+"""Which frames train and which evaluate: the published lists, and splits by sequence (reference section 10)."""
 
 import json
 from collections import defaultdict
@@ -7,20 +7,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from simipu_core.config import SourceConfig
-from simipu_core.data.sources import Frame, Rejected
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.errors import SimipuError
 
 Split = Literal["train", "eval"]
-
-PUBLISHED_COUNTS = {
-    "kitti_eigen_train": 23_158,
-    "kitti_eigen_test": 652,
-    "nyu_train": 24_231,
-    "nyu_labelled_train": 795,
-    "nyu_test": 654,
-}
-"""Frames of the published splits that have ground truth."""
 
 
 def eigen_train() -> list[tuple[str, int]]:
@@ -43,29 +33,12 @@ def nyu_test() -> list[int]:
     return list(_facts("nyu_official")["test"])
 
 
-def assign(found: Sequence[Frame | Rejected], source: SourceConfig) -> list[Split | None]:
-    """Say for each frame whether it trains or evaluates; None where the split leaves it out.
-
-    Broken frames keep their place in their sequence, so mending one moves no other frame.
+def eigen(found: Sequence[Frame | Rejected]) -> list[Split | None]:
+    """The Eigen split of KITTI's drives; None for frames that it does not list.
 
     Raises:
-        SimipuError: the split needs more than the source has.
+        SimipuError: it lists none of them.
     """
-    if source.split == "eigen":
-        return _eigen(found)
-    if source.split == "nyu_official":
-        testing = {f"{index:04d}" for index in nyu_test()}
-        return ["eval" if frame.sample_id.rpartition("/")[2] in testing else "train" for frame in found]
-    if source.split == "within_sequence":
-        return _within_sequence(found, source.train_share)
-    if source.split == "by_sequence":
-        return _by_sequence(found, source.train_share)
-    if source.split == "folders":
-        return ["eval" if "test" in frame.sequence.split("/") else "train" for frame in found]
-    return ["train"] * len(found)
-
-
-def _eigen(found: Sequence[Frame | Rejected]) -> list[Split | None]:
     listed: dict[tuple[str, str], Split] = {(drive, f"{frame:010d}"): "train" for drive, frame in eigen_train()}
     listed |= {(drive, f"{frame:010d}"): "eval" for drive, frame in eigen_test(with_groundtruth=False)}
     result = [listed.get((frame.sequence, frame.sample_id.rpartition("/")[2])) for frame in found]
@@ -76,7 +49,8 @@ def _eigen(found: Sequence[Frame | Rejected]) -> list[Split | None]:
     return result
 
 
-def _within_sequence(found: Sequence[Frame | Rejected], train_share: float) -> list[Split | None]:
+def within_sequence(found: Sequence[Frame | Rejected], train_share: float) -> list[Split | None]:
+    """The first `train_share` of each sequence trains, the rest evaluates."""
     sequences: dict[str, list[int]] = defaultdict(list)
     for index, frame in enumerate(found):
         sequences[frame.sequence].append(index)
@@ -87,12 +61,22 @@ def _within_sequence(found: Sequence[Frame | Rejected], train_share: float) -> l
     return result
 
 
-def _by_sequence(found: Sequence[Frame | Rejected], train_share: float) -> list[Split | None]:
+def by_sequence(found: Sequence[Frame | Rejected], train_share: float) -> list[Split | None]:
+    """Whole sequences train or evaluate, in order of their names.
+
+    Raises:
+        SimipuError: there is one sequence only.
+    """
     names = sorted({frame.sequence for frame in found})
     if len(names) < 2:
         raise SimipuError("`split` is by_sequence, but there is one sequence only; choose within_sequence.")
     training = set(names[: _share(len(names), train_share)])
     return ["train" if frame.sequence in training else "eval" for frame in found]
+
+
+def by_folder(found: Sequence[Frame | Rejected]) -> list[Split | None]:
+    """What lies under a folder called `test` evaluates, the rest trains."""
+    return ["eval" if "test" in frame.sequence.split("/") else "train" for frame in found]
 
 
 def _share(count: int, train_share: float) -> int:

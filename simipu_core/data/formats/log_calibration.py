@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from simipu_core.config import Section
+from simipu_core.config.section import Section
+from simipu_core.data.frames import BrokenFrameError
 from simipu_core.data.lenses import NUM_COEFFICIENTS, Lens
-from simipu_core.data.sources.base import BrokenFrameError
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import Matrix, inverse, pose, rotation_error
 from simipu_core.storage import StorageError

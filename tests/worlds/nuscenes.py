@@ -20,7 +20,7 @@ from simipu_core.synthetic.lidar import BEAM_ELEVATIONS, scan
 from simipu_core.synthetic.render import Lens, render_image
 from simipu_core.synthetic.scene import Floats
 from simipu_core.synthetic.street import FRAME_SECONDS, Street
-from simipu_core.synthetic.waymo import vehicle_pose
+from tests.worlds.waymo import vehicle_pose
 
 VERSION = "v1.0-mini"
 STEPS = 5

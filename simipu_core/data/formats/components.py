@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.frames import BrokenFrameError
 from simipu_core.storage import seekable
 
 Key = tuple[Any, ...]

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simipu_core.config import SourceConfig, SyntheticConfig
+from simipu_core.data.frames import Frame
 from simipu_core.data.images import image_size
-from simipu_core.data.sources import Frame, list_frames
-from simipu_core.data.sources.nuscenes import CAMERAS
-from simipu_core.data.sources.reading import read_bytes, read_scan
+from simipu_core.data.sources import source_named
+from simipu_core.data.sources.nuscenes import CAMERAS, NuScenes
 from simipu_core.geometry.cameras import in_image, project
-from simipu_core.synthetic import nuscenes, synthesize, world
 from simipu_core.synthetic.raycast import cast, full_windows
 from simipu_core.synthetic.scene import Floats
+from tests import worlds as world
+from tests.sources import any_source
+from tests.worlds import World, nuscenes, synthesize
 
-CONFIG = SyntheticConfig(
+CONFIG = World(
     object_frames=0, drives=0, nuscenes_scenes=1, nuscenes_frames=2, image_size=(64, 112), lidar_points=25600, seed=6
 )
 LAST = 1
@@ -32,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frame_of(root: Path, camera: str) -> Frame:
-    frames = list_frames(SourceConfig.model_validate({"kind": "nuscenes", "camera": camera}), root)
+    frames = any_source(kind="nuscenes", camera=camera).list_frames(root)
     assert len(frames) == 2
     last = frames[LAST]
     assert isinstance(last, Frame)
@@ -43,8 +44,8 @@ def off(frame: Frame, mount: nuscenes.Mount, delay: float) -> Floats:
     """Metres by which what the camera sees, so many seconds after the scan, lies behind the depths projected there."""
     assert frame.points is not None
     assert frame.lidar_to_camera is not None
-    points = read_scan(frame.points, frame.source).points
-    height, width = image_size(read_bytes(frame.image))
+    points = source_named(frame.source).read_scan(frame.points).points
+    height, width = image_size(NuScenes.read_file(frame.image))
     assert (height, width) == CONFIG.image_size
     uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
     inside = in_image(uv, depth, height, width, (1.0, 60.0))

@@ -6,15 +6,16 @@ import h5py
 import numpy as np
 import pytest
 
-from simipu_core.config import SourceConfig, SyntheticConfig
+from simipu_core.data.frames import Frame
 from simipu_core.data.images import decode_depth, decode_image
-from simipu_core.data.sources import Frame, list_frames
-from simipu_core.data.sources.reading import read_bytes
-from simipu_core.synthetic import nyu_labelled, synthesize, world
+from simipu_core.data.sources.nyu_labelled import NyuLabelled
 from simipu_core.synthetic.render import render_depth
 from simipu_core.synthetic.room import make_room, nyu_camera
+from tests import worlds
+from tests.sources import any_source
+from tests.worlds import World, nyu_labelled, synthesize
 
-CONFIG = SyntheticConfig(object_frames=0, drives=0, labelled_images=5, seed=4)
+CONFIG = World(object_frames=0, drives=0, labelled_images=5, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +40,20 @@ def test_the_file_has_the_variables_of_the_real_one(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["raw", "in_painted"])
 def test_depths_are_those_of_the_room(root: Path, kind: str) -> None:
-    frames = list_frames(SourceConfig.model_validate({"kind": "nyu_labelled", "depth": kind}), root)
+    frames = any_source(kind="nyu_labelled", depth=kind).list_frames(root)
     assert [frame.sequence for frame in frames] == ["room_0000"] * 4 + ["room_0001"]
     last = frames[4]
     assert isinstance(last, Frame)
     assert last.depth is not None
-    rng, camera = np.random.default_rng([CONFIG.seed, world.Part.LABELLED, 1]), nyu_camera()
+    rng, camera = np.random.default_rng([CONFIG.seed, worlds.LABELLED, 1]), nyu_camera()
     scene, pose = make_room(rng, 4)[0]
     exact = render_depth(scene, camera, pose)
-    read = decode_depth(read_bytes(last.depth), 1000)
+    read = decode_depth(NyuLabelled.read_file(last.depth), 1000)
     known = read > 0
     assert known.all() == (kind == "in_painted")
     assert known.mean() > 0.7
     np.testing.assert_allclose(read[known], exact[known], atol=0.00051)
-    assert decode_image(read_bytes(last.image)).shape == (480, 640, 3)
+    assert decode_image(NyuLabelled.read_file(last.image)).shape == (480, 640, 3)
     np.testing.assert_allclose(np.reshape(last.intrinsics, (3, 3)), camera.intrinsics)
 
 

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from simipu_core.data.formats import las, pcd
+from simipu_core.data.formats.components import PARQUET_ERRORS
 from simipu_core.data.npy import parse_npy
-from simipu_core.data.sources import las, pcd
-from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 
-SUFFIXES = (".bin", ".npy", ".pcd", ".parquet", ".las", ".laz")
 MOST_POINTS = 1 << 24
 """Of one scan; today's densest spinning LiDARs give a thirtieth of it."""
 INTENSITY = ("intensity", "reflectance", "reflectivity", "i")
@@ -29,7 +28,7 @@ def parse_cloud(
 
     Args:
         data: content of the file.
-        suffix: one of `SUFFIXES`; decides the format.
+        suffix: one of `scans.CLOUD_SUFFIXES`; decides the format.
         columns: names of the numbers of a point in ``.bin`` (little-endian float32) and in plain ``.npy`` arrays;
             the other formats name theirs.
         scale: raw value of reflectance 1; None where there is no intensity: reflectance is then 0.

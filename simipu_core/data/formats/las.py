@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.sources import laz_unpacker
+from simipu_core.data.formats import laz_unpacker
 from simipu_core.errors import SimipuError
 
 _MOST_BYTES = 1 << 29

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.sources.base import BrokenFrameError
+from simipu_core.data.frames import BrokenFrameError
 from simipu_core.geometry.poses import rotation_error
 
 Matrix = NDArray[np.float64]

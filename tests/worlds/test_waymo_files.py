@@ -7,18 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from simipu_core.config import SourceConfig, SyntheticConfig
+from simipu_core.data.formats.range_images import to_points
+from simipu_core.data.formats.waymo_segments import projection_offsets
+from simipu_core.data.frames import Frame
 from simipu_core.data.images import image_size
-from simipu_core.data.sources import Frame, list_frames
-from simipu_core.data.sources.range_images import to_points
-from simipu_core.data.sources.reading import read_bytes, read_scan
-from simipu_core.data.sources.waymo import projection_offsets
+from simipu_core.data.sources import source_named
+from simipu_core.data.sources.waymo import Waymo
 from simipu_core.geometry.cameras import in_image, project
-from simipu_core.synthetic import synthesize, waymo, world
 from simipu_core.synthetic.raycast import cast, full_windows
 from simipu_core.synthetic.scene import Floats, Scene
+from tests import worlds as world
+from tests.sources import any_source
+from tests.worlds import World, synthesize, waymo
 
-CONFIG = SyntheticConfig(
+CONFIG = World(
     object_frames=0, drives=0, waymo_segments=1, waymo_frames=3, image_size=(64, 96), lidar_points=12800, seed=5
 )
 LAST = 2
@@ -34,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def frame(root: Path) -> Frame:
-    frames = list_frames(SourceConfig(kind="waymo", root=str(root)), root)
+    frames = any_source(kind="waymo", root=str(root)).list_frames(root)
     assert len(frames) == 3
     last = frames[LAST]
     assert isinstance(last, Frame)
@@ -44,7 +46,7 @@ def frame(root: Path) -> Frame:
 @pytest.fixture(scope="module")
 def points(frame: Frame) -> Floats:
     assert frame.points is not None
-    return read_scan(frame.points, frame.source).points
+    return source_named(frame.source).read_scan(frame.points).points
 
 
 def scene() -> Scene:
@@ -87,7 +89,7 @@ def test_the_road_is_at_height_zero(points: Floats) -> None:
 
 def test_projected_depths_are_those_of_the_rendered_image(frame: Frame, points: Floats) -> None:
     assert frame.lidar_to_camera is not None
-    height, width = image_size(read_bytes(frame.image))
+    height, width = image_size(Waymo.read_file(frame.image))
     assert (height, width) == CONFIG.image_size
     uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
     inside = in_image(uv, depth, height, width, (1.0, 60.0))

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from simipu_core.errors import SimipuError
 
+CLOUD_SUFFIXES = (".bin", ".npy", ".pcd", ".parquet", ".las", ".laz")
+"""Of files that `clouds.parse_cloud` reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
