@@ -122,19 +122,8 @@ def begin(
 ) -> Iterator[Training]:
     """Begin a training stage: join its processes, record what goes in, and set the seed of the weights.
 
-    Under torchrun every process calls this; the first one writes and records.
-
-    Args:
-        stage: names the checkpoints.
-        config: the stage's section.
-        shards: the rows that it learns from.
-        out: artifact directory to write.
-        encoder: the artifact that its weights come from.
-        init_file: the file that its weights come from.
-        max_rows: use only this many rows, evenly spread.
-        run: where the first process records.
-        checkpoints: folder or ``s3://bucket/prefix`` for checkpoints; a killed run with the same inputs goes on from
-            there.
+    `config`, `out`, `run` and `checkpoints` are the stage's own arguments. The rows are those of `shards`, or
+    `max_rows` of them, evenly spread; the weights may come from the artifact `encoder` or from `init_file`.
 
     Raises:
         SimipuError: `out` exists, there is no such file, or the rows do not fill a batch or fit `source_weights`.
