@@ -71,13 +71,13 @@ class Origins(NamedTuple):
     """The frames, in words."""
     benchmark: Benchmark
     """Test set whose sequences may be among them."""
-    told_by: str
+    file: str
     """File that tells their sequences."""
     sequences: Mapping[str, str] | None
     """By sample_id, from that file; None where it is not there."""
     images: Mapping[Path, str]
     """Sequence by image, of the benchmark's sequences that lie beside the data: frames may be recognised by look."""
-    untold: str
+    why_unknown: str
     """Why neither tells, where neither does, in words."""
     mend: str
     """What would."""

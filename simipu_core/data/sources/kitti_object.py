@@ -165,10 +165,10 @@ class KittiObject(KittiSource):
         return Origins(
             frames="KITTI object frames",
             benchmark=benchmark,
-            told_by=_MAPPING,
+            file=_MAPPING,
             sequences=known,
             images=images,
-            untold=f"neither {_MAPPING} and {_ORDER} nor these drives of kitti_raw are beside the data",
+            why_unknown=f"neither {_MAPPING} and {_ORDER} nor these drives of kitti_raw are beside the data",
             mend="Put the mapping folder of KITTI's object development kit beside the data.",
         )
 
