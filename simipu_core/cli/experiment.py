@@ -175,11 +175,11 @@ def _kinds(sections: list[type[BaseModel]], prefix: str) -> Iterator[Explained]:
     common = [line for line in listed[0] if all(line in lines for lines in listed)]
     yield from common
     for section, lines in zip(sections, listed, strict=True):
-        kind = section.model_fields["kind"]
-        yield Explained(f"{prefix}kind: {kind.default}", "", "", " ".join((kind.description or "").split()))
+        kind = section.model_fields["kind"].default
+        yield Explained(f"{prefix}kind: {kind}", "", "", (section.__doc__ or "").partition("\n")[0])
         for line in lines:
             if line not in common and line.key != f"{prefix}kind":
-                yield line._replace(key=f"{line.key} (kind: {kind.default})")
+                yield line._replace(key=f"{line.key} (kind: {kind})")
 
 
 def _type_name(kind: Any) -> str:

@@ -87,7 +87,8 @@ class Source(Section):
     """A data set; a subclass in a file of its own says what is special about it.
 
     Options are fields; what is known beforehand of every copy of the data set are class variables. The defaults hold
-    for a camera and a LiDAR on a car whose scans are little-endian float32 x, y, z, reflectance 0–1.
+    for a camera and a LiDAR on a car whose scans are little-endian float32 x, y, z, reflectance 0–1. The first line of
+    a subclass's docstring explains its kind to users.
     """
 
     kind: str

@@ -102,7 +102,6 @@ class KittiObject(KittiSource):
     """KITTI object detection, kitti_object/: independent frames with scans, without depth maps."""
 
     kind: Literal["kitti_object"] = "kitti_object"
-    """KITTI object detection: independent frames with scans, without depth maps."""
     split: OwnSplit = "none"
     """`none`: all frames train · `within_sequence`: the first `train_share` of all trains, the rest evaluates."""
     frames: Literal["training", "train_half", "train_half_and_testing"] = "training"
