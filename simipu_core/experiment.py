@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from simipu_core.config.data import PairConfig, SyntheticConfig
 from simipu_core.config.depth import EvaluateConfig, FinetuneConfig
-from simipu_core.config.presets import PRESETS, Preset, with_preset
+from simipu_core.config.presets import PRESETS, Preset, merge, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
@@ -63,24 +63,42 @@ class Experiment(Section):
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
     """Read and validate one experiment file.
 
+    Its `include` may name files, relative to itself, with sections that several experiments share; a later one's values
+    go over an earlier one's, and the file's own over all. Included files include nothing further.
+
     Args:
         path: YAML file, e.g. ``params.yaml`` or ``experiments/kitti_sample.yaml``.
         overrides: ``a.b=value`` settings applied on top; the value is read as YAML.
 
     Raises:
-        SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
+        SimipuError: a file is missing or not YAML, or a key or value is refused; the message names it.
     """
+    own = _read(path, "see experiments/ for the ready ones")
+    names = own.pop("include", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SimipuError(f"{path}: `include` must be a list of files, e.g. [../common/depth_kitti.yaml].")
+    values: dict[str, Any] = {}
+    for file in [path.parent / name for name in names]:
+        shared = _read(file, f"mend `include` of {path}")
+        if "include" in shared:
+            raise SimipuError(f"{file}: is itself included and must not include others; name them in {path}.")
+        values = merge(values, shared)
+    values = merge(values, own)
+    for override in overrides or []:
+        _apply(values, override)
+    return validate(Experiment, values, str(path))
+
+
+def _read(path: Path, hint: str) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except FileNotFoundError:
-        raise SimipuError(f"{path}: no such experiment file; see experiments/ for the ready ones.") from None
+        raise SimipuError(f"{path}: no such experiment file; {hint}.") from None
     except SimipuError as error:
         raise SimipuError(f"{path}: {error}; mend the file.") from None
     if not isinstance(values, dict):
         raise SimipuError(f"{path}: must hold `key: value` lines; copy params.yaml to begin.")
-    for override in overrides or []:
-        _apply(values, override)
-    return validate(Experiment, values, str(path))
+    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -28,10 +28,15 @@ def experiment_file(name: str) -> Path:
     folder = root() / "experiments"
     found = root() / PARAMS if name == "demo" else folder / f"{name}.yaml"
     if not found.is_file():
-        names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-        ready = ", ".join(["demo", *names])
-        raise SimipuError(f"experiment {name}: there is no {found}; ready ones are {ready}.")
+        raise SimipuError(f"experiment {name}: there is no {found}; ready ones are {', '.join(experiments())}.")
     return found
+
+
+def experiments() -> list[str]:
+    """Names of the ready experiments, those of ``experiments/common/`` apart, which others include."""
+    folder = root() / "experiments"
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return ["demo", *(name for name in names if not name.startswith("common/"))]
 
 
 def checkpoints() -> str | Path:

@@ -8,6 +8,7 @@ import yaml
 from pipelines.dag import parameters
 from pipelines.form import handed_singly
 from pipelines.steps import steps
+from simipu_core import project
 from simipu_core.cli.experiment import explained
 from simipu_core.config import ContrastConfig, FinetuneConfig, Section, validate
 from simipu_core.config.presets import PRESETS, Preset
@@ -17,7 +18,7 @@ from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.parameters import from_parameter, to_parameter
 
 ROOT = Path(__file__).parents[1]
-READY = [ROOT / "params.yaml", *sorted((ROOT / "experiments").rglob("*.yaml"))]
+READY = [project.experiment_file(name) for name in project.experiments()]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -82,6 +83,34 @@ def test_bad_settings_end_in_one_sentence(tmp_path: Path, text: str, overrides: 
     assert named in message
     assert "\n" not in message
     assert message.endswith(".")
+
+
+def test_included_sections_come_under_the_files_own(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/a.yaml").write_text("finetune: {epochs: 2, seed: 5, augment: {flip: 0.1}}\n", encoding="utf-8")
+    (tmp_path / "shared/b.yaml").write_text("finetune: {seed: 6}\npair: {min_points: 7}\n", encoding="utf-8")
+    text = "experiment: a\ninclude: [shared/a.yaml, shared/b.yaml]\nfinetune: {epochs: 3, augment: {crop: null}}\n"
+    made = load_experiment(write(tmp_path, text), ["pair.min_points=8"])
+    tuning = made.finetune
+    assert (tuning.epochs, tuning.seed, tuning.augment.flip, tuning.augment.crop) == (3, 6, 0.1, None)
+    assert made.pair.min_points == 8
+
+
+@pytest.mark.parametrize(
+    ("include", "sentence"),
+    [
+        ("a.yaml", r"x\.yaml: `include` must be a list of files"),
+        ("[a.yaml]", r"a\.yaml: is itself included and must not include others; name them in .*x\.yaml\.$"),
+        ("[gone.yaml]", r"gone\.yaml: no such experiment file; mend `include` of .*x\.yaml\.$"),
+        ("[3]", r"x\.yaml: `include` must be a list of files"),
+        ("[b.yaml]", r"b\.yaml: must hold `key: value` lines"),
+    ],
+)
+def test_what_cannot_be_included_is_refused(tmp_path: Path, include: str, sentence: str) -> None:
+    (tmp_path / "a.yaml").write_text("include: [b.yaml]\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("- 1\n", encoding="utf-8")
+    with pytest.raises(SimipuError, match=sentence):
+        load_experiment(write(tmp_path, f"experiment: a\ninclude: {include}\n"))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

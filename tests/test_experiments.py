@@ -28,7 +28,7 @@ from tests.data import files
 from tests.worlds import World, synthesize
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+NAMES = [name for name in project.experiments() if name != "demo"]
 TABLE = [name for name in NAMES if "/" in name]
 ROWS = [f"{start}_{data}" for start in ("scratch", "imagenet", "kitti", "waymo") for data in ("kitti", "nyu")]
 
@@ -162,7 +162,7 @@ def test_seeds_are_all_that_sets_the_repeated_runs_apart() -> None:
 
 
 def test_experiments_are_found_by_folder_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("mine", "reference/kitti_kitti"):
+    for name in ("mine", "reference/kitti_kitti", "common/depth"):
         files.write(tmp_path / f"experiments/{name}.yaml", "experiment: x\n")
     files.write(tmp_path / "params.yaml", "experiment: demo\n")
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
 """Does a calibration put the LiDAR's edges on the image's edges?
 
-Points where the scan jumps in depth or in reflectance should project onto image edges. Their score under the given
+Points where the scan jumps in depth or in reflectance should project onto image edges. Their score under the frame's
 calibration is compared with the scores under deliberate changes of it: of a right calibration every change makes it
 worse, of a wrong one some change makes it better. Single frames are ambiguous; the mean over some ten is not.
 """
@@ -47,7 +47,7 @@ class Camera(NamedTuple):
 class Alignment:
     """Scores of one frame, 0–1: 1 where all LiDAR edges lie on image edges."""
 
-    given: float
+    unchanged: float
     """Under the frame's calibration."""
     chance: float
     """Of points scattered over the image's lower two thirds."""
@@ -91,15 +91,15 @@ def align(image: NDArray[np.uint8], points: Floats, camera: Camera, others: Mapp
     if near_edge is None:
         return None
     jumps = [edge for edge in _lidar_edges(points, camera) if len(edge) >= _FEWEST_POINTS]
-    given = _score(near_edge, jumps, camera)
-    if given is None:
+    unchanged = _score(near_edge, jumps, camera)
+    if unchanged is None:
         return None
     transform = np.asarray(camera.lidar_to_camera, np.float64).reshape(4, 4)
     tried = {name: Camera(camera.intrinsics, change @ transform) for name, change in changes().items()}
     tried |= others
     scores = {name: _score(near_edge, jumps, each) for name, each in tried.items()}
     chance = float(near_edge[len(near_edge) // 3 :].mean())
-    return Alignment(given, chance, {name: score for name, score in scores.items() if score is not None})
+    return Alignment(unchanged, chance, {name: score for name, score in scores.items() if score is not None})
 
 
 def _near_edge(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:

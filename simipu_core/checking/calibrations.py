@@ -116,14 +116,14 @@ def _alignment(found: Survey) -> Iterator[Finding]:
     if len(everything) < _FEWEST_FRAMES:
         yield ok("edge alignment", f"only {len(everything)} frames show enough edges, too few to tell")
         return
-    given, chance = _mean(everything, "given"), _mean(everything, "chance")
-    score = f"score {given:.2f}, by chance {chance:.2f}, {len(everything)} frames"
+    unchanged, chance = _mean(everything, "unchanged"), _mean(everything, "chance")
+    score = f"score {unchanged:.2f}, by chance {chance:.2f}, {len(everything)} frames"
     mend = "Look at the overlays; check that calibration, camera and scans belong together."
     if fault := better_change(everything, _SIGMAS):
         what = f"LiDAR edges meet image edges better with {fault} ({score})"
         yield problem("edge alignment", Severity.FAULT, what, [], mend)
         return
-    if given < chance + _ABOVE_CHANCE:
+    if unchanged < chance + _ABOVE_CHANCE:
         what = f"LiDAR edges meet image edges hardly more often than by chance ({score})"
         yield problem("edge alignment", Severity.WARNING, what, [], mend)
         return
@@ -140,7 +140,7 @@ def _alignment(found: Survey) -> Iterator[Finding]:
     poor = [
         facts.sample_id
         for facts in found.facts
-        if facts.alignment and facts.alignment.given < facts.alignment.chance + _POOR
+        if facts.alignment and facts.alignment.unchanged < facts.alignment.chance + _POOR
     ]
     if poor:
         what = f"{len(poor)} of {len(everything)} frames tried hardly align, the others do ({score})"
@@ -160,7 +160,7 @@ def better_change(alignments: Sequence[Alignment], sigmas: float) -> str | None:
     gains: dict[str, list[float]] = defaultdict(list)
     for alignment in alignments:
         for name, score in alignment.changed.items():
-            gains[name].append(score - alignment.given)
+            gains[name].append(score - alignment.unchanged)
     believed = {}
     for name, values in gains.items():
         if len(values) < max(_FEWEST_FRAMES, len(alignments) / 2):

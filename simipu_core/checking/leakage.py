@@ -82,20 +82,20 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
 
 def _hidden_sequences(origins: Origins, frames: list[FrameFacts]) -> Finding:
     """Say which frames come from sequences that a benchmark scores, as far as that can be told."""
-    benchmark, told = origins.benchmark, origins.sequences
+    benchmark, sequences = origins.benchmark, origins.sequences
     drives = f"{benchmark.name} test drives"
-    if told is not None:
-        known = [facts for facts in frames if facts.sample_id in told]
+    if sequences is not None:
+        known = [facts for facts in frames if facts.sample_id in sequences]
         inside = [
-            f"{facts.sample_id} ({told[facts.sample_id]})"
+            f"{facts.sample_id} ({sequences[facts.sample_id]})"
             for facts in known
-            if told[facts.sample_id] in benchmark.sequences
+            if sequences[facts.sample_id] in benchmark.sequences
         ]
         return _inside(
-            inside, f"{len(inside)} of {len(known)} {origins.frames} come from {drives}, says {origins.told_by}"
+            inside, f"{len(inside)} of {len(known)} {origins.frames} come from {drives}, says {origins.file}"
         )
     if not origins.images:
-        what = f"whether {origins.frames} come from {drives} cannot be told: {origins.untold}"
+        what = f"whether {origins.frames} come from {drives} cannot be told: {origins.why_unknown}"
         return problem("leakage", Severity.WARNING, what, [], origins.mend)
     with closing(map_frames(_read_thumbnail, list(origins.images), "check leakage")) as thumbnails:
         pictures = [(image, each) for image, each in zip(origins.images, thumbnails, strict=True) if each]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 import typer
 import yaml
@@ -22,6 +22,16 @@ from simipu_core.storage import place
 
 if TYPE_CHECKING:
     from simipu_core.planning import Plan, StagePlan
+
+
+class Explained(NamedTuple):
+    """A setting in words."""
+
+    key: str
+    """Dotted; ends in a colon where a section begins."""
+    type: str
+    default: str
+    meaning: str
 
 
 def config(
@@ -136,25 +146,53 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def explained(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Key, type, default and meaning of every setting below a section."""
+def explained(model: type[BaseModel], prefix: str = "") -> Iterator[Explained]:
+    """Every setting below a section."""
     for name, field in model.model_fields.items():
         key, kind = f"{prefix}{name}", field.annotation
         meaning = " ".join((field.description or "").split())
+        sections = [item for item in get_args(kind) if isinstance(item, type) and issubclass(item, BaseModel)]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield f"{key}:", "", "", meaning
+            yield Explained(f"{key}:", "", "", meaning)
             yield from explained(kind, f"{key}.")
-            continue
-        yield key, _type_name(kind), _default(field.get_default(call_default_factory=False)), meaning
-        for item in get_args(kind):
-            if isinstance(item, type) and issubclass(item, BaseModel) and item is not model:
-                yield from explained(item, f"{key}[].")
+        elif field.discriminator:
+            kind = field.get_default().kind
+            yield Explained(f"{key}:", "", "", meaning)
+            yield Explained(
+                f"{key}.kind", "str", _default(kind), "One of the kinds below; each has options of its own."
+            )
+            yield from _kinds(sections, f"{key}.")
+        else:
+            default = _default(field.get_default(call_default_factory=False))
+            yield Explained(key, _type_name(kind), default, meaning)
+            for section in sections:
+                yield from explained(section, f"{key}[].")
+
+
+def _kinds(sections: list[type[BaseModel]], prefix: str) -> Iterator[Explained]:
+    """Settings of sections that `kind` tells apart: those that all have, then what is special about each."""
+    listed = [list(explained(section, prefix)) for section in sections]
+    common = [line for line in listed[0] if all(line in lines for lines in listed)]
+    yield from common
+    for section, lines in zip(sections, listed, strict=True):
+        kind = section.model_fields["kind"].default
+        yield Explained(f"{prefix}kind: {kind}", "", "", (section.__doc__ or "").partition("\n")[0])
+        for line in lines:
+            if line not in common and line.key != f"{prefix}kind":
+                yield line._replace(key=f"{line.key} (kind: {kind})")
 
 
 def _type_name(kind: Any) -> str:
     if isinstance(kind, type) and not get_args(kind):
         return kind.__name__
-    return re.sub(r"typing\.|simipu_core(\.\w+)*\.", "", str(kind)).replace("None", "null")
+    return re.sub(r"typing\.|simipu_core(\.\w+)*\.", "", str(_plain(kind))).replace("None", "null")
+
+
+def _plain(kind: Any) -> Any:
+    """An annotation without what pydantic hangs on it."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    return tuple[tuple(map(_plain, get_args(kind)))] if get_origin(kind) is tuple else kind  # type: ignore[misc]
 
 
 def _default(value: Any) -> str:

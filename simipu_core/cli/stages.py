@@ -202,12 +202,12 @@ def table(
 
     Example: `simipu table scratch=build/report1 pretrained=build/report2 --out build/table`
     """
-    given = dict(named.partition("=")[::2] for named in reports)
-    if "" in given or not all(given.values()) or len(given) < len(reports):
+    folders = dict(named.partition("=")[::2] for named in reports)
+    if "" in folders or not all(folders.values()) or len(folders) < len(reports):
         raise SimipuError("table: give NAME=FOLDER for every report, each name once.")
     from simipu_core.stages.table import table as stage
 
-    report(stage({name: Path(folder) for name, folder in given.items()}, out), out)
+    report(stage({name: Path(folder) for name, folder in folders.items()}, out), out)
 
 
 def add_to(app: typer.Typer) -> None:

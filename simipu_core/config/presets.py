@@ -42,12 +42,13 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 
 def with_preset(values: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
     """An experiment's own values over those of a preset."""
-    return _merge(PRESETS[preset], values)
+    return merge(PRESETS[preset], values)
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with others over them; sections are merged key by key."""
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return merged

@@ -112,7 +112,7 @@ def test_the_calibration_of_another_date_is_flagged(real_data: Path, sample: tup
         file.write_text("\n".join(p2.replace("P2", "P_rect_02") if "P_rect_02" in line else line for line in lines))
     severity, what = found(examine(data, root), "calibration date")
     assert severity is Severity.FAULT
-    assert "the size of one KITTI date and the focal length of another" in what
+    assert "the size of one recording date and the focal length of another" in what
 
 
 def test_an_image_without_edges_tells_nothing() -> None:

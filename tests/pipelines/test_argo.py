@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from pipelines.argo import workflow
 from pipelines.cluster import load_cluster
 from pipelines.package import write_argo
+from simipu_core import project
 from simipu_core.cli import app
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
 DATA_IMAGE = IMAGE.replace("simipu@", "simipu-data@")
 CLUSTER = load_cluster(ROOT / "cluster.yaml", IMAGE, DATA_IMAGE)
-NAMES = sorted(str(path.relative_to(ROOT / "experiments")) for path in (ROOT / "experiments").rglob("*.yaml"))
+NAMES = [f"{name}.yaml" for name in project.experiments() if name != "demo"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

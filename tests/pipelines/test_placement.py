@@ -16,6 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.package import write, write_manifest
+from simipu_core import project
 from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
 from tests.trainer_api import problems
@@ -23,7 +24,7 @@ from tests.trainer_api import problems
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
 DATA_IMAGE = IMAGE.replace("simipu@", "simipu-data@")
-NAMES = ["params.yaml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.yaml"))]
+NAMES = ["params.yaml", *(f"experiments/{name}.yaml" for name in project.experiments() if name != "demo")]
 YAML_BOOLEANS = {"n", "y", "no", "yes", "on", "off", "true", "false"}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

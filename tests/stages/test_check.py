@@ -3,6 +3,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.data import files
 from tests.sources import any_source
 
 
-def source(root: Path, **settings: object) -> Source:
+def source(root: Path, **settings: Any) -> Source:
     return any_source(**{"kind": "kitti_object", "root": str(root), **settings})
 
 

@@ -106,8 +106,8 @@ class Camera(Section):
         height, width = self.size
         if not (-width < matrix[0, 2] < 2 * width and -height < matrix[1, 2] < 2 * height):
             raise ValueError(f"the centre cx, cy lies far outside the image of {height}×{width} pixels (height×width)")
-        given = (self.lidar_to_camera, self.camera_to_lidar, self.vehicle_to_camera, self.camera_to_vehicle)
-        if sum(each is not None for each in given) != 1:
+        placed = (self.lidar_to_camera, self.camera_to_lidar, self.vehicle_to_camera, self.camera_to_vehicle)
+        if sum(each is not None for each in placed) != 1:
             raise ValueError(
                 "give one of lidar_to_camera, camera_to_lidar, vehicle_to_camera and camera_to_vehicle: where the "
                 "camera sits"

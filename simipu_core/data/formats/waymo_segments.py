@@ -228,7 +228,7 @@ class _Segment:
         try:
             offsets = projection_offsets(frame)
         except BrokenFrameError:
-            return  # a broken frame is told of where its files are opened
+            return  # a broken frame is reported where its files are opened
         if offsets is not None and (middle := float(np.median(offsets))) > _LARGEST_OFFSET * frame.intrinsics[0]:
             raise BrokenFrameError(
                 self._file("lidar_camera_projection"),
@@ -286,10 +286,10 @@ def _lidar_calibration(file: Path, number: int) -> tuple[Floats, Floats, Floats 
     row = component.row((number,) if (number,) in component.keys else (name,))
     ends = np.array([row[column].as_py() for column in limits], np.float64)
     beams = row[f"{_INCLINATION}.values"]
-    given = beams.values.to_numpy(zero_copy_only=False).astype(np.float64) if beams.is_valid else np.empty(0)
-    if not np.isfinite(given if given.size else ends).all():
+    angles = beams.values.to_numpy(zero_copy_only=False).astype(np.float64) if beams.is_valid else np.empty(0)
+    if not np.isfinite(angles if angles.size else ends).all():
         raise BrokenFrameError(file, f"has no beam inclinations of the LiDAR {name}")
-    return _matrix(file, row[extrinsic]), ends, given if given.size else None
+    return _matrix(file, row[extrinsic]), ends, angles if angles.size else None
 
 
 def _pixel_pose(file: Path, time: int) -> Floats:

@@ -71,13 +71,13 @@ class Origins(NamedTuple):
     """The frames, in words."""
     benchmark: Benchmark
     """Test set whose sequences may be among them."""
-    told_by: str
+    file: str
     """File that tells their sequences."""
     sequences: Mapping[str, str] | None
     """By sample_id, from that file; None where it is not there."""
     images: Mapping[Path, str]
     """Sequence by image, of the benchmark's sequences that lie beside the data: frames may be recognised by look."""
-    untold: str
+    why_unknown: str
     """Why neither tells, where neither does, in words."""
     mend: str
     """What would."""
@@ -87,7 +87,8 @@ class Source(Section):
     """A data set; a subclass in a file of its own says what is special about it.
 
     Options are fields; what is known beforehand of every copy of the data set are class variables. The defaults hold
-    for a camera and a LiDAR on a car whose scans are little-endian float32 x, y, z, reflectance 0–1.
+    for a camera and a LiDAR on a car whose scans are little-endian float32 x, y, z, reflectance 0–1. The first line of
+    a subclass's docstring explains its kind to users.
     """
 
     kind: str

@@ -11,10 +11,9 @@ from simipu_core.data.sources.kitti_shared import KittiSource
 
 
 class Kitti(KittiSource):
-    """KITTI object and KITTI raw, kitti_object/ and kitti_raw/, object frames first."""
+    """KITTI object and KITTI raw together, kitti_object/, kitti_raw/ or both; object frames come first."""
 
     kind: Literal["kitti"] = "kitti"
-    """KITTI object and KITTI raw together: kitti_object/, kitti_raw/ or both."""
     drives_only: bool = False
     """Read the object frames only where there is no raw drive."""
 

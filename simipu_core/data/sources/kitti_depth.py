@@ -29,7 +29,6 @@ class KittiDepth(KittiSource):
     """KITTI depth, kitti_depth/ beside kitti_raw/: drives with official semi-dense ground truth."""
 
     kind: Literal["kitti_depth"] = "kitti_depth"
-    """KITTI depth: images of KITTI raw with official ground truth, which lies in kitti_depth/."""
 
     expected: ClassVar = "kitti_depth/<drive>_sync/proj_depth/groundtruth/image_02 beside kitti_raw"
     plausible_depth: ClassVar = OUTDOOR

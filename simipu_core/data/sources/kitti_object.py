@@ -102,7 +102,6 @@ class KittiObject(KittiSource):
     """KITTI object detection, kitti_object/: independent frames with scans, without depth maps."""
 
     kind: Literal["kitti_object"] = "kitti_object"
-    """KITTI object detection: independent frames with scans, without depth maps."""
     split: OwnSplit = "none"
     """`none`: all frames train · `within_sequence`: the first `train_share` of all trains, the rest evaluates."""
     frames: Literal["training", "train_half", "train_half_and_testing"] = "training"
@@ -165,10 +164,10 @@ class KittiObject(KittiSource):
         return Origins(
             frames="KITTI object frames",
             benchmark=benchmark,
-            told_by=_MAPPING,
+            file=_MAPPING,
             sequences=known,
             images=images,
-            untold=f"neither {_MAPPING} and {_ORDER} nor these drives of kitti_raw are beside the data",
+            why_unknown=f"neither {_MAPPING} and {_ORDER} nor these drives of kitti_raw are beside the data",
             mend="Put the mapping folder of KITTI's object development kit beside the data.",
         )
 

@@ -97,7 +97,6 @@ class KittiRaw(KittiSource):
     """KITTI raw, kitti_raw/: synchronised drives with scans, without depth maps."""
 
     kind: Literal["kitti_raw"] = "kitti_raw"
-    """KITTI raw: synchronised drives with scans, without depth maps."""
 
     expected: ClassVar = "kitti_raw/<date>/<drive>_sync/image_02"
 

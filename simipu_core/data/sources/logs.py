@@ -51,7 +51,6 @@ class Logs(Source):
     """Own recordings, logs/: any cameras and LiDARs, with a calibration (docs/data.md)."""
 
     kind: Literal["logs"] = "logs"
-    """Own recordings: any cameras and LiDARs, with a calibration (docs/data.md)."""
     cameras: tuple[str, ...] = ()
     """The cameras whose images are read, by folder name; empty: all."""
     lidar: str | None = None

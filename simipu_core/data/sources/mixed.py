@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 class Mixed(Source):
-    """Several data sets below one root, each with its own options and split."""
+    """Several data sets, listed in `sources`, below one root, each with its own options and split."""
 
     kind: Literal["mixed"] = "mixed"
-    """Several data sets, listed in `sources`."""
     split: Literal["none"] = "none"
     """Each of the sources has its own, and so it is with `every` and `train_share`."""
     sources: "tuple[AnySource, ...]" = ()

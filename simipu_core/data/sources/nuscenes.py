@@ -51,7 +51,6 @@ class NuScenes(Source):
     """Keyframes of nuScenes v1.0, nuscenes/: six cameras and LIDAR_TOP, without depth maps."""
 
     kind: Literal["nuscenes"] = "nuscenes"
-    """Keyframes of nuScenes v1.0: six cameras and LIDAR_TOP, without depth maps."""
     camera: Camera = "front"
     """The camera whose images are read."""
 

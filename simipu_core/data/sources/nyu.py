@@ -32,7 +32,6 @@ class Nyu(Source):
     """NYU Depth v2 in the sync layout, nyu/: images and depth maps of rooms, without scans."""
 
     kind: Literal["nyu"] = "nyu"
-    """NYU Depth v2, the folders of the sync layout: images and depth maps of rooms, without scans."""
     split: Literal["none", "within_sequence", "by_sequence", "folders"] = "none"  # type: ignore[assignment]
     """`none`: all frames train · `within_sequence`: the first `train_share` of each scene trains, the rest evaluates ·
     `by_sequence`: whole scenes · `folders`: what lies under a folder called `test` evaluates."""

@@ -24,7 +24,6 @@ class NyuLabelled(Source):
     """NYU Depth v2, labelled, nyu_labelled/: 1,449 images with dense depth, without scans."""
 
     kind: Literal["nyu_labelled"] = "nyu_labelled"
-    """NYU Depth v2, the .mat file of 1,449 labelled images with depth, without scans."""
     split: Literal["none", "within_sequence", "by_sequence", "nyu_official"] = "none"  # type: ignore[assignment]
     """`none`: all frames train · `within_sequence`: the first `train_share` of each scene trains, the rest evaluates ·
     `by_sequence`: whole scenes · `nyu_official`: 795 images train, 654 evaluate."""

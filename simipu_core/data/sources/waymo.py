@@ -28,7 +28,6 @@ class Waymo(Source):
     """Waymo Open Dataset v2 in Parquet, waymo/: drives with five cameras and five LiDARs, without depth maps."""
 
     kind: Literal["waymo"] = "waymo"
-    """Waymo Open Dataset v2 in Parquet: drives with five cameras and five LiDARs, without depth maps."""
     camera: Camera = "front"
     """The camera whose images are read."""
     lidars: tuple[Lidar, ...] = Field(get_args(Lidar), min_length=1)

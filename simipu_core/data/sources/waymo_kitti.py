@@ -23,10 +23,9 @@ _TRAINING = "0"
 
 
 class WaymoKitti(Source):
-    """Waymo converted to the KITTI object layout, waymo_kitti/."""
+    """Waymo converted to the KITTI object layout, waymo_kitti/: one of five cameras, and scans."""
 
     kind: Literal["waymo_kitti"] = "waymo_kitti"
-    """Waymo converted to the KITTI object layout."""
     camera: Camera = "front"
     """The camera whose images are read."""
 
