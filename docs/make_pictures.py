@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ from simipu_core.evaluation.panels import colour
 from simipu_core.geometry.cameras import project
 from simipu_core.tracking.mlflow_run import tracking_uri
 
+mpl.use("Agg")  # needs no screen
 Picture = NDArray[np.uint8]
 
 LARGEST = 300_000

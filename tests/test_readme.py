@@ -37,8 +37,8 @@ def commands() -> list[tuple[str, list[str]]]:
         for block in re.findall(
             r"^ *```sh[^\n]*\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         ):
-            for line in block.replace("\\\n", " ").splitlines():
-                found.append((page.name, shlex.split(line, comments=True)))
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page.name, shlex.split(line, comments=True)) for line in lines]
     return [(page, words) for page, words in found if words]
 
 
