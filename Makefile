@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-all \
-        lint format bench lock images tag push clean
+        lint format bench pictures lock images tag push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ format: setup-dev ## format the code and mend what can be mended
 
 bench: setup ## measure speed; results go to benchmarks/results/
 	@export OMP_NUM_THREADS=1; for file in benchmarks/bench_*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit; done
+
+pictures: setup ## draw the README's pictures from the demo's results, after make pipeline; Chromium shows MLflow's page
+	@.venv/bin/python -m pipelines compile --experiment demo > /dev/null && .venv/bin/python docs/make_pictures.py
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
 	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group data -c requirements.lock -o requirements-data.lock \
