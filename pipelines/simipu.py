@@ -131,7 +131,7 @@ def with_pretraining(experiment: Experiment, cluster: Cluster | None = None) -> 
             settings=settings,
         )
         steps(experiment, made, task)
-        return Outputs(**task.handed_out(Outputs._fields))
+        return Outputs(**task.handed_out(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
 
@@ -167,7 +167,7 @@ def without_pretraining(experiment: Experiment, cluster: Cluster | None = None) 
             settings=settings,
         )
         steps(experiment, made, task)
-        return Outputs(**task.handed_out(Outputs._fields))
+        return Outputs(**task.handed_out(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
 
@@ -217,7 +217,7 @@ def outputs(experiment: Experiment) -> Any:
     left_out = set() if experiment.finetune.needs_pretraining else {"ingest_pretrain", "pair_pretrain", "pretrain"}
     left_out |= set() if experiment.finetune.needs_control else {"finetune_scratch"}
     kinds = [(name, kind) for name, (step, _, kind) in OUTPUTS.items() if step not in left_out]
-    return NamedTuple("Outputs", kinds)  # type: ignore[misc]
+    return NamedTuple("Outputs", kinds)
 
 
 def decorated(cluster: Cluster | None) -> Callable[[Callable[..., Any]], BaseComponent]:

@@ -137,7 +137,9 @@ def test_a_sweep_runs_once_what_its_rows_share(
     log.write_text("")
     monkeypatch.setenv("FAKE_ABS_REL", "0.25")  # a new image finds other scores
     changed = local._execute(
-        pipeline([shared, rows[1].model_copy(update={"evaluate": rows[1].evaluate.model_copy(update={"flip": False})})]),
+        pipeline(
+            [shared, rows[1].model_copy(update={"evaluate": rows[1].evaluate.model_copy(update={"flip": False})})]
+        ),
         cast(PipelineRun, Parent("store")),
         arguments,
     )
