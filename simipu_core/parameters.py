@@ -3,8 +3,7 @@
 A Kubeflow struct parameter has no null and turns whole numbers into floats.
 """
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
@@ -13,56 +12,36 @@ from simipu_core.config import validate
 
 T = TypeVar("T")
 _NULL = "null"
-_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
-def to_parameter(section: BaseModel, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Plain values of a section; null becomes the text ``null``.
-
-    Args:
-        section: section to hand over.
-        without: dotted keys to leave out, which are handed over on their own.
-    """
+def to_parameter(section: BaseModel) -> dict[str, Any]:
+    """Plain values of a section; null becomes the text ``null``."""
     values: dict[str, Any] = _replace(section.model_dump(mode="json"), None, _NULL)
-    for key in without:
-        *path, last = key.split(".")
-        node = values
-        for part in path:
-            node = node[part]
-        del node[last]
     return values
 
 
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that the pipeline handed over, with null again where :func:`to_parameter` wrote the text."""
+    made: dict[str, Any] = _replace(dict(values), _NULL, None)
+    return made
+
+
 @overload
-def from_parameter(
-    annotation: type[T], values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = ...
-) -> T: ...
+def from_parameter(annotation: type[T], values: Mapping[str, Any], name: str) -> T: ...
 @overload
-def from_parameter(
-    annotation: object, values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = ...
-) -> Any: ...
-def from_parameter(
-    annotation: Any, values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = _NO_CHANGES
-) -> Any:
+def from_parameter(annotation: object, values: Mapping[str, Any], name: str) -> Any: ...
+def from_parameter(annotation: Any, values: Mapping[str, Any], name: str) -> Any:
     """Read a section back.
 
     Args:
         annotation: section to read, or a union of sections that tell themselves apart.
         values: what the pipeline handed over.
         name: name of the section, for the message.
-        changes: values by dotted key that come on top.
 
     Raises:
         SimipuError: a key or value is refused.
     """
-    whole: dict[str, Any] = _replace(dict(values), _NULL, None)
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        node = whole
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return validate(annotation, whole, name)
+    return validate(annotation, plain(values), name)
 
 
 def _replace(value: Any, old: Any, new: Any) -> Any:

@@ -205,9 +205,10 @@ def table(
     folders = dict(named.partition("=")[::2] for named in reports)
     if "" in folders or not all(folders.values()) or len(folders) < len(reports):
         raise SimipuError("table: give NAME=FOLDER for every report, each name once.")
+    from simipu_core.stages.table import read_scores
     from simipu_core.stages.table import table as stage
 
-    report(stage({name: Path(folder) for name, folder in folders.items()}, out), out)
+    report(stage({name: read_scores(Path(folder)) for name, folder in folders.items()}, out), out)
 
 
 def add_to(app: typer.Typer) -> None:

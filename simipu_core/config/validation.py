@@ -24,24 +24,41 @@ def validate(annotation: Any, values: Any, where: str) -> Any:
     try:
         return TypeAdapter(annotation).validate_python(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem, values) for problem in error.errors()[:3])
+        problems = "; ".join(describe(problem, values) for problem in error.errors()[:3])
         raise SimipuError(f"{where}: {problems}.") from None
 
 
-def _describe(problem: Any, values: Any) -> str:
+def key_of(problem: Any, values: Any) -> str:
+    """Dotted key that pydantic found a problem with, without the kinds of sections that pydantic puts in between.
+
+    Args:
+        problem: one of ``ValidationError.errors()``.
+        values: what was validated.
+    """
     keys = _keys(problem["loc"], values)
     if problem["type"] == "union_tag_invalid":
-        named = problem["ctx"]
-        key = ".".join([*keys, named["discriminator"].strip("'")])[:_LONGEST]
-        there = named["expected_tags"].replace("'", "")
-        return f"`{key}`: there is no {_short(named['tag'])}; there are {there}"
-    key = ".".join(keys)[:_LONGEST] or "experiment"
+        keys.append(problem["ctx"]["discriminator"].strip("'"))
+    return ".".join(keys)[:_LONGEST] or "experiment"
+
+
+def describe(problem: Any, values: Any, name: str | None = None) -> str:
+    """A problem that pydantic found, in some words.
+
+    Args:
+        problem: one of ``ValidationError.errors()``.
+        values: what was validated.
+        name: what the user calls the key; None: its dotted key.
+    """
+    name = name or key_of(problem, values)
+    if problem["type"] == "union_tag_invalid":
+        there = problem["ctx"]["expected_tags"].replace("'", "")
+        return f"`{name}`: there is no {_short(problem['ctx']['tag'])}; there are {there}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
+        return f"unknown key `{name}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"`{key}`: {message}"
-    return f"`{key}`: {message} (got {_short(problem['input'])})"
+        return f"`{name}`: {message}"
+    return f"`{name}`: {message} (got {_short(problem['input'])})"
 
 
 def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
