@@ -28,10 +28,10 @@ from benchmarks.measure import store
 from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.data.images import decode_image
 from simipu_core.data.shards import Shards
+from simipu_core.data.sources.kitti_object import KittiObject
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from simipu_core.synthetic import synthesize
-from tests.sources import any_source
 
 _DISTINCT = 64
 
@@ -55,7 +55,7 @@ def link_frames(rendered: Path, folder: Path, count: int) -> None:
 
 def pack(raw: Path, out: Path) -> None:
     """Ingest and pair."""
-    ingest(any_source(kind="kitti_object"), out / "frames", root=str(raw))
+    ingest(KittiObject(), out / "frames", root=str(raw))
     pair(out / "frames", PairConfig(), "pairs", out / "pairs")
 
 

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from benchmarks.measure import seconds, single_thread, store
 from simipu_core.config import PairConfig
 from simipu_core.data import reading_order
+from simipu_core.data.sources.waymo import Waymo
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
-from tests.sources import any_source
 from tests.worlds import World, synthesize, waymo
 
 _TIME, _SEGMENT = "key.frame_timestamp_micros", "key.segment_context_name"
@@ -61,7 +61,7 @@ def main(num_segments: int = 2, rounds: int = 1) -> None:
         for num_frames in (4, 16):
             at = folder / str(num_frames)
             segments(folder / "rendered", at / "raw", num_segments, num_frames)
-            ingest(any_source(kind="waymo", root=str(at / "raw")), at / "frames")
+            ingest(Waymo(root=str(at / "raw")), at / "frames")
             tasks = {"by_component": partial(packed, at), "by_row": partial(packed, at, by_row=True)}
             spent = seconds(tasks, rounds, warm_up=False)
             total = num_segments * num_frames

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from benchmarks.recipes import Folder
 from simipu_core.config import PairConfig, SyntheticConfig
+from simipu_core.data.sources.kitti_depth import KittiDepth
+from simipu_core.data.sources.kitti_object import KittiObject
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from simipu_core.synthetic import synthesize
-from tests.sources import any_source
 
-_OBJECTS = any_source(kind="kitti_object")
-_DRIVES = any_source(kind="kitti_depth", split="by_sequence", train_share=0.99)
+_OBJECTS = KittiObject()
+_DRIVES = KittiDepth(split="by_sequence", train_share=0.99)
 
 
 def render(folder: Path, num_frames: int) -> Folder:

@@ -12,8 +12,6 @@ from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.cli.stages import Use
-from simipu_core.config import validate
-from simipu_core.data.sources import AnySource
 
 if TYPE_CHECKING:
     from simipu_core.checking.report import Finding, Report
@@ -46,6 +44,8 @@ def check(
     Example: `simipu check --kind kitti_object --root ~/kitti`
     """
     chosen = load(experiment, overrides)
+    from simipu_core.config import validate
+    from simipu_core.data.sources import AnySource
     from simipu_core.stages import check as stage
 
     source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data

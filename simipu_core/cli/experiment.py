@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.experiment import Experiment
 from simipu_core.storage import place
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def config(
     Example: `simipu config --experiment kitti_sample --set finetune.epochs=3`
     """
     if explain:
+        from simipu_core.experiment import Experiment
+
         console = Console(highlight=False)
         for key, kind, default, meaning in explained(Experiment):
             console.print(Text.assemble((key, "bold"), f"  {kind}{default}"), soft_wrap=True)

@@ -4,15 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simipu_core.artifacts import Manifest
-from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.project import experiment_file
 from simipu_core.storage import place
 from simipu_core.tracking.run import Run, SilentRun
+
+if TYPE_CHECKING:
+    from simipu_core.experiment import Experiment
 
 ExperimentOption = Annotated[
     str,
@@ -36,13 +38,15 @@ OutOption = Annotated[
 NoTrackOption = Annotated[bool, typer.Option("--no-track", help="Record nothing in MLflow.")]
 
 
-def load(experiment: str, overrides: list[str] | None) -> Experiment:
+def load(experiment: str, overrides: list[str] | None) -> "Experiment":
     """Read the experiment that the options name."""
+    from simipu_core.experiment import load_experiment
+
     return load_experiment(experiment_file(experiment), overrides)
 
 
 @contextmanager
-def tracked(step: str, experiment: Experiment, no_track: bool, out: Path) -> Iterator[Run]:
+def tracked(step: str, experiment: "Experiment", no_track: bool, out: Path) -> Iterator[Run]:
     """A run of its own in MLflow, or a silent one; under torchrun the first process records.
 
     Args:

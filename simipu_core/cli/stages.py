@@ -2,15 +2,17 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
 from simipu_core.errors import SimipuError
-from simipu_core.experiment import Experiment
 from simipu_core.project import checkpoints
 from simipu_core.storage import place
+
+if TYPE_CHECKING:
+    from simipu_core.experiment import Experiment
 
 
 class Use(StrEnum):
@@ -174,7 +176,7 @@ def evaluate(
         report(stage.evaluate(model, depth, chosen.evaluate, out, control=control, run=run), out)
 
 
-def _release(model: Path, depth: Path, chosen: Experiment, out: Path, control: Path | None) -> None:
+def _release(model: Path, depth: Path, chosen: "Experiment", out: Path, control: Path | None) -> None:
     from simipu_core.stages.release import release
     from simipu_core.tracking.mlflow_run import step as track
 

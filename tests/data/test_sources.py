@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -287,3 +289,10 @@ def test_reads_every_real_sample(real_data: Path) -> None:
     assert len(sound(real_data, "kitti")) == 34
     assert len(sound(real_data, "kitti_depth")) == 2
     assert len(sound(real_data, "nyu")) == 2
+
+
+def test_naming_the_sources_loads_no_library_that_reads_them() -> None:
+    code = "import sys, simipu_core.experiment; print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    heavy = ("pyarrow", "h5py", "laspy", "numba", "cv2", "scipy", "boto3", "torch")
+    ended = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert ended.stdout == "\n"
