@@ -9,7 +9,8 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, write_artifact
 from simipu_core.config import FinetuneConfig
-from simipu_core.data.depth_views import DepthBatch, DepthViews
+from simipu_core.data.batches import DepthBatch
+from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
 from simipu_core.losses.sig_loss import sig_loss

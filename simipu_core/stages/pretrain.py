@@ -8,9 +8,10 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import PretrainConfig
+from simipu_core.data.batches import PairBatch
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.shards import Shards
-from simipu_core.data.views import PairBatch, PairViews
+from simipu_core.data.views import PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
 from simipu_core.models.initialise import weights_digest
 from simipu_core.models.simipu import SimIPU, SimIPUOutput

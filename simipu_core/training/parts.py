@@ -6,16 +6,16 @@ from typing import TypeVar
 import numpy as np
 
 from simipu_core.config import LoopConfig
-from simipu_core.data.loader import Row, Rows, SampleOrder, batches
+from simipu_core.data.loader import Rows, RowT, SampleOrder, batches
 from simipu_core.training.distributed import Ranks
 
 BatchT = TypeVar("BatchT")
 
 
 def rank_parts(
-    rows: Rows,
+    rows: Rows[RowT],
     order: SampleOrder,
-    make: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+    make: Callable[[Sequence[RowT], Sequence[np.random.Generator]], BatchT],
     config: LoopConfig,
     ranks: Ranks,
 ) -> Callable[[range], Iterator[BatchT]]:
