@@ -5,18 +5,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.data.images import check_depth, check_image
-from simipu_core.data.schema import CATALOGUE
+from simipu_core.data.parquet import PARQUET_ERRORS
+from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import check_format
 from simipu_core.data.sources import Frame, Rejected
 from simipu_core.data.sources.base import BrokenFrameError
-from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.data.sources.reading import read_bytes, read_scan
 from simipu_core.data.sources.scans import Scan
 from simipu_core.errors import SimipuError
@@ -27,7 +26,6 @@ FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
 
-Row = dict[str, Any]
 _RIGID_TOLERANCE = 0.01
 """Largest entry of R·Rᵀ − 1 of a rotation R."""
 
@@ -36,14 +34,13 @@ _RIGID_TOLERANCE = 0.01
 class Content:
     """A sound frame's row and what its files hold."""
 
-    row: Row
-    """A catalogue row without its split."""
+    row: FrameRow
     image: bytes
     scan: Scan | None
     depth: bytes | None
 
 
-def examine(root: Path, frame: Frame) -> Row | Rejected:
+def examine(root: Path, frame: Frame) -> FrameRow | Rejected:
     """Open every file of a frame and check it.
 
     Args:
@@ -51,7 +48,7 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         frame: candidate from a source.
 
     Returns:
-        A catalogue row without its split, or what is wrong with the frame.
+        Its row but for the split, or what is wrong with the frame.
 
     Raises:
         StorageError: storage fails, which says nothing about the frame.
@@ -62,43 +59,50 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
 
 def read_content(root: Path, frame: Frame) -> Content | Rejected:
     """The same as :func:`examine`, with what was read."""
-    row: Row = {
-        "sample_id": frame.sample_id,
-        "source": frame.source,
-        "sequence": frame.sequence,
-        "timestamp_us": frame.timestamp_us,
-        "points_timestamp_us": frame.points_timestamp_us,
-        "depth_scale": frame.depth_scale,
-        "intrinsics": frame.intrinsics,
-        "lens": frame.lens,
-        "distortion": frame.distortion,
-        "lidar_to_camera": frame.lidar_to_camera,
-    }
     file, scan, depth = frame.image, None, None
     try:
         if not all(path.name.isprintable() for path in (frame.image, frame.points, frame.depth) if path):
             raise SimipuError("its name holds characters that cannot be printed")
         if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
             raise SimipuError("was taken at a time that no clock shows")
-        image = _read(file, row, "image", root)
-        row["height"], row["width"] = size = check_image(image)
+        image = read_bytes(file)
+        height, width = size = check_image(image)
         if frame.size and size != frame.size:
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
             _check_rigid(frame)
             scan = read_scan(frame.points, frame.source)
-            row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
-            row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
-            depth = _read(file, row, "depth", root)
-            check_depth(depth, (row["height"], row["width"]))
+            depth = read_bytes(file)
+            check_depth(depth, size)
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
     except StorageError:
         raise
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
+    row: FrameRow = {
+        "sample_id": frame.sample_id,
+        "source": frame.source,
+        "sequence": frame.sequence,
+        "timestamp_us": frame.timestamp_us,
+        "points_timestamp_us": frame.points_timestamp_us,
+        "image": _relative(frame.image, root),
+        "image_sha256": hashlib.sha256(image).hexdigest(),
+        "height": height,
+        "width": width,
+        "points": _relative(frame.points, root) if frame.points else None,
+        "points_sha256": scan.sha256 if scan else None,
+        "num_points": len(scan.points) if scan else None,
+        "depth": _relative(frame.depth, root) if frame.depth else None,
+        "depth_sha256": hashlib.sha256(depth).hexdigest() if depth is not None else None,
+        "depth_scale": frame.depth_scale,
+        "intrinsics": frame.intrinsics,
+        "lens": frame.lens,
+        "distortion": frame.distortion,
+        "lidar_to_camera": frame.lidar_to_camera,
+    }
     return Content(row, image, scan, depth)
 
 
@@ -123,13 +127,13 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
     )
 
 
-def write_frames(rows: Iterable[Row], folder: Path) -> None:
+def write_frames(rows: Iterable[CatalogueRow], folder: Path) -> None:
     """Write ``frames.parquet``, sorted by sample_id."""
-    rows = sorted(rows, key=lambda row: str(row["sample_id"]))
-    pq.write_table(pa.Table.from_pylist(rows, schema=CATALOGUE), folder / FRAMES_FILE)
+    in_order = sorted(rows, key=lambda row: row["sample_id"])
+    pq.write_table(pa.Table.from_pylist(in_order, schema=CATALOGUE), folder / FRAMES_FILE)
 
 
-def read_frames(folder: Path) -> list[Row]:
+def read_frames(folder: Path) -> list[CatalogueRow]:
     """Rows of a catalogue, in order of sample_id.
 
     Raises:
@@ -139,10 +143,10 @@ def read_frames(folder: Path) -> list[Row]:
     try:
         table = pq.ParquetFile(file).read(use_threads=False)
         check_format(table.schema, CATALOGUE, file)
-        rows: list[Row] = table.to_pylist()
+        rows: list[CatalogueRow] = table.to_pylist()
     except PARQUET_ERRORS:
         raise SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run ingest again.") from None
-    for path in (row[kind] for row in rows for kind in ("image", "points", "depth") if row[kind]):
+    for path in (path for row in rows for path in (row["image"], row["points"], row["depth"]) if path):
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise SimipuError(f"{file}: the path {path} leads out of the root of its data; run ingest again.")
     return rows
@@ -166,13 +170,6 @@ def _check_rigid(frame: Frame) -> None:
     if is_mirrored or rotation_error(motion) > _RIGID_TOLERANCE:
         fault = "mirrors it" if is_mirrored else "is no rigid motion"
         raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
-
-
-def _read(file: Path, row: Row, kind: str, root: Path) -> bytes:
-    data = read_bytes(file)
-    row[kind] = _relative(file, root)
-    row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
-    return data
 
 
 def _relative(file: Path, root: Path) -> str:

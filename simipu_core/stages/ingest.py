@@ -10,7 +10,7 @@ from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import SourceConfig
 from simipu_core.data import catalogue, splits
-from simipu_core.data.catalogue import Row
+from simipu_core.data.schema import CatalogueRow, FrameRow
 from simipu_core.data.sources import Frame, Rejected, list_frames
 from simipu_core.data.sources.reading import component
 from simipu_core.errors import SimipuError
@@ -55,25 +55,24 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
     kept = [(frame, split) for frame, split in found if split]
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
-    rows: list[Row] = []
+    examined: list[FrameRow] = []
     group = (lambda frame: component(frame.image)) if any(component(frame.image) for frame in candidates[:1]) else None
     with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)
             else:
-                rows.append(result)
+                examined.append(result)
     catalogue.check_broken_share(
         broken, len(kept), source.max_broken_share, "max_broken_share of pretrain_data or depth_data", folder
     )
-    if not rows:
+    if not examined:
         raise SimipuError(
             f"{folder}: every frame is broken; mend the data or set another `root` in pretrain_data or depth_data."
         )
 
     split_of = {frame.sample_id: split for frame, split in kept}
-    for row in rows:
-        row["split"] = split_of[row["sample_id"]]
+    rows: list[CatalogueRow] = [{**row, "split": split_of[row["sample_id"]]} for row in examined]
     with write_artifact(
         out,
         "catalogue",
@@ -92,8 +91,8 @@ def ingest(source: SourceConfig, out: Path, *, root: str | None = None, run: Run
             train=sum(row["split"] == "train" for row in rows),
             eval=sum(row["split"] == "eval" for row in rows),
             sequences=len({row["sequence"] for row in rows}),
-            with_scan=sum("points" in row for row in rows),
-            with_depth=sum("depth" in row for row in rows),
+            with_scan=sum(row["points"] is not None for row in rows),
+            with_depth=sum(row["depth"] is not None for row in rows),
         )
     manifest = read_manifest(out, "catalogue")
     run.log_input("raw", address_digest(uri) or manifest.digest, "raw", source=uri)

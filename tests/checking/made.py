@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simipu_core.checking.survey import DepthFacts, FrameFacts, Survey
 from simipu_core.config import PairConfig, SourceConfig
+from simipu_core.data.schema import FrameRow
 from simipu_core.data.sources import Frame, Rejected
 
 
@@ -26,7 +27,7 @@ def facts(
     }
     picture = bytes((7 * index + 13 * place + 5 * sum(sequence.encode())) % 256 for place in range(512))
     return FrameFacts(
-        row=values | row,
+        row=cast(FrameRow, values | row),
         split=split,
         thumbnail=picture,
         contrast=50.0,

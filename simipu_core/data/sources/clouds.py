@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simipu_core.data.npy import parse_npy
+from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.sources import las, pcd
-from simipu_core.data.sources.components import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 
 SUFFIXES = (".bin", ".npy", ".pcd", ".parquet", ".las", ".laz")
