@@ -1,5 +1,6 @@
 """Small made-up shard rows and sizes for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,11 @@ from simipu_core.config import (
     PretrainConfig,
     SetAbstractionConfig,
 )
-from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.data.schema import DEPTH, PAIRS, DepthRow, PairRow
 from simipu_core.data.shards import ShardWriter
 from simipu_core.evaluation.report import Report
+from simipu_core.geometry.cameras import in_image, project
+from simipu_core.geometry.visibility import cell_size, visible
 
 HEIGHT, WIDTH = 48, 96
 INTRINSICS = np.array([[60.0, 0, 47.5], [0, 60.0, 20.0], [0, 0, 1]])
@@ -27,7 +30,7 @@ INTRINSICS = np.array([[60.0, 0, 47.5], [0, 60.0, 20.0], [0, 0, 1]])
 LIDAR_TO_CAMERA = np.array([[0.0, -1, 0, 0], [0, 0, -1, -0.1], [1, 0, 0, -0.2], [0, 0, 0, 1]])
 
 
-def pair_row(seed: int, num_points: int = 600) -> dict[str, Any]:
+def pair_row(seed: int, num_points: int = 600) -> PairRow:
     """A row of pair shards: noise image, random points inside the image at 4–40 m."""
     rng = np.random.default_rng(seed)
     depth = rng.uniform(4, 40, num_points)
@@ -37,16 +40,28 @@ def pair_row(seed: int, num_points: int = 600) -> dict[str, Any]:
     points = np.column_stack([xyz, rng.uniform(0, 1, num_points)]).astype("<f4")
     return {
         "sample_id": f"sample-{seed}",
+        "source": "made_up",
+        "sequence": "s",
+        "timestamp_us": None,
         "image": _png(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)),
         "height": HEIGHT,
         "width": WIDTH,
-        "points": points.tobytes(),
         "intrinsics": INTRINSICS.ravel().tolist(),
         "lidar_to_camera": LIDAR_TO_CAMERA.ravel().tolist(),
+        "points": points.tobytes(),
+        "visible": visible_column(points),
     }
 
 
-def depth_row(seed: int, height: int = HEIGHT, width: int = WIDTH) -> dict[str, Any]:
+def visible_column(points: np.ndarray[Any, Any]) -> bytes:
+    """Which points of a scan, (N, 4), the camera sees, as pair rows hold it."""
+    uv, depth = project(points[:, :3], LIDAR_TO_CAMERA, INTRINSICS)
+    seen = in_image(uv, depth, HEIGHT, WIDTH)
+    seen[seen] = visible(uv[seen], depth[seen], HEIGHT, WIDTH, 0.05, cell_size(INTRINSICS))
+    return np.packbits(seen).tobytes()
+
+
+def depth_row(seed: int, height: int = HEIGHT, width: int = WIDTH, sequence: str = "s") -> DepthRow:
     """A row of depth shards: bright is near, a fifth of the pixels measured."""
     rng = np.random.default_rng(seed)
     depth = np.tile(np.linspace(40, 4, height)[:, None], (1, width)) * rng.uniform(0.8, 1.2)
@@ -54,12 +69,16 @@ def depth_row(seed: int, height: int = HEIGHT, width: int = WIDTH) -> dict[str, 
     depth[rng.random((height, width)) > 0.2] = 0
     return {
         "sample_id": f"frame-{seed}",
+        "source": "made_up",
+        "sequence": sequence,
+        "timestamp_us": None,
         "image": _png(grey.clip(0, 255).astype(np.uint8)),
         "height": height,
         "width": width,
         "intrinsics": INTRINSICS.ravel().tolist(),
         "depth": _png(np.rint(depth * 256).astype(np.uint16)),
         "depth_scale": 256.0,
+        "depth_origin": "rendered",
     }
 
 
@@ -89,19 +108,14 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     return bytes(cv2.imencode(".png", image)[1])
 
 
-def write_shards(out: Path, kind: Literal["pairs", "depth"], **rows: list[dict[str, Any]]) -> Path:
+def write_shards(out: Path, kind: Literal["pairs", "depth"], **rows: Sequence[PairRow | DepthRow]) -> Path:
     """Write rows, by file prefix (`pairs`, or `train` and `eval`), as an artifact of `kind`."""
-    common: dict[str, Any] = {"source": "made_up", "sequence": "s", "timestamp_us": None}
-    extra: dict[str, dict[str, Any]] = {
-        "pairs": {"share_in_image": 1.0, "share_occluded": 0.0},
-        "depth": {"depth_origin": "rendered"},
-    }
     schema = PAIRS if kind == "pairs" else DEPTH
     with write_artifact(out, kind, inputs={}, parameters={}, licence="made up") as draft:
         for prefix, values in rows.items():
             with ShardWriter(draft.path, prefix, schema, rows_per_group=4, shard_mb=1) as writer:
                 for row in values:
-                    writer.write(common | extra[kind] | row)
+                    writer.write(row)
         draft.counts["median_depth_train"] = 12.0
     return out
 

@@ -19,6 +19,7 @@ from simipu_core.config import (
     SyntheticConfig,
 )
 from simipu_core.data.catalogue import write_frames, write_rejected
+from simipu_core.data.schema import FrameRow
 from simipu_core.data.sources import Source
 from simipu_core.data.views import PairViews
 from simipu_core.errors import SimipuError
@@ -207,13 +208,15 @@ def test_shards_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_is_counted(tmp_path: Path) -> None:
-    row: dict[str, Any] = {
-        "source": "kitti_object", "sequence": "s", "timestamp_us": None, "points_timestamp_us": None, "image": "i",
-        "image_sha256": "", "height": 750, "width": 1242, "points": "p", "depth": None, "depth_scale": None,
+    row: FrameRow = {
+        "sample_id": "", "source": "kitti_object", "sequence": "s", "timestamp_us": None, "points_timestamp_us": None,
+        "image": "i",
+        "image_sha256": "", "height": 750, "width": 1242, "points": "p", "points_sha256": "",
+        "num_points": 9, "depth": None, "depth_sha256": None, "depth_scale": None, "lens": None, "distortion": None,
         "intrinsics": INTRINSICS.ravel().tolist(), "lidar_to_camera": LIDAR_TO_CAMERA.ravel().tolist(),
     }  # fmt: skip
     with write_artifact(tmp_path / "c", "catalogue", inputs={}, parameters={}, licence="") as draft:
-        write_frames([row | {"sample_id": str(n), "split": "train" if n else "eval"} for n in range(4)], draft.path)
+        write_frames([{**row, "sample_id": str(n), "split": "train" if n else "eval"} for n in range(4)], draft.path)
         write_rejected([], draft.path, tmp_path)
     found = frames(Experiment(experiment="x"), "pairs", tmp_path / "c")
     assert (found.train, found.evaluated, found.size) == (3, 0, (750, 1242))

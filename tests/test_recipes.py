@@ -10,9 +10,10 @@ import torch
 from benchmarks import recipes
 from benchmarks.world import depth_files, pack, render
 from simipu_core.config import DepthAugmentConfig, PairConfig, PointEncoderConfig, PretrainConfig, SetAbstractionConfig
+from simipu_core.data.batches import Level
 from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.shards import Shards
-from simipu_core.data.views import Level, PairViews, neighbourhoods
+from simipu_core.data.views import PairViews, neighbourhoods
 from simipu_core.geometry.sampling import farthest_points
 from simipu_core.models.point_encoder import SetAbstraction
 
@@ -65,10 +66,10 @@ def test_reading_a_folder_gives_what_shards_give(world: tuple[Path, recipes.Fold
         torch.testing.assert_close(metres, ours.depth[0])
 
     config = PretrainConfig(point_encoder=PointEncoderConfig(levels=LEVELS))
-    row = Shards(pairs, "pairs").row(0)
+    pair_row = Shards(pairs, "pairs").row(0)
     for seed in range(2):
         sample = recipes.pair_sample(folder, 0, config, np.random.default_rng(seed))
-        batch = PairViews(config)([row], [np.random.default_rng(seed)])
+        batch = PairViews(config)([pair_row], [np.random.default_rng(seed)])
         torch.testing.assert_close(recipes.padded([sample.image], 32), batch.images)
         torch.testing.assert_close(sample.points[:, :3], batch.original.xyz[0])
         torch.testing.assert_close(sample.augmented, batch.augmented.xyz[0], atol=1e-4, rtol=0)

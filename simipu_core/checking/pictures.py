@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def _sizes(found: Survey) -> Finding:
     sizes = _count_sizes(found)
     cameras: dict[tuple[float, ...], list[FrameFacts]] = defaultdict(list)
     for facts in found.facts:
-        cameras[facts.row["intrinsics"]].append(facts)
+        cameras[tuple(facts.row["intrinsics"])].append(facts)
     odd = []
     for frames in cameras.values():
         usual, _ = Counter(map(_size, frames)).most_common(1)[0]
@@ -86,14 +86,15 @@ def _looks(found: Survey) -> Iterator[Finding]:
 
 def _duplicates(found: Survey) -> Iterator[Finding]:
     repeated = False
-    for kind, consequence in (
-        ("image", "the same image"),
-        ("points", "the same scan"),
-        ("depth", "the same depth map"),
-    ):
+    kinds: tuple[tuple[Literal["image_sha256", "points_sha256", "depth_sha256"], str], ...] = (
+        ("image_sha256", "the same image"),
+        ("points_sha256", "the same scan"),
+        ("depth_sha256", "the same depth map"),
+    )
+    for digest, consequence in kinds:
         copies: dict[str, list[str]] = defaultdict(list)
         for facts in found.facts:
-            if sha256 := facts.row.get(f"{kind}_sha256"):
+            if sha256 := facts.row[digest]:
                 copies[sha256].append(facts.sample_id)
         groups = [" = ".join(names[:3]) for names in copies.values() if len(names) > 1]
         if not groups:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from simipu_core.checking.alignment import Alignment, Camera, align
 from simipu_core.config import PairConfig
-from simipu_core.data.catalogue import Content, Row, read_content
+from simipu_core.data.catalogue import Content, read_content
 from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
+from simipu_core.data.schema import FrameRow
 from simipu_core.data.sources import Source
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
@@ -56,7 +57,7 @@ class DepthFacts:
 class FrameFacts:
     """A sound frame, measured."""
 
-    row: Row
+    row: FrameRow
     split: str
     thumbnail: bytes
     contrast: float

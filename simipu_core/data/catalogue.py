@@ -5,19 +5,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simipu_core.data.formats.components import PARQUET_ERRORS
 from simipu_core.data.formats.scans import Scan
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
 from simipu_core.data.images import check_depth, check_image
-from simipu_core.data.schema import CATALOGUE
+from simipu_core.data.parquet import PARQUET_ERRORS
+from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import check_format
-from simipu_core.data.sources import Source, source_named
+from simipu_core.data.sources import source_named
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.poses import rotation_error
 from simipu_core.storage import StorageError
@@ -26,7 +25,6 @@ FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
 
-Row = dict[str, Any]
 _RIGID_TOLERANCE = 0.01
 """Largest entry of R·Rᵀ − 1 of a rotation R."""
 
@@ -35,14 +33,13 @@ _RIGID_TOLERANCE = 0.01
 class Content:
     """A sound frame's row and what its files hold."""
 
-    row: Row
-    """A catalogue row without its split."""
+    row: FrameRow
     image: bytes
     scan: Scan | None
     depth: bytes | None
 
 
-def examine(root: Path, frame: Frame) -> Row | Rejected:
+def examine(root: Path, frame: Frame) -> FrameRow | Rejected:
     """Open every file of a frame and check it.
 
     Args:
@@ -50,7 +47,7 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
         frame: candidate from a source.
 
     Returns:
-        A catalogue row without its split, or what is wrong with the frame.
+        Its row but for the split, or what is wrong with the frame.
 
     Raises:
         StorageError: storage fails, which says nothing about the frame.
@@ -61,18 +58,6 @@ def examine(root: Path, frame: Frame) -> Row | Rejected:
 
 def read_content(root: Path, frame: Frame) -> Content | Rejected:
     """The same as :func:`examine`, with what was read."""
-    row: Row = {
-        "sample_id": frame.sample_id,
-        "source": frame.source,
-        "sequence": frame.sequence,
-        "timestamp_us": frame.timestamp_us,
-        "points_timestamp_us": frame.points_timestamp_us,
-        "depth_scale": frame.depth_scale,
-        "intrinsics": frame.intrinsics,
-        "lens": frame.lens,
-        "distortion": frame.distortion,
-        "lidar_to_camera": frame.lidar_to_camera,
-    }
     source, file, scan, depth = source_named(frame.source), frame.image, None, None
     try:
         files = [path for path in (frame.image, frame.points, frame.depth) if path]
@@ -82,25 +67,44 @@ def read_content(root: Path, frame: Frame) -> Content | Rejected:
             raise SimipuError(f"{outside[0].name} lies outside the root")
         if not all(abs(time) < _LATEST_US for time in (frame.timestamp_us, frame.points_timestamp_us) if time):
             raise SimipuError("was taken at a time that no clock shows")
-        image = _read(source, file, row, "image", root)
-        row["height"], row["width"] = size = check_image(image)
+        image = source.read_file(file)
+        height, width = size = check_image(image)
         if frame.size and size != frame.size:
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
         if frame.points:
             _check_rigid(frame)
             scan = source.read_scan(frame.points)
-            row |= {"points": _relative(frame.points, root), "points_sha256": scan.sha256}
-            row["num_points"] = len(scan.points)
         if frame.depth:
             file = frame.depth
-            depth = _read(source, file, row, "depth", root)
-            check_depth(depth, (row["height"], row["width"]))
+            depth = source.read_file(file)
+            check_depth(depth, size)
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
     except StorageError:
         raise
     except SimipuError as error:
         return Rejected(frame.sample_id, frame.sequence, file, str(error))
+    row: FrameRow = {
+        "sample_id": frame.sample_id,
+        "source": frame.source,
+        "sequence": frame.sequence,
+        "timestamp_us": frame.timestamp_us,
+        "points_timestamp_us": frame.points_timestamp_us,
+        "image": _relative(frame.image, root),
+        "image_sha256": hashlib.sha256(image).hexdigest(),
+        "height": height,
+        "width": width,
+        "points": _relative(frame.points, root) if frame.points else None,
+        "points_sha256": scan.sha256 if scan else None,
+        "num_points": len(scan.points) if scan else None,
+        "depth": _relative(frame.depth, root) if frame.depth else None,
+        "depth_sha256": hashlib.sha256(depth).hexdigest() if depth is not None else None,
+        "depth_scale": frame.depth_scale,
+        "intrinsics": frame.intrinsics,
+        "lens": frame.lens,
+        "distortion": frame.distortion,
+        "lidar_to_camera": frame.lidar_to_camera,
+    }
     return Content(row, image, scan, depth)
 
 
@@ -125,13 +129,13 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
     )
 
 
-def write_frames(rows: Iterable[Row], folder: Path) -> None:
+def write_frames(rows: Iterable[CatalogueRow], folder: Path) -> None:
     """Write ``frames.parquet``, sorted by sample_id."""
-    rows = sorted(rows, key=lambda row: str(row["sample_id"]))
-    pq.write_table(pa.Table.from_pylist(rows, schema=CATALOGUE), folder / FRAMES_FILE)
+    in_order = sorted(rows, key=lambda row: row["sample_id"])
+    pq.write_table(pa.Table.from_pylist(in_order, schema=CATALOGUE), folder / FRAMES_FILE)
 
 
-def read_frames(folder: Path) -> list[Row]:
+def read_frames(folder: Path) -> list[CatalogueRow]:
     """Rows of a catalogue, in order of sample_id.
 
     Raises:
@@ -141,10 +145,10 @@ def read_frames(folder: Path) -> list[Row]:
     try:
         table = pq.ParquetFile(file).read(use_threads=False)
         check_format(table.schema, CATALOGUE, file)
-        rows: list[Row] = table.to_pylist()
+        rows: list[CatalogueRow] = table.to_pylist()
     except PARQUET_ERRORS:
         raise SimipuError(f"{file}: cannot be read as Parquet (damaged or truncated); run ingest again.") from None
-    for path in (row[kind] for row in rows for kind in ("image", "points", "depth") if row[kind]):
+    for path in (path for row in rows for path in (row["image"], row["points"], row["depth"]) if path):
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise SimipuError(f"{file}: the path {path} leads out of the root of its data; run ingest again.")
     return rows
@@ -168,13 +172,6 @@ def _check_rigid(frame: Frame) -> None:
     if is_mirrored or rotation_error(motion) > _RIGID_TOLERANCE:
         fault = "mirrors it" if is_mirrored else "is no rigid motion"
         raise BrokenFrameError(frame.points, f"the calibration from this scan to its camera {fault}")
-
-
-def _read(source: type[Source], file: Path, row: Row, kind: str, root: Path) -> bytes:
-    data = source.read_file(file)
-    row[kind] = _relative(file, root)
-    row[f"{kind}_sha256"] = hashlib.sha256(data).hexdigest()
-    return data
 
 
 def _relative(file: Path, root: Path) -> str:

@@ -1,34 +1,22 @@
 """From rows of depth shards to augmented fine-tuning batches (reference section 5.4)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from simipu_core.config import DepthAugmentConfig
+from simipu_core.data.batches import DepthBatch
 from simipu_core.data.colour import change_colour
 from simipu_core.data.images import decode_depth, decode_image
+from simipu_core.data.schema import DepthRow
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.crops import NYU_CROP, Crop, kb_crop
 
 Image = NDArray[np.uint8]
 Depth = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class DepthBatch:
-    """A batch of fine-tuning samples."""
-
-    images: Tensor
-    """(B, 3, h, w) uint8 RGB, as the net is shown them; in memory a pixel's channels lie together."""
-    depth: Tensor
-    """(B, 1, H, W) float32 metres at full resolution, 0 where nothing was measured."""
-    sample_ids: list[str]
 
 
 class DepthViews:
@@ -38,7 +26,7 @@ class DepthViews:
         self.config = config
         self.input_scale = input_scale
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]], rngs: Sequence[np.random.Generator]) -> DepthBatch:
+    def __call__(self, rows: Sequence[DepthRow], rngs: Sequence[np.random.Generator]) -> DepthBatch:
         """Make a batch from rows of :data:`~simipu_core.data.schema.DEPTH`, one generator a row.
 
         Raises:
@@ -53,7 +41,7 @@ class DepthViews:
             sample_ids=[row["sample_id"] for row in rows],
         )
 
-    def _sample(self, row: Mapping[str, Any], rng: np.random.Generator) -> tuple[Image, Depth]:
+    def _sample(self, row: DepthRow, rng: np.random.Generator) -> tuple[Image, Depth]:
         config = self.config
         image = decode_image(row["image"])
         depth = decode_depth(row["depth"], row["depth_scale"])

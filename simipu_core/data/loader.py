@@ -18,19 +18,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from simipu_core.errors import SimipuError
 
-Row = Mapping[str, Any]
+RowT = TypeVar("RowT")
+RowT_co = TypeVar("RowT_co", covariant=True)
 BatchT = TypeVar("BatchT")
 
 _WINDOW = 8  # row groups whose rows are shuffled together; a worker's Shards keeps as many in memory
 _PULSE = 1.0  # seconds between a worker's looks at whether the trainer lives
 
 
-class Rows(Protocol):
+class Rows(Protocol[RowT_co]):
     """Random access to rows that lie in groups (see :class:`simipu_core.data.shards.Shards`)."""
 
     group_sizes: list[int]
 
-    def row(self, index: int) -> Row:
+    def row(self, index: int) -> RowT_co:
         """One row."""
 
     def expect(self, indices: Iterable[int]) -> None:
@@ -42,7 +43,7 @@ class SampleOrder:
 
     Args:
         group_sizes: rows of each row group, in file order.
-        batch_size: rows of a batch, over all ranks and parts; an incomplete last batch is dropped.
+        batch_size: rows of a batch, over all ranks and micro-batches; an incomplete last batch is dropped.
         seed: seed of the order.
         max_rows: use only this many rows, evenly spread.
         sources: source of each row group; needed with `weights`.
@@ -137,14 +138,14 @@ def _draw(groups: Sequence[NDArray[np.int64]], quota: int, rng: np.random.Genera
     return drawn
 
 
-class _Parts(Dataset[Any], Generic[BatchT]):
-    """Parts of all steps, numbered through: step · parts a step + part."""
+class _MicroBatches(Dataset[Any], Generic[RowT, BatchT]):
+    """Micro-batches of all steps, numbered through: step · micro-batches a step + micro-batch."""
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Rows[RowT],
         order: SampleOrder,
-        make: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+        make: Callable[[Sequence[RowT], Sequence[np.random.Generator]], BatchT],
         rank: int,
         world_size: int,
         accumulate: int,
@@ -155,8 +156,8 @@ class _Parts(Dataset[Any], Generic[BatchT]):
         self.first = rank * accumulate * self.size
 
     def __getitem__(self, number: int) -> BatchT | SimipuError:
-        step, part = divmod(number, self.accumulate)
-        begin = self.first + part * self.size
+        step, micro_batch = divmod(number, self.accumulate)
+        begin = self.first + micro_batch * self.size
         indices = self.order.rows(step)[begin : begin + self.size]
         first = step * self.order.batch_size + begin
         rngs = [np.random.default_rng([self.order.seed, first + place, 1]) for place in range(len(indices))]
@@ -168,9 +169,9 @@ class _Parts(Dataset[Any], Generic[BatchT]):
 
 
 def batches(
-    rows: Rows,
+    rows: Rows[RowT],
     order: SampleOrder,
-    make: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+    make: Callable[[Sequence[RowT], Sequence[np.random.Generator]], BatchT],
     *,
     steps: range,
     workers: int,
@@ -178,10 +179,10 @@ def batches(
     world_size: int = 1,
     accumulate: int = 1,
 ) -> Iterator[BatchT]:
-    """Load the batches of `steps`, in order; a step's batch is cut into equal, contiguous parts.
+    """Load the batches of `steps`, in order; a step's batch is cut into equal, contiguous micro-batches.
 
-    Part p of rank r holds the rows from (r · accumulate + p) · size, where size is batch_size / (world_size ·
-    accumulate), so that all parts of all ranks are together what one rank with one part sees.
+    Micro-batch m of rank r holds the rows from (r · accumulate + m) · size, where size is batch_size / (world_size ·
+    accumulate), so that all micro-batches of all ranks are together what one rank with a single one sees.
 
     Args:
         rows: where rows come from.
@@ -191,18 +192,18 @@ def batches(
         workers: loader processes, one thread each; 0 loads in this process.
         rank: which of the processes that train together this is.
         world_size: number of these processes.
-        accumulate: parts a step on each rank, loaded one after the other.
+        accumulate: micro-batches a step on each rank, loaded one after the other.
 
     Raises:
-        SimipuError: the batch cannot be cut into so many parts, or a row cannot be used.
+        SimipuError: the batch cannot be cut into so many micro-batches, or a row cannot be used.
     """
     if order.batch_size % (world_size * accumulate):
         raise SimipuError(
             f"batch_size {order.batch_size} cannot be cut into {world_size} ranks times accumulate={accumulate} equal "
-            "parts; set it to a multiple."
+            "micro-batches; set it to a multiple."
         )
     loader: DataLoader[Any] = DataLoader(
-        _Parts(rows, order, make, rank, world_size, accumulate),
+        _MicroBatches(rows, order, make, rank, world_size, accumulate),
         batch_size=None,
         sampler=range(steps.start * accumulate, steps.stop * accumulate),
         num_workers=workers,
@@ -211,11 +212,11 @@ def batches(
         pin_memory=torch.cuda.is_available(),
     )
     with _sigterm_held():
-        parts = iter(loader)
-    for part in parts:
-        if isinstance(part, SimipuError):
-            raise part
-        yield part
+        loaded = iter(loader)
+    for batch in loaded:
+        if isinstance(batch, SimipuError):
+            raise batch
+        yield batch
 
 
 @contextmanager

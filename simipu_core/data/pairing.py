@@ -1,18 +1,18 @@
 """From a catalogued frame to a shard row: image with point cloud, or image with depth map."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.config import PairConfig
-from simipu_core.data.catalogue import Row
 from simipu_core.data.frames import BrokenFrameError, Rejected
 from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_png, encode_raw
 from simipu_core.data.lenses import through_pinhole
+from simipu_core.data.schema import CatalogueRow, DepthRow, ImageRow, PairRow
 from simipu_core.data.sources import source_named
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
@@ -25,15 +25,36 @@ PROJECTED_SCALE = 256.0
 class Packed:
     """A row ready for a shard."""
 
-    row: dict[str, Any]
+    row: PairRow | DepthRow
     split: str
     num_points: int
     """LiDAR points in the image, or pixels with depth."""
+    share_in_image: float = 0.0
+    """Of the whole scan; only of pair rows, as the next."""
+    share_occluded: float = 0.0
+    """Of the points in the image."""
     histogram: NDArray[np.int64] | None = None
     """Number of pixels by 16-bit depth value, (65536,); only of depth rows that train."""
 
 
-def pack_pair(root: Path, config: PairConfig, frame: Row) -> Packed | Rejected:
+@dataclass(frozen=True)
+class _Projection:
+    """The part of a scan that lies in its image."""
+
+    points: NDArray[np.float32]
+    """(N, 4) metres in the sensor frame, and reflectance."""
+    uv: NDArray[np.float64]
+    """(N, 2) pixels."""
+    depth: NDArray[np.float64]
+    """(N,) metres along the optical axis."""
+    is_visible: NDArray[np.bool_]
+    """(N,): no nearer point hides it."""
+    lidar_to_camera: Sequence[float]
+    num_scanned: int
+    """Points of the whole scan."""
+
+
+def pack_pair(root: Path, config: PairConfig, frame: CatalogueRow) -> Packed | Rejected:
     """Make a `pairs` row: the image with the part of its scan that lies in the camera's frustum.
 
     Args:
@@ -45,21 +66,25 @@ def pack_pair(root: Path, config: PairConfig, frame: Row) -> Packed | Rejected:
         The row, or why the frame cannot be used.
     """
     try:
-        points, uv, depth, total = _points_in_image(root, config, frame)
-        seen = _visible(uv, depth, config, frame)
-        row = {
+        scan = _project_scan(root, config, frame)
+        row: PairRow = {
             **_image_columns(root, config, frame),
-            "points": points.tobytes(),
-            "lidar_to_camera": frame["lidar_to_camera"],
-            "share_in_image": len(points) / total,
-            "share_occluded": 1 - float(seen.mean()),
+            "points": scan.points.tobytes(),
+            "visible": np.packbits(scan.is_visible).tobytes(),
+            "lidar_to_camera": scan.lidar_to_camera,
         }
-        return Packed(row, frame["split"], len(points))
+        return Packed(
+            row,
+            frame["split"],
+            num_points=len(scan.points),
+            share_in_image=len(scan.points) / scan.num_scanned,
+            share_occluded=1 - float(scan.is_visible.mean()),
+        )
     except BrokenFrameError as error:
         return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
 
-def pack_depth(root: Path, config: PairConfig, official: str, frame: Row) -> Packed | Rejected:
+def pack_depth(root: Path, config: PairConfig, official: str, frame: CatalogueRow) -> Packed | Rejected:
     """Make a `depth` row: the image with its official ground truth, or with its LiDAR scan projected.
 
     Args:
@@ -72,19 +97,20 @@ def pack_depth(root: Path, config: PairConfig, official: str, frame: Row) -> Pac
         The row, or why the frame cannot be used.
     """
     try:
-        if config.depth_from == "official":
-            data, scale, origin = _read(root, frame, "depth"), frame["depth_scale"], official
-        else:
-            data, scale, origin = _projected(root, config, frame), PROJECTED_SCALE, "projected_lidar"
+        data, scale, origin = (
+            (*_official_depth(root, frame), official)
+            if config.depth_from == "official"
+            else (_projected_depth(root, config, frame), PROJECTED_SCALE, "projected_lidar")
+        )
         values = depth_values(data)
-        row = {
+        row: DepthRow = {
             **_image_columns(root, config, frame),
             "depth": encode_raw(values) if config.image_encoding == "raw" else data,
             "depth_scale": scale,
             "depth_origin": origin,
         }
         histogram = np.bincount(values.ravel(), minlength=1 << 16) if frame["split"] == "train" else None
-        return Packed(row, frame["split"], int(np.count_nonzero(values)), histogram)
+        return Packed(row, frame["split"], int(np.count_nonzero(values)), histogram=histogram)
     except BrokenFrameError as error:
         return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
@@ -109,61 +135,75 @@ def depth_map(uv: NDArray[np.floating], depth: NDArray[np.floating], height: int
     return result
 
 
-def _projected(root: Path, config: PairConfig, frame: Row) -> bytes:
-    _, uv, depth, _ = _points_in_image(root, config, frame)
-    seen = _visible(uv, depth, config, frame)
-    return encode_depth(depth_map(uv[seen], depth[seen], frame["height"], frame["width"]), PROJECTED_SCALE)
+def _official_depth(root: Path, frame: CatalogueRow) -> tuple[bytes, float]:
+    """The 16-bit PNG of a frame's ground truth, and its steps a metre."""
+    if not (frame["depth"] and frame["depth_sha256"] and frame["depth_scale"]):
+        raise BrokenFrameError(root / frame["image"], "has no depth map with a scale")
+    return _read(root / frame["depth"], frame["depth_sha256"], frame["source"]), frame["depth_scale"]
 
 
-def _points_in_image(
-    root: Path, config: PairConfig, frame: Row
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], int]:
-    """Points (N, 4) inside the frustum, their pixels (N, 2) and depths (N,), and the size of the whole scan."""
-    _check_sync(root, config, frame)
-    scan = source_named(frame["source"]).read_scan(root / frame["points"])
-    _check_unchanged(root, frame, "points", scan.sha256)
-    points = scan.points
-    uv, depth = project(points[:, :3], frame["lidar_to_camera"], frame["intrinsics"])
-    inside = in_image(uv, depth, frame["height"], frame["width"], config.depth_range)
+def _projected_depth(root: Path, config: PairConfig, frame: CatalogueRow) -> bytes:
+    scan = _project_scan(root, config, frame)
+    seen = scan.is_visible
+    return encode_depth(depth_map(scan.uv[seen], scan.depth[seen], frame["height"], frame["width"]), PROJECTED_SCALE)
+
+
+def _project_scan(root: Path, config: PairConfig, frame: CatalogueRow) -> _Projection:
+    """Project a frame's scan into its image, and find out which of its points the camera sees."""
+    if not (frame["points"] and frame["lidar_to_camera"]):
+        raise BrokenFrameError(root / frame["image"], "has no scan with a calibration to its camera")
+    file = root / frame["points"]
+    _check_sync(file, config, frame)
+    scan = source_named(frame["source"]).read_scan(file)
+    _check_unchanged(file, scan.sha256, frame["points_sha256"])
+    uv, depth = project(scan.points[:, :3], frame["lidar_to_camera"], frame["intrinsics"])
+    height, width = frame["height"], frame["width"]
+    inside = in_image(uv, depth, height, width, config.depth_range)
     if (found := int(inside.sum())) < config.min_points:
         raise BrokenFrameError(
-            root / frame["points"],
-            f"has {found} of its {len(points)} points in the image, fewer than pair.min_points={config.min_points}",
+            file,
+            f"has {found} of its {len(scan.points)} points in the image, fewer than "
+            f"pair.min_points={config.min_points}",
         )
-    return points[inside], uv[inside], depth[inside], len(points)
+    uv, depth = uv[inside], depth[inside]
+    is_visible = visible(uv, depth, height, width, config.occlusion_margin, cell_size(frame["intrinsics"]))
+    return _Projection(scan.points[inside], uv, depth, is_visible, frame["lidar_to_camera"], len(scan.points))
 
 
-def _check_sync(root: Path, config: PairConfig, frame: Row) -> None:
+def _check_sync(points: Path, config: PairConfig, frame: CatalogueRow) -> None:
     if frame["timestamp_us"] is None or frame["points_timestamp_us"] is None:
         return
     apart = abs(frame["timestamp_us"] - frame["points_timestamp_us"]) / 1000
     if apart > config.max_sync_ms:
         reason = f"was taken {apart:.0f} ms from its image, more than pair.max_sync_ms={config.max_sync_ms:g}"
-        raise BrokenFrameError(root / frame["points"], reason)
+        raise BrokenFrameError(points, reason)
 
 
-def _visible(uv: NDArray[np.float64], depth: NDArray[np.float64], config: PairConfig, frame: Row) -> NDArray[np.bool_]:
-    cell = cell_size(frame["intrinsics"])
-    return visible(uv, depth, frame["height"], frame["width"], config.occlusion_margin, cell)
-
-
-def _image_columns(root: Path, config: PairConfig, frame: Row) -> dict[str, Any]:
-    image = _read(root, frame, "image")
+def _image_columns(root: Path, config: PairConfig, frame: CatalogueRow) -> ImageRow:
+    image = _read(root / frame["image"], frame["image_sha256"], frame["source"])
     if config.image_encoding != "source" or frame["lens"]:
         pixels = through_pinhole(decode_image(image), frame)
         encode = {"source": encode_png, "jpeg": encode_jpeg, "raw": encode_raw}[config.image_encoding]
         image = encode(pixels)
-    names = ("sample_id", "source", "sequence", "timestamp_us", "height", "width", "intrinsics")
-    return {**{name: frame[name] for name in names}, "image": image}
+    return {
+        "sample_id": frame["sample_id"],
+        "source": frame["source"],
+        "sequence": frame["sequence"],
+        "timestamp_us": frame["timestamp_us"],
+        "image": image,
+        "height": frame["height"],
+        "width": frame["width"],
+        "intrinsics": frame["intrinsics"],
+    }
 
 
-def _read(root: Path, frame: Row, kind: str) -> bytes:
+def _read(file: Path, sha256: str, source: str) -> bytes:
     """Bytes of a catalogued file, which must be those that ingest checked."""
-    data = source_named(frame["source"]).read_file(root / frame[kind])
-    _check_unchanged(root, frame, kind, hashlib.sha256(data).hexdigest())
+    data = source_named(source).read_file(file)
+    _check_unchanged(file, hashlib.sha256(data).hexdigest(), sha256)
     return data
 
 
-def _check_unchanged(root: Path, frame: Row, kind: str, sha256: str) -> None:
-    if sha256 != frame[f"{kind}_sha256"]:
-        raise BrokenFrameError(root / frame[kind], "changed since it was ingested")
+def _check_unchanged(file: Path, found: str, expected: str | None) -> None:
+    if found != expected:
+        raise BrokenFrameError(file, "changed since it was ingested")

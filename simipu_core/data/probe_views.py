@@ -1,8 +1,7 @@
 """Images with LiDAR depths at pixels, without augmentation: the data of the linear probe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from simipu_core.config import ImageViewConfig
 from simipu_core.data.images import decode_image
+from simipu_core.data.schema import PairRow
 from simipu_core.data.views import projected, resized
 
 _POINTS = 256  # of each scan
@@ -28,7 +28,7 @@ class ProbeSample:
     """(P,) float32 metres along the optical axis."""
 
 
-def probe_samples(rows: Sequence[Mapping[str, Any]], config: ImageViewConfig) -> list[ProbeSample]:
+def probe_samples(rows: Sequence[PairRow], config: ImageViewConfig) -> list[ProbeSample]:
     """Read rows of :data:`~simipu_core.data.schema.PAIRS`; the same points each time, seen ones only.
 
     Images are resized to the middle of the pre-training range, and cropped at the bottom and right to multiples of
@@ -37,7 +37,7 @@ def probe_samples(rows: Sequence[Mapping[str, Any]], config: ImageViewConfig) ->
     return [_sample(row, config, np.random.default_rng(number)) for number, row in enumerate(rows)]
 
 
-def _sample(row: Mapping[str, Any], config: ImageViewConfig, rng: np.random.Generator) -> ProbeSample:
+def _sample(row: PairRow, config: ImageViewConfig, rng: np.random.Generator) -> ProbeSample:
     _, uv, depth, seen = projected(row)
     kept = np.flatnonzero(seen)
     height, width = row["height"], row["width"]

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from simipu_core.data.catalogue import Row
 from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed
+from simipu_core.data.schema import CatalogueRow
 from simipu_core.data.sources import source_named
 from simipu_core.parallel import map_frames
 
@@ -28,17 +28,23 @@ _HISTOGRAM = "histogram"
 
 @dataclass(frozen=True)
 class _Waiting:
-    """Where a packed row waits."""
+    """Where a packed row waits, and what is known of it besides."""
 
     split: str
     num_points: int
+    share_in_image: float
+    share_occluded: float
     file: Path
     offset: int
     length: int
 
 
 def pack_frames(
-    pack: Callable[[Row], Packed | Rejected], frames: list[Row], schema: pa.Schema, folder: Path, description: str
+    pack: Callable[[CatalogueRow], Packed | Rejected],
+    frames: list[CatalogueRow],
+    schema: pa.Schema,
+    folder: Path,
+    description: str,
 ) -> Generator[Packed | Rejected, None, None]:
     """Pack frames in several processes; results come in the order of the frames.
 
@@ -69,19 +75,19 @@ def pack_frames(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _container(frame: Row) -> Path | None:
+def _container(frame: CatalogueRow) -> Path | None:
     return source_named(frame["source"]).container(Path(frame["image"]))
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """The schema for one row at a time: texts instead of dictionaries, no rounding, and the histogram of depth rows."""
-    plain = {pa.dictionary(pa.int32(), pa.string()): pa.string(), pa.float32(): pa.float64()}
+    """The schema for one row at a time: texts instead of dictionaries, and the histogram of depth rows."""
+    plain = {pa.dictionary(pa.int32(), pa.string()): pa.string()}
     fields = [pa.field(field.name, plain.get(field.type, field.type)) for field in schema]
     return pa.schema([*fields, pa.field(_HISTOGRAM, pa.list_(pa.int64()))])
 
 
 def _put_away(
-    pack: Callable[[Row], Packed | Rejected], schema: pa.Schema, folder: Path, frame: Row
+    pack: Callable[[CatalogueRow], Packed | Rejected], schema: pa.Schema, folder: Path, frame: CatalogueRow
 ) -> _Waiting | Rejected:
     """Pack a frame and append its row to this process's file."""
     packed = pack(frame)
@@ -90,12 +96,14 @@ def _put_away(
     counts = packed.histogram
     values = None if counts is None else np.flatnonzero(counts)
     pairs = None if counts is None or values is None else np.concatenate((values, counts[values]))
-    data = pa.RecordBatch.from_pylist([packed.row | {_HISTOGRAM: pairs}], schema).serialize()
+    data = pa.RecordBatch.from_pylist([{**packed.row, _HISTOGRAM: pairs}], schema).serialize()
     file = folder / str(os.getpid())
     with file.open("ab") as stream:
         offset = stream.tell()
         stream.write(data)
-    return _Waiting(packed.split, packed.num_points, file, offset, data.size)
+    return _Waiting(
+        packed.split, packed.num_points, packed.share_in_image, packed.share_occluded, file, offset, data.size
+    )
 
 
 def _take(waiting: _Waiting, schema: pa.Schema) -> Packed:
@@ -104,7 +112,10 @@ def _take(waiting: _Waiting, schema: pa.Schema) -> Packed:
         batch = pa.ipc.read_record_batch(pa.py_buffer(stream.read(waiting.length)), schema)
     (row,) = batch.to_pylist()
     pairs = row.pop(_HISTOGRAM)
-    if pairs is None:
-        return Packed(row, waiting.split, waiting.num_points)
-    values, counts = np.array(pairs, np.int64).reshape(2, -1)
-    return Packed(row, waiting.split, waiting.num_points, np.bincount(values, counts, _DEPTH_VALUES).astype(np.int64))
+    histogram = None
+    if pairs is not None:
+        values, counts = np.array(pairs, np.int64).reshape(2, -1)
+        histogram = np.bincount(values, counts, _DEPTH_VALUES).astype(np.int64)
+    return Packed(
+        row, waiting.split, waiting.num_points, waiting.share_in_image, waiting.share_occluded, histogram=histogram
+    )

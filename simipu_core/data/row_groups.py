@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simipu_core.data.formats.components import PARQUET_ERRORS
+from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 from simipu_core.storage import S3Path
 from simipu_core.storage.cache import borrowed

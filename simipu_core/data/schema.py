@@ -1,24 +1,90 @@
-"""Arrow schemas of the catalogue and of the two kinds of shards.
+"""Rows of the catalogue and of the two kinds of shards: how they are typed in Python, and their Arrow schemas.
 
 Matrices are row-major. `lidar_to_camera` maps homogeneous metres in the sensor frame to metres in the camera
 frame (x right, y down, z along the optical axis); `intrinsics` maps camera metres to pixels.
 """
 
+from collections.abc import Sequence
+from typing import TypedDict, final
+
 import pyarrow as pa
 
-FORMAT_VERSION = "2"
+from simipu_core.data.lenses import Lens
+
+
+class FrameRow(TypedDict):
+    """What ingest finds in the files of one frame; :data:`CATALOGUE` says what each key means."""
+
+    sample_id: str
+    source: str
+    sequence: str
+    timestamp_us: int | None
+    points_timestamp_us: int | None
+    image: str
+    image_sha256: str
+    height: int
+    width: int
+    points: str | None
+    points_sha256: str | None
+    num_points: int | None
+    depth: str | None
+    depth_sha256: str | None
+    depth_scale: float | None
+    intrinsics: Sequence[float]
+    lens: Lens | None
+    distortion: Sequence[float] | None
+    lidar_to_camera: Sequence[float] | None
+
+
+class CatalogueRow(FrameRow):
+    """A row of :data:`CATALOGUE`."""
+
+    split: str
+
+
+class ImageRow(TypedDict):
+    """What rows of both kinds of shards have in common."""
+
+    sample_id: str
+    source: str
+    sequence: str
+    timestamp_us: int | None
+    image: bytes
+    height: int
+    width: int
+    intrinsics: Sequence[float]
+
+
+@final
+class PairRow(ImageRow):
+    """A row of :data:`PAIRS`."""
+
+    points: bytes
+    visible: bytes
+    lidar_to_camera: Sequence[float]
+
+
+@final
+class DepthRow(ImageRow):
+    """A row of :data:`DEPTH`."""
+
+    depth: bytes
+    depth_scale: float
+    depth_origin: str
+
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _INTRINSICS = pa.list_(pa.float64(), 9)
 _TRANSFORM = pa.list_(pa.float64(), 16)
 
 
-def _schema(kind: str, fields: list[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"simipu.format": FORMAT_VERSION, "simipu.kind": kind})
+def _schema(kind: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"simipu.format": str(version), "simipu.kind": kind})
 
 
 CATALOGUE = _schema(
     "catalogue",
+    2,
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("source", _DICTIONARY, nullable=False),
@@ -45,6 +111,7 @@ CATALOGUE = _schema(
 
 PAIRS = _schema(
     "pairs",
+    3,
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("source", _DICTIONARY, nullable=False),
@@ -54,15 +121,15 @@ PAIRS = _schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("points", pa.binary(), nullable=False),  # little-endian float32 N×4: x y z metres, reflectance 0–1
+        pa.field("visible", pa.binary(), nullable=False),  # bitmap, ⌈N/8⌉ bytes: which points no nearer one hides
         pa.field("intrinsics", _INTRINSICS, nullable=False),
         pa.field("lidar_to_camera", _TRANSFORM, nullable=False),
-        pa.field("share_in_image", pa.float32(), nullable=False),  # of the whole scan
-        pa.field("share_occluded", pa.float32(), nullable=False),  # of the points in the image
     ],
 )
 
 DEPTH = _schema(
     "depth",
+    2,
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("source", _DICTIONARY, nullable=False),

@@ -7,25 +7,27 @@ PNG, JPEG or noise-like floats already), so a row group is read at the speed of 
 import re
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.artifacts import read_manifest
-from simipu_core.data.formats.components import PARQUET_ERRORS
+from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.row_groups import RemoteFile, RowGroups, damaged
-from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.data.schema import DEPTH, PAIRS, DepthRow, ImageRow, PairRow
 from simipu_core.errors import SimipuError
 from simipu_core.storage import S3Path, seekable
 
 ShardKind = Literal["pairs", "depth"]
+RowT = TypeVar("RowT", bound=ImageRow)
 _SCHEMAS = {"pairs": PAIRS, "depth": DEPTH}
+_COMMANDS = {b"catalogue": "simipu ingest", b"pairs": "simipu pair pretrain", b"depth": "simipu pair depth"}
 
 
 def check_format(schema: pa.Schema, expected: pa.Schema, file: Path) -> None:
@@ -35,8 +37,10 @@ def check_format(schema: pa.Schema, expected: pa.Schema, file: Path) -> None:
         SimipuError: it was not.
     """
     if schema.metadata != expected.metadata or schema.names != expected.names:
+        command = _COMMANDS[expected.metadata[b"simipu.kind"]]
         raise SimipuError(
-            f"{file}: written in another format than this version reads; run the step that wrote it again."
+            f"{file}: written in another format than this version reads; make it again with `{command}`, or run the "
+            "pipeline again."
         )
 
 
@@ -74,12 +78,12 @@ class ShardWriter:
         self._compression = "lz4" if compress else "none"
         self._folder, self._prefix, self._schema = folder, prefix, schema
         self._rows_per_group, self._shard_bytes = rows_per_group, shard_mb * 1_000_000
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: list[PairRow | DepthRow] = []
         self._writer: pq.ParquetWriter | None = None
         self._files = 0
         self._bytes = 0
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: PairRow | DepthRow) -> None:
         """Add a row; whole row groups go to disk at once, and none holds rows of two sources."""
         if self._rows and row["source"] != self._rows[0]["source"]:
             self._flush()
@@ -131,7 +135,7 @@ class ShardWriter:
                 self._close_file()
 
 
-class Shards:
+class Shards(Generic[RowT]):
     """Random access to the rows of a `pairs` or `depth` artifact; picklable, opens its files on first use.
 
     Rows of one row group have consecutive indices; reading them together touches the disk once.
@@ -145,6 +149,20 @@ class Shards:
     Raises:
         SimipuError: not such an artifact, no shards of the split, or another format version.
     """
+
+    @overload
+    def __init__(
+        self: "Shards[PairRow]", path: Path, kind: Literal["pairs"], split: None = None, cached_groups: int = 8
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Shards[DepthRow]",
+        path: Path,
+        kind: Literal["depth"],
+        split: Literal["train", "eval"],
+        cached_groups: int = 8,
+    ) -> None: ...
 
     def __init__(
         self, path: Path, kind: ShardKind, split: Literal["train", "eval"] | None = None, cached_groups: int = 8
@@ -182,8 +200,8 @@ class Shards:
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def row(self, index: int) -> dict[str, Any]:
-        """One row: schema names to plain values (str, int, float, list, bytes).
+    def row(self, index: int) -> RowT:
+        """One row.
 
         Raises:
             IndexError: not 0 ≤ index < len.
@@ -193,7 +211,7 @@ class Shards:
         group = bisect_right(self._ends, index)
         table = self._group(group)
         with _whole(self._files[self._groups[group][0]]):
-            return dict(table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
+            return cast(RowT, table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
 
     def expect(self, indices: Iterable[int]) -> None:
         """Begin to fetch, from S3, what rows that are read soon need; those that come first first."""

@@ -3,7 +3,7 @@
 All geometry of pre-training happens here, in the loader's workers; the training step only gathers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,66 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simipu_core.config import ImageViewConfig, PointEncoderConfig, PretrainConfig
+from simipu_core.data.batches import Level, PairBatch, PointView
 from simipu_core.data.colour import change_colour
 from simipu_core.data.images import decode_image
+from simipu_core.data.schema import PairRow
 from simipu_core.errors import SimipuError
-from simipu_core.geometry.cameras import in_image, project
+from simipu_core.geometry.cameras import project
 from simipu_core.geometry.matching import match_points
 from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.rigid import draw_augmentation
 from simipu_core.geometry.sampling import farthest_points
-from simipu_core.geometry.visibility import cell_size, visible
 
-Row = Mapping[str, Any]
 _LevelArrays = tuple[NDArray[np.int64], list[NDArray[np.int32]]]
 
 _LOG_RANGE = np.float32(np.log1p(80))  # brings the logarithm of LiDAR distances to about 0–1
 _NOWHERE = -1e6  # pixel of a point behind the camera
-_OCCLUSION_MARGIN = 0.05  # share of a point's depth by which another must be nearer to hide it
-
-
-@dataclass(frozen=True)
-class Level:
-    """Centres and neighbourhoods of one set-abstraction level; rows are those of the level's input."""
-
-    centres: Tensor
-    """(B, M) int64."""
-    neighbours: list[Tensor]
-    """Per radius (B, M, K) int32."""
-
-
-@dataclass(frozen=True)
-class PointView:
-    """One view of a point cloud, in random order."""
-
-    xyz: Tensor
-    """(B, N, 3) float32, metres in the sensor frame (of this view)."""
-    features: Tensor
-    """(B, N, C) float32, raw point features."""
-    levels: list[Level]
-    """The levels that do not depend on learnt features, fine to coarse: all of them, or only the first."""
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """A batch of pre-training samples."""
-
-    images: Tensor
-    """(B, 3, H, W) uint8 RGB, padded at the bottom and right; in memory a pixel's channels lie together."""
-    image_sizes: Tensor
-    """(B, 2) int64, height and width without padding."""
-    original: PointView
-    augmented: PointView
-    augmented_location: Tensor
-    """(B, N, 3) float32: the augmented view's points with the augmentation undone, metres in the sensor frame."""
-    match: Tensor | None
-    """(B, M) int64: for each last-level centre of the original view the centre of the augmented view that is its
-    positive, -1 for none; None where the centres depend on learnt features."""
-    pixels: Tensor
-    """(B, N, 2) float32: u, v of each original point in the image view."""
-    is_visible: Tensor
-    """(B, N) bool: inside the image and not hidden behind nearer points."""
-    sample_ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -96,7 +51,7 @@ class _Sample:
 
 
 def projected(
-    row: Row,
+    row: PairRow,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """The scan of a pair row in its image.
 
@@ -105,11 +60,8 @@ def projected(
         them the camera sees (N,).
     """
     cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
-    intrinsics = np.reshape(row["intrinsics"], (3, 3))
-    uv, depth = project(cloud[:, :3], np.reshape(row["lidar_to_camera"], (4, 4)), intrinsics)
-    height, width = row["height"], row["width"]
-    seen = in_image(uv, depth, height, width)
-    seen[seen] = visible(uv[seen], depth[seen], height, width, _OCCLUSION_MARGIN, cell_size(intrinsics))
+    uv, depth = project(cloud[:, :3], row["lidar_to_camera"], row["intrinsics"])
+    seen = np.unpackbits(np.frombuffer(row["visible"], np.uint8), count=len(cloud)).view(np.bool_)
     return cloud, uv, depth, seen
 
 
@@ -119,7 +71,7 @@ class PairViews:
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
 
-    def __call__(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> PairBatch:
+    def __call__(self, rows: Sequence[PairRow], rngs: Sequence[np.random.Generator]) -> PairBatch:
         """Make a batch from rows of :data:`~simipu_core.data.schema.PAIRS`, one generator a row.
 
         Raises:
@@ -128,7 +80,7 @@ class PairViews:
         samples = [self._sample(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         return _collate(samples, self.config.image.pad_multiple)
 
-    def _sample(self, row: Row, rng: np.random.Generator) -> _Sample:
+    def _sample(self, row: PairRow, rng: np.random.Generator) -> _Sample:
         config = self.config
         cloud, uv, depth, seen = projected(row)
         kept = np.flatnonzero(_in_range(cloud, config.points.point_range))

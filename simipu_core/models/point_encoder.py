@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from simipu_core.config import PointEncoderConfig, SetAbstractionConfig
-from simipu_core.data.views import Level, PointView
+from simipu_core.data.batches import Level, PointView
 from simipu_core.geometry.learnt_sampling import ball_query_on_device, feature_halves
 
 _NORM_EPS = 1e-3  # of the point-wise layers; the aggregation keeps PyTorch's default (reference section 2.1)

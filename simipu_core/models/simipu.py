@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simipu_core.config import PretrainConfig
-from simipu_core.data.views import PairBatch
+from simipu_core.data.batches import PairBatch
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.matching import match_points
 from simipu_core.losses.info_nce import Contrast, info_nce

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
-from simipu_core.data.views import Level, PairBatch, PointView
+from simipu_core.data.batches import Level, PairBatch, PointView
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net
 from simipu_core.models.simipu import SimIPU

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, write_artifact
 from simipu_core.config import EvaluateConfig, PromotionConfig
 from simipu_core.data.images import decode_depth, decode_image
+from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision, Paired, decide
@@ -190,7 +191,7 @@ class _Table:
 
     def add(
         self,
-        frame: dict[str, Any],
+        frame: DepthRow,
         predictor: str,
         protocol: str,
         truth: NDArray[np.float32],

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest, local_artifact, read_manifest
 from simipu_core.config import FinetuneConfig
-from simipu_core.data.depth_views import DepthBatch, DepthViews
+from simipu_core.data.batches import DepthBatch
+from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.shards import Shards
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum

@@ -9,8 +9,8 @@ from pathlib import Path
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.data import catalogue
-from simipu_core.data.catalogue import Row
 from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.schema import CatalogueRow, FrameRow
 from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import map_frames
@@ -43,25 +43,24 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
     kept = [(frame, split) for frame, split in found if split]
     candidates = [frame for frame, _ in kept if isinstance(frame, Frame)]
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
-    rows: list[Row] = []
+    examined: list[FrameRow] = []
     group = _container if any(map(_container, candidates[:1])) else None
     with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)
             else:
-                rows.append(result)
+                examined.append(result)
     catalogue.check_broken_share(
         broken, len(kept), source.max_broken_share, "max_broken_share of pretrain_data or depth_data", folder
     )
-    if not rows:
+    if not examined:
         raise SimipuError(
             f"{folder}: every frame is broken; mend the data or set another `root` in pretrain_data or depth_data."
         )
 
     split_of = {frame.sample_id: split for frame, split in kept}
-    for row in rows:
-        row["split"] = split_of[row["sample_id"]]
+    rows: list[CatalogueRow] = [{**row, "split": split_of[row["sample_id"]]} for row in examined]
     with write_artifact(
         out,
         "catalogue",
@@ -80,8 +79,8 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
             train=sum(row["split"] == "train" for row in rows),
             eval=sum(row["split"] == "eval" for row in rows),
             sequences=len({row["sequence"] for row in rows}),
-            with_scan=sum("points" in row for row in rows),
-            with_depth=sum("depth" in row for row in rows),
+            with_scan=sum(row["points"] is not None for row in rows),
+            with_depth=sum(row["depth"] is not None for row in rows),
         )
     manifest = read_manifest(out, "catalogue")
     run.log_input("raw", address_digest(uri) or manifest.digest, "raw", source=uri)

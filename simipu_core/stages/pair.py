@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
-from simipu_core.data.catalogue import Row, check_broken_share, read_frames, write_rejected
+from simipu_core.data.catalogue import check_broken_share, read_frames, write_rejected
 from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
 from simipu_core.data.reading_order import pack_frames
-from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.data.schema import DEPTH, PAIRS, CatalogueRow
 from simipu_core.data.shards import ShardWriter
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import SYNTHETIC_FILE
@@ -54,7 +54,7 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
         raise SimipuError(f"{catalogue}: does not say where its raw data lies; run ingest again.")
     root = storage.resolve(source.origin)
     frames = _select(read_frames(catalogue), config, target, catalogue)
-    pack: Callable[[Row], Packed | Rejected]
+    pack: Callable[[CatalogueRow], Packed | Rejected]
     if target == "pairs":
         pack = partial(pack_pair, root, config)
     else:
@@ -95,9 +95,8 @@ class _Statistics:
     def add(self, packed: Packed) -> None:
         self.rows[packed.split] += 1
         self.num_points += packed.num_points
-        if "share_in_image" in packed.row:
-            self.shares.append((packed.row["share_in_image"], packed.row["share_occluded"]))
-        if packed.histogram is not None:
+        self.shares.append((packed.share_in_image, packed.share_occluded))
+        if packed.histogram is not None and "depth_scale" in packed.row:
             scale = packed.row["depth_scale"]
             self.histograms[scale] = self.histograms.get(scale, 0) + packed.histogram
 
@@ -163,9 +162,9 @@ def _write(
                 writers[result.split].write(result.row)
 
 
-def _select(frames: list[Row], config: PairConfig, target: Target, catalogue: Path) -> list[Row]:
+def _select(frames: list[CatalogueRow], config: PairConfig, target: Target, catalogue: Path) -> list[CatalogueRow]:
     """Frames that have what the target needs, in the order in which their rows are written."""
-    needed = "depth" if target == "depth" and config.depth_from == "official" else "points"
+    needed: Literal["depth", "points"] = "depth" if target == "depth" and config.depth_from == "official" else "points"
     splits = _SPLITS[target]
     usable = [frame for frame in frames if frame[needed] is not None and frame["split"] in splits]
     if not usable:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest
 from simipu_core.config import PretrainConfig
+from simipu_core.data.batches import PairBatch
 from simipu_core.data.shards import Shards
-from simipu_core.data.views import PairBatch, PairViews
+from simipu_core.data.views import PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
 from simipu_core.losses.terms import logged
 from simipu_core.models.simipu import SimIPU, SimIPUOutput, save_encoder

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from torch import nn
 
 from simipu_core.artifacts import Kind, Manifest, check_new, read_manifest, write_artifact
 from simipu_core.config import LoopConfig
-from simipu_core.data.loader import Row, SampleOrder, batches
-from simipu_core.data.shards import Shards
+from simipu_core.data.loader import SampleOrder, batches
+from simipu_core.data.shards import RowT, Shards
 from simipu_core.models.initialise import weights_digest
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import Checkpoints, TrainingState, checkpoints_for
@@ -25,11 +25,11 @@ BatchT = TypeVar("BatchT", bound=Batch)
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Generic[RowT]):
     """A training stage under way, as one of its processes sees it."""
 
     config: LoopConfig
-    shards: Shards
+    shards: Shards[RowT]
     order: SampleOrder
     inputs: Mapping[str, str]
     """Digests of all that it reads, by role."""
@@ -52,7 +52,7 @@ class Training:
         self,
         name: str,
         state: TrainingState,
-        views: Callable[[Sequence[Row], Sequence[np.random.Generator]], BatchT],
+        views: Callable[[Sequence[RowT], Sequence[np.random.Generator]], BatchT],
         compute: Compute[BatchT],
         *,
         clip_norm: float | None = None,
@@ -111,7 +111,7 @@ class Training:
 def begin(
     stage: Literal["pretrain", "finetune"],
     config: LoopConfig,
-    shards: Shards,
+    shards: Shards[RowT],
     out: Path,
     *,
     encoder: Manifest | None = None,
@@ -119,7 +119,7 @@ def begin(
     max_rows: int | None = None,
     run: Run,
     checkpoints: str | Path | None,
-) -> Iterator[Training]:
+) -> Iterator[Training[RowT]]:
     """Begin a training stage: join its processes, record what goes in, and set the seed of the weights.
 
     `config`, `out`, `run` and `checkpoints` are the stage's own arguments. The rows are those of `shards`, or

@@ -8,6 +8,7 @@ import torch
 from simipu_core.config import PretrainConfig
 from simipu_core.data.loader import Rows
 from simipu_core.data.probe_views import ProbeSample, probe_samples
+from simipu_core.data.schema import PairRow
 from simipu_core.evaluation.pretraining import linear_probe
 from simipu_core.models.simipu import SimIPU
 
@@ -23,7 +24,7 @@ class DepthProbe:
         num_rows: how many rows there are.
     """
 
-    def __init__(self, config: PretrainConfig, rows: Rows, num_rows: int) -> None:
+    def __init__(self, config: PretrainConfig, rows: Rows[PairRow], num_rows: int) -> None:
         self.config = config
         chosen = np.unique(np.linspace(0, num_rows - 1, min(config.probe.num_samples, num_rows)).astype(int))
         self.samples = probe_samples([rows.row(int(index)) for index in chosen], config.image)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simipu_core.checking.survey import DepthFacts, FrameFacts, Survey
 from simipu_core.config import PairConfig
 from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.schema import FrameRow
 from tests.sources import any_source
 
 
@@ -27,7 +28,7 @@ def facts(
     }
     picture = bytes((7 * index + 13 * place + 5 * sum(sequence.encode())) % 256 for place in range(512))
     return FrameFacts(
-        row=values | row,
+        row=cast(FrameRow, values | row),
         split=split,
         thumbnail=picture,
         contrast=50.0,

@@ -10,7 +10,7 @@ import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair
-from simipu_core.data.schema import CATALOGUE
+from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import Shards
 from simipu_core.data.sources import source_named
 from simipu_core.errors import SimipuError
@@ -211,7 +211,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return dict.fromkeys(KINDS, root) | write_trees(root)
 
 
-def assert_sound(row: dict[str, Any], frame: Frame) -> None:
+def assert_sound(row: FrameRow, frame: Frame) -> None:
     assert pa.Table.from_pylist([{**row, "split": "train"}], schema=CATALOGUE).num_rows == 1
     assert row["height"] > 0
     assert row["width"] > 0
@@ -246,7 +246,7 @@ def run_source(kind: str, root: Path) -> int:
         assert isinstance(frame, Frame)
         assert_sound(outcome, frame)
         sound += 1
-        row = dict.fromkeys(CATALOGUE.names) | outcome | {"split": "train"}
+        row: CatalogueRow = {**outcome, "split": "train"}
         if frame.points:
             assert isinstance(pack_pair(root, config, row), Packed | Rejected)
         if frame.depth:
@@ -292,7 +292,7 @@ def test_shards(tmp_path: Path, kind: Literal["pairs", "depth"]) -> None:
         manifest["files"][file.name]["bytes"] = len(data)
         (folder / "manifest.json").write_text(json.dumps(manifest))
         try:
-            shards = Shards(folder, kind, None if kind == "pairs" else "train")
+            shards = Shards(folder, "pairs") if kind == "pairs" else Shards(folder, "depth", "train")
             for index in range(min(len(shards), 4)):
                 assert set(shards.row(index)) >= {"sample_id", "image"}
             shards.column("sample_id")
@@ -333,7 +333,7 @@ def test_manifests_and_catalogues_do_not_lead_out_of_their_folder(tmp_path: Path
     ingest(any_source(kind="kitti_object", root=str(tmp_path / "raw")), tmp_path / "frames")
     (row,) = catalogue.read_frames(tmp_path / "frames")
     for kind in ("image", "points"):
-        catalogue.write_frames([row | {kind: name}], tmp_path / "frames")
+        catalogue.write_frames([cast(CatalogueRow, row | {kind: name})], tmp_path / "frames")
         with pytest.raises(SimipuError, match="leads out of the root of its data"):
             catalogue.read_frames(tmp_path / "frames")
 

@@ -125,7 +125,8 @@ def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     parts = batches(
         rows, SampleOrder([100], 12, 0), make, steps=range(1), workers=0, rank=1, world_size=4, accumulate=2
     )
-    with pytest.raises(SimipuError, match=r"^batch_size 12 cannot be cut into 4 ranks times accumulate=2 equal parts;"):
+    refusal = r"^batch_size 12 cannot be cut into 4 ranks times accumulate=2 equal micro-batches;"
+    with pytest.raises(SimipuError, match=refusal):
         next(parts)
 
 

@@ -282,6 +282,7 @@ def test_the_real_keyframe_has_the_known_counts(real_data: Path, tmp_path: Path,
     (row,) = read_frames(tmp_path / "catalogue")
     assert (row["height"], row["width"], row["num_points"]) == (900, 1600, 34_688)
     assert row["points_timestamp_us"] == 1532402927647951
+    assert row["timestamp_us"] is not None
     assert 0 <= row["points_timestamp_us"] - row["timestamp_us"] < 50_000
     pair(tmp_path / "catalogue", PairConfig(depth_range=(0.0, 1000.0)), "pairs", tmp_path / "pairs")
     points = np.frombuffer(Shards(tmp_path / "pairs", "pairs").row(0)["points"], "<f4").reshape(-1, 4)

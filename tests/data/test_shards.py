@@ -1,6 +1,6 @@
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from simipu_core.artifacts import Kind, write_artifact
-from simipu_core.data.schema import DEPTH, PAIRS
+from simipu_core.data.schema import CATALOGUE, DEPTH, PAIRS, CatalogueRow, DepthRow, PairRow
 from simipu_core.data.shards import Shards, ShardWriter
 from simipu_core.errors import SimipuError
 
 
-def pairs_row(index: int) -> dict[str, Any]:
+def pairs_row(index: int) -> PairRow:
     rng = np.random.default_rng(index)
     return {
         "sample_id": f"kitti_object/{index:06d}",
@@ -26,14 +26,13 @@ def pairs_row(index: int) -> dict[str, Any]:
         "points": rng.bytes(160),
         "intrinsics": [float(value) for value in range(9)],
         "lidar_to_camera": np.eye(4).ravel().tolist(),
-        "share_in_image": 0.25,
-        "share_occluded": 0.125,
+        "visible": b"\xff\xc0",
     }
 
 
-def depth_row(index: int) -> dict[str, Any]:
+def depth_row(index: int) -> DepthRow:
     row = {name: value for name, value in pairs_row(index).items() if name in DEPTH.names}
-    return {**row, "depth": bytes([index]), "depth_scale": 256.0, "depth_origin": "official"}
+    return cast(DepthRow, {**row, "depth": bytes([index]), "depth_scale": 256.0, "depth_origin": "official"})
 
 
 def write_pairs(out: Path, count: int, rows_per_group: int = 4, shard_mb: int = 1) -> Path:
@@ -110,7 +109,7 @@ def test_depth_shards_are_read_by_split(tmp_path: Path) -> None:
 
 def test_layout_is_uncompressed_with_statistics_of_id_and_source_only(tmp_path: Path) -> None:
     metadata = pq.read_metadata(write_pairs(tmp_path / "pairs", 4) / "pairs-00000.parquet")
-    assert metadata.metadata[b"simipu.format"] == b"2"
+    assert metadata.metadata[b"simipu.format"] == b"3"
     group = metadata.row_group(0)
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"UNCOMPRESSED"}
@@ -124,14 +123,23 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     assert (one / "pairs-00000.parquet").read_bytes() == (two / "pairs-00000.parquet").read_bytes()
 
 
-def test_another_format_version_is_refused(tmp_path: Path) -> None:
-    newer = PAIRS.with_metadata({"simipu.format": "3", "simipu.kind": "pairs"})
+@pytest.mark.parametrize(("row", "schema"), [(CatalogueRow, CATALOGUE), (PairRow, PAIRS), (DepthRow, DEPTH)])
+def test_rows_are_typed_as_they_are_stored(row: type, schema: pa.Schema) -> None:
+    assert sorted(get_type_hints(row)) == sorted(schema.names)
+    assert row.__required_keys__ == set(schema.names)  # type: ignore[attr-defined]
+    for name, kind in get_type_hints(row).items():
+        assert (type(None) in get_args(kind)) == schema.field(name).nullable, name
+
+
+def test_shards_of_an_older_format_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    older = PAIRS.with_metadata({"simipu.format": "2", "simipu.kind": "pairs"})
     with (
         write_artifact(tmp_path / "pairs", "pairs", inputs={}, parameters={}, licence="none") as draft,
-        ShardWriter(draft.path, "pairs", newer, rows_per_group=2, shard_mb=1) as writer,
+        ShardWriter(draft.path, "pairs", older, rows_per_group=2, shard_mb=1) as writer,
     ):
         writer.write(pairs_row(0))
-    with pytest.raises(SimipuError, match="another format"):
+    refusal = r"pairs-00000\.parquet: written in another format .* `simipu pair pretrain`, or run the pipeline again\.$"
+    with pytest.raises(SimipuError, match=refusal):
         Shards(tmp_path / "pairs", "pairs")
 
 

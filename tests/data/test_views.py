@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from simipu_core.config import ContrastConfig, ImageViewConfig, PointEncoderConfig, PointViewConfig
-from simipu_core.data.views import PairBatch, PairViews, PointView, resized
+from simipu_core.data.batches import PairBatch, PointView
+from simipu_core.data.views import PairViews, resized
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import project
-from tests.samples import HEIGHT, INTRINSICS, LIDAR_TO_CAMERA, WIDTH, pair_row, tiny_pretrain
+from tests.samples import HEIGHT, INTRINSICS, LIDAR_TO_CAMERA, WIDTH, pair_row, tiny_pretrain, visible_column
 
 
 def views(contrast: ContrastConfig, seed: int = 0, **changes: object) -> PairBatch:
@@ -120,7 +121,7 @@ def test_points_behind_the_camera_have_no_pixel() -> None:
     row = pair_row(4)
     cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4).copy()
     cloud[::2, :3] *= -1
-    row["points"] = cloud.astype("<f4").tobytes()
+    row["points"], row["visible"] = cloud.astype("<f4").tobytes(), visible_column(cloud)
     points = PointViewConfig(num_points=256, point_range=(-80, -80, -80, 80, 80, 80))
     batch = PairViews(tiny_pretrain(points=points))([row], [np.random.default_rng(0)])
     behind = batch.original.xyz[0, :, 0] < 0.2
@@ -145,7 +146,8 @@ def test_hidden_points_are_marked() -> None:
     shadow = cloud.copy()
     camera = (LIDAR_TO_CAMERA[:3, :3] @ cloud[:, :3].T).T + LIDAR_TO_CAMERA[:3, 3]
     shadow[:, :3] = (camera * 1.5 - LIDAR_TO_CAMERA[:3, 3]) @ LIDAR_TO_CAMERA[:3, :3]  # same pixels, farther
-    row["points"] = np.concatenate([cloud, shadow]).astype("<f4").tobytes()
+    both = np.concatenate([cloud, shadow])
+    row["points"], row["visible"] = both.astype("<f4").tobytes(), visible_column(both)
     batch = PairViews(tiny_pretrain())([row], [np.random.default_rng(0)])
     near = {tuple(point) for point in cloud[:, :3].tolist()}
     is_near = np.array([tuple(point) in near for point in batch.original.xyz[0].tolist()])

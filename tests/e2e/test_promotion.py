@@ -88,7 +88,7 @@ def client(service: Service, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 def depth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve evaluation frames of four sequences."""
     train = [depth_row(index) for index in range(16)]
-    evaluation = [depth_row(100 + index) | {"sequence": f"drive {index // 3}"} for index in range(12)]
+    evaluation = [depth_row(100 + index, sequence=f"drive {index // 3}") for index in range(12)]
     return write_shards(tmp_path_factory.mktemp("shards") / "depth", "depth", train=train, eval=evaluation)
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from simipu_core.config import PointEncoderConfig, SetAbstractionConfig
-from simipu_core.data.views import Level, PointView, neighbourhoods
+from simipu_core.data.batches import Level, PointView
+from simipu_core.data.views import neighbourhoods
 from simipu_core.geometry.learnt_sampling import feature_halves
 from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.sampling import farthest_points

@@ -9,7 +9,8 @@ from torch import nn
 
 from simipu_core.config import ContrastConfig, HeadConfig, PretrainConfig
 from simipu_core.config.presets import with_preset
-from simipu_core.data.views import PairBatch, PairViews
+from simipu_core.data.batches import PairBatch
+from simipu_core.data.views import PairViews
 from simipu_core.experiment import Experiment
 from simipu_core.models.image_encoder import sample_features
 from simipu_core.models.point_encoder import PointEncoder

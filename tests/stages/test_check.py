@@ -3,7 +3,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.data.catalogue import examine
 from simipu_core.data.frames import Frame
 from simipu_core.data.pairing import Packed, pack_depth
+from simipu_core.data.schema import DepthRow
 from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
 from simipu_core.stages.check import check
@@ -164,7 +165,7 @@ def test_projected_scans_in_place_of_the_ground_truth_are_told(world: Path, tmp_
         assert isinstance(row, dict)
         packed = pack_depth(tmp_path, pair, "official", {**row, "split": "train"})
         assert isinstance(packed, Packed)
-        frame.depth.write_bytes(packed.row["depth"])
+        frame.depth.write_bytes(cast(DepthRow, packed.row)["depth"])
     (density,) = [each for each in check(settings, PairConfig()).findings if each.check == "depth density"]
     assert density.severity is Severity.WARNING
     assert "look like single raw scans" in density.what

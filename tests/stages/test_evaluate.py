@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def depth(folder: Path) -> Path:
-    frames = [depth_row(index) | {"sequence": f"drive {index // 2}"} for index in range(6)]
+    frames = [depth_row(index, sequence=f"drive {index // 2}") for index in range(6)]
     return write_shards(folder / "depth", "depth", train=[depth_row(9)], eval=frames)
 
 

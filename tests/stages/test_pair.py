@@ -11,10 +11,12 @@ from simipu_core.artifacts import Manifest
 from simipu_core.config import PairConfig
 from simipu_core.data.images import decode_depth, decode_image, depth_values, image_size
 from simipu_core.data.shards import Shards
+from simipu_core.data.views import PairViews
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import Target, pair
 from tests.data import files
+from tests.samples import tiny_pretrain
 from tests.sources import any_source
 
 
@@ -44,15 +46,19 @@ def test_pairs_hold_the_image_and_the_points_in_its_frustum(tmp_path: Path) -> N
     manifest = pack(tmp_path, "pairs")
     shards = Shards(tmp_path / "out", "pairs")
     rows = {row["sample_id"]: row for row in map(shards.row, range(3))}
+    numbers, hidden = [len(expected_points(index)) for index in range(3)], []
     for index in range(3):
         row = rows[f"kitti_object/{index:06d}"]
         assert row["image"] == (training / f"image_2/{index:06d}.png").read_bytes()
         points = np.frombuffer(row["points"], "<f4").reshape(-1, 4)
         np.testing.assert_array_equal(points, expected_points(index))
-        assert row["share_in_image"] == pytest.approx(len(points) / 800)
-        assert 0 <= row["share_occluded"] < 1
+        seen = np.unpackbits(np.frombuffer(row["visible"], np.uint8), count=len(points))
+        hidden.append(1 - seen.mean())
     assert manifest.counts["frames"] == 3
-    assert manifest.counts["mean_points_in_image"] == np.mean([len(expected_points(index)) for index in range(3)])
+    assert manifest.counts["mean_points_in_image"] == np.mean(numbers)
+    assert manifest.counts["mean_share_in_image"] == pytest.approx(np.mean(numbers) / 800)
+    assert manifest.counts["mean_share_occluded"] == pytest.approx(np.mean(hidden))
+    assert 0 < np.mean(hidden) < 1
     assert manifest.licence == "CC BY-NC-SA 3.0 (KITTI)"
 
 
@@ -243,3 +249,15 @@ def test_real_drive_becomes_projected_depth(real_data: Path, tmp_path: Path) -> 
     manifest = pack(tmp_path, "depth", depth_from="projected_lidar")
     assert (manifest.counts["train"], manifest.counts["eval"]) == (16, 8)
     assert 5 < manifest.counts["median_depth_train"] < 20
+
+
+def test_what_training_sees_follows_the_occlusion_margin(tmp_path: Path) -> None:
+    files.kitti_object(tmp_path / "raw", 3)
+    catalogue(tmp_path)
+    hidden = []
+    for margin in (0.05, 0.99):
+        pack(tmp_path, "pairs", f"out_{margin}", occlusion_margin=margin)
+        shards = Shards(tmp_path / f"out_{margin}", "pairs")
+        batch = PairViews(tiny_pretrain())([shards.row(0)], [np.random.default_rng(0)])
+        hidden.append(int((~batch.is_visible).sum()))
+    assert hidden[0] > hidden[1] == 0

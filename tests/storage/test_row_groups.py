@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simipu_core.data.loader import SampleOrder, batches
+from simipu_core.data.schema import PairRow
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.storage import S3Path
@@ -27,7 +28,7 @@ def ids(rows: Sequence[Any], _: Sequence[np.random.Generator]) -> list[tuple[str
     return [(row["sample_id"], len(row["image"])) for row in rows]
 
 
-def epoch(shards: Shards, workers: int = 0) -> list[Any]:
+def epoch(shards: Shards[PairRow], workers: int = 0) -> list[Any]:
     order = SampleOrder(shards.group_sizes, 4, 0)
     return list(batches(shards, order, ids, steps=range(order.steps_per_epoch), workers=workers))
 

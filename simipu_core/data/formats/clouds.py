@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simipu_core.data.formats import las, pcd
-from simipu_core.data.formats.components import PARQUET_ERRORS
 from simipu_core.data.npy import parse_npy
+from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
 
 MOST_POINTS = 1 << 24

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simipu_core.data.frames import BrokenFrameError
+from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.storage import seekable
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
 """Arrow scalars by column."""
-PARQUET_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
-"""What pyarrow raises on a damaged file, whose names need be no text and whose sizes no sane numbers."""
 
 
 def read_table(file: Path, *columns: str) -> pa.Table:
