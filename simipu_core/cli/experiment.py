@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-import yaml
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.experiment import Experiment
-from simipu_core.storage import place
+from simipu_core.cli.options import ExperimentOption, SetOption, load, place
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.table import Table
+
     from simipu_core.planning import Plan, StagePlan
 
 
@@ -36,11 +30,18 @@ def config(
     Example: `simipu config --experiment kitti_sample --set finetune.epochs=3`
     """
     if explain:
+        from rich.console import Console
+        from rich.text import Text
+
+        from simipu_core.experiment import Experiment
+
         console = Console(highlight=False)
         for key, kind, default, meaning in explained(Experiment):
             console.print(Text.assemble((key, "bold"), f"  {kind}{default}"), soft_wrap=True)
             console.print(Text(f"    {meaning}"), soft_wrap=True)
         return
+    import yaml
+
     values = load(experiment, overrides).model_dump(mode="json")
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
 
@@ -73,6 +74,9 @@ def plan(
     Example: `simipu plan reference/kitti_kitti --devices 8`
     """
     chosen = load(experiment, overrides)
+    from rich.console import Console
+    from rich.text import Text
+
     from simipu_core.planning import Device
     from simipu_core.planning import plan as make
 
@@ -105,7 +109,10 @@ _ROWS: dict[str, "Callable[[StagePlan], str]"] = {
 }
 
 
-def _table(made: "Plan") -> Table:
+def _table(made: "Plan") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(made.experiment, box=SIMPLE_HEAD, pad_edge=False)
     for stage in [*(stage.stage for stage in made.stages), "in all"]:
         table.add_column(stage, justify="right")
@@ -136,8 +143,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def explained(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+def explained(model: "type[BaseModel]", prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of every setting below a section."""
+    from pydantic import BaseModel
+
     for name, field in model.model_fields.items():
         key, kind = f"{prefix}{name}", field.annotation
         meaning = " ".join((field.description or "").split())
@@ -158,6 +167,9 @@ def _type_name(kind: Any) -> str:
 
 
 def _default(value: Any) -> str:
+    from pydantic import BaseModel
+    from pydantic_core import PydanticUndefined
+
     if value is PydanticUndefined:
         return ", required"
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):

@@ -2,15 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
+from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, place, report, tracked
 from simipu_core.errors import SimipuError
-from simipu_core.experiment import Experiment
 from simipu_core.project import checkpoints
-from simipu_core.storage import place
+
+if TYPE_CHECKING:
+    from simipu_core.experiment import Experiment
 
 
 class Use(StrEnum):
@@ -174,7 +175,7 @@ def evaluate(
         report(stage.evaluate(model, depth, chosen.evaluate, out, control=control, run=run), out)
 
 
-def _release(model: Path, depth: Path, chosen: Experiment, out: Path, control: Path | None) -> None:
+def _release(model: Path, depth: Path, chosen: "Experiment", out: Path, control: Path | None) -> None:
     from simipu_core.stages.release import release
     from simipu_core.tracking.mlflow_run import step as track
 
@@ -202,12 +203,12 @@ def table(
 
     Example: `simipu table scratch=build/report1 pretrained=build/report2 --out build/table`
     """
-    given = dict(named.partition("=")[::2] for named in reports)
-    if "" in given or not all(given.values()) or len(given) < len(reports):
+    folders = dict(named.partition("=")[::2] for named in reports)
+    if "" in folders or not all(folders.values()) or len(folders) < len(reports):
         raise SimipuError("table: give NAME=FOLDER for every report, each name once.")
     from simipu_core.stages.table import table as stage
 
-    report(stage({name: Path(folder) for name, folder in given.items()}, out), out)
+    report(stage({name: Path(folder) for name, folder in folders.items()}, out), out)
 
 
 def add_to(app: typer.Typer) -> None:

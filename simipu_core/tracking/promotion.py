@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -22,6 +21,7 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import promotion_log
+from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.delivery import patiently
 from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
 from simipu_core.tracking.promotion_log import History
@@ -38,17 +38,6 @@ from simipu_core.tracking.registry import (
 
 _SETTLING = 3
 _ATTEMPTS = 50
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version to compare with."""
-
-    version: int
-    weights: Path | None
-    """Its safetensors file; None where it cannot be had."""
-    problem: str | None = None
-    """Sentence that says why it cannot be compared with, or must not be replaced by the gate."""
 
 
 def who() -> str:

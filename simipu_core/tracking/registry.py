@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from pydantic import BaseModel, ConfigDict
 
-import simipu_core
 from simipu_core.artifacts import code_revision, read_manifest, sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.evaluation.report import Report
@@ -38,7 +37,7 @@ _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
 )
-_PACKAGE = Path(simipu_core.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _DESCRIPTION_LENGTH = 5000
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pydantic", "pyyaml", "safetensors", "timm", "torch")
 

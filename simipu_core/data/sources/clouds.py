@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.parquet import PARQUET_ERRORS
-from simipu_core.data.sources import las, pcd
+from simipu_core.data.sources import las
 from simipu_core.errors import SimipuError
 
 SUFFIXES = (".bin", ".npy", ".pcd", ".parquet", ".las", ".laz")
@@ -86,6 +86,8 @@ def _columns(data: bytes, suffix: str, names: tuple[str, ...]) -> Columns:
     if suffix == ".npy":
         return _from_npy(parse_npy(data), names)
     if suffix == ".pcd":
+        from simipu_core.data.sources import pcd  # which loads Numba
+
         return pcd.parse(data, MOST_POINTS)
     if suffix in (".las", ".laz"):
         return las.parse(data, MOST_POINTS)
