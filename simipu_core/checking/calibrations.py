@@ -35,7 +35,7 @@ _TURNED, _MOVED = 1.5, 0.3
 
 def check(found: Survey) -> Iterator[Finding]:
     """Share of points in the image, uprightness, odd ones out, alignment of edges."""
-    with_scan = [facts for facts in found.facts if "points" in facts.row]
+    with_scan = [facts for facts in found.facts if facts.row["points"] is not None]
     if not with_scan:
         yield ok("calibration", "no frame has a scan, so there is nothing to align")
         return
@@ -82,7 +82,7 @@ def _kitti_dates(found: Survey) -> Iterator[Finding]:
     known = 0
     for facts in found.facts:
         size = (facts.row["height"], facts.row["width"])
-        if facts.row["source"] not in _KITTI or size not in KITTI_SIZES or "points" not in facts.row:
+        if facts.row["source"] not in _KITTI or size not in KITTI_SIZES or facts.row["points"] is None:
             continue
         known += 1
         date, focal = KITTI_SIZES[size]
@@ -101,7 +101,7 @@ def _odd_ones(found: Survey) -> Iterator[Finding]:
     """Frames whose calibration differs from that of the other frames of their sequence."""
     odd = []
     for frames in found.streams():
-        posed = [facts for facts in frames if "points" in facts.row]
+        posed = [facts for facts in frames if facts.row["points"] is not None]
         if len(posed) < _FEWEST_FRAMES - 1:
             continue
         transforms = np.array([_transform(facts)[:3] for facts in posed])

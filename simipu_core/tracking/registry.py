@@ -23,7 +23,7 @@ from simipu_core.artifacts import code_revision, read_manifest, sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.evaluation.report import Report
 from simipu_core.tracking.card import model_card
-from simipu_core.tracking.delivery import patiently
+from simipu_core.tracking.delivery import with_retries
 from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors, tracking_uri
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
@@ -154,7 +154,7 @@ def _set_challenger(client: MlflowClient, name: str) -> None:
     newest = 0
     while (found := _newest(client, name)) != newest:
         newest = found
-        patiently(client.set_registered_model_alias, name, CHALLENGER, str(newest))
+        with_retries(client.set_registered_model_alias, name, CHALLENGER, str(newest))
 
 
 def _newest(client: MlflowClient, name: str) -> int:
