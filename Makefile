@@ -67,8 +67,8 @@ test: setup-dev ## fast tests
 test-all: test ## fast tests, then whole runs, real servers and images
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m slow --durations 20
 
-lint: setup-dev ## check format, style and types
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+lint: setup-dev ## check format, style, layers and types
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/lint-imports --no-logo --no-cache && .venv/bin/mypy
 
 format: setup-dev ## format the code and mend what can be mended
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .

@@ -40,9 +40,9 @@ from simipu_core.config import (
     PointEncoderConfig,
     PretrainConfig,
 )
-from simipu_core.data.depth_views import DepthBatch
+from simipu_core.data.batches import DepthBatch, PairBatch
 from simipu_core.data.shards import Shards
-from simipu_core.data.views import PairBatch, PairViews
+from simipu_core.data.views import PairViews
 from simipu_core.losses.info_nce import info_nce
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net

@@ -11,8 +11,6 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import TypeVar
 
-import cv2
-
 from simipu_core.errors import SimipuError
 from simipu_core.progress import progress
 
@@ -109,6 +107,8 @@ def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
 
 def _begin_worker(environment: dict[str, str]) -> None:
     os.environ.update(environment)  # the fork server's is as old as itself, credentials included
+    import cv2
+
     cv2.setNumThreads(0)
     if parent := multiprocessing.parent_process():
         Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 _LINE_SECONDS = 5.0
 
 
@@ -27,22 +24,40 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
         total: units in all.
         start: units already done when work is resumed.
     """
-    if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True))
-        with bar:
-            task = bar.add_task(description, total=total, completed=start, note="")
+    shown = _bar if sys.stderr.isatty() else _lines
+    with shown(description, total, start) as advance:
+        yield advance
 
-            def advance_bar(step: int = 1, note: str = "") -> None:
-                bar.update(task, advance=step, note=note)
 
-            yield advance_bar
-        return
+@contextmanager
+def _bar(description: str, total: int, start: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+    with bar:
+        task = bar.add_task(description, total=total, completed=start, note="")
+
+        def advance(step: int = 1, note: str = "") -> None:
+            bar.update(task, advance=step, note=note)
+
+        yield advance
+
+
+@contextmanager
+def _lines(description: str, total: int, start: int) -> Iterator[Advance]:
     begun = time.monotonic()
     done, last_line = start, begun
 
-    def advance_lines(step: int = 1, note: str = "") -> None:
+    def advance(step: int = 1, note: str = "") -> None:
         nonlocal done, last_line
         done += step
         now = time.monotonic()
@@ -50,4 +65,4 @@ def progress(description: str, total: int, start: int = 0) -> Iterator[Advance]:
             last_line = now
             print(f"{description} {done}/{total} · {now - begun:.0f} s{' · ' + note if note else ''}", flush=True)
 
-    yield advance_lines
+    yield advance

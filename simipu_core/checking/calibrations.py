@@ -71,7 +71,7 @@ def _dates(found: Survey) -> Iterator[Finding]:
     known = 0
     for facts in found.facts:
         dates, size = class_of(facts.row["source"]).dates, (facts.row["height"], facts.row["width"])
-        if size not in dates or "points" not in facts.row:
+        if size not in dates or facts.row["points"] is None:
             continue
         known += 1
         date, focal = dates[size]

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
 from simipu_core.cli.stages import Use
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from simipu_core.checking.report import Finding, Report
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
@@ -44,6 +43,8 @@ def check(
     Example: `simipu check --kind kitti_object --root ~/kitti`
     """
     chosen = load(experiment, overrides)
+    from rich.console import Console
+
     from simipu_core.config import validate
     from simipu_core.data.sources import AnySource
     from simipu_core.stages import check as stage
@@ -59,7 +60,11 @@ def check(
         raise typer.Exit(1)
 
 
-def _table(report: "Report") -> Table:
+def _table(report: "Report") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     title = f"{report.kind} in {report.root}: {report.frames:,} sound frames, {len(report.broken):,} broken"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("looked at", no_wrap=True)
@@ -71,7 +76,9 @@ def _table(report: "Report") -> Table:
     return table
 
 
-def _words(finding: "Finding") -> Text:
+def _words(finding: "Finding") -> "Text":
+    from rich.text import Text
+
     words = Text(finding.what)
     for name in finding.names:
         words.append(f"\n  {name}", style="dim")

@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 import typer
-import yaml
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
-from simipu_core.storage import place
+from simipu_core.cli.options import ExperimentOption, SetOption, load, place
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.table import Table
+
     from simipu_core.planning import Plan, StagePlan
 
 
@@ -45,6 +40,9 @@ def config(
     Example: `simipu config --experiment kitti_sample --set finetune.epochs=3`
     """
     if explain:
+        from rich.console import Console
+        from rich.text import Text
+
         from simipu_core.experiment import Experiment
 
         console = Console(highlight=False)
@@ -52,6 +50,8 @@ def config(
             console.print(Text.assemble((key, "bold"), f"  {kind}{default}"), soft_wrap=True)
             console.print(Text(f"    {meaning}"), soft_wrap=True)
         return
+    import yaml
+
     values = load(experiment, overrides).model_dump(mode="json")
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
 
@@ -84,6 +84,9 @@ def plan(
     Example: `simipu plan reference/kitti_kitti --devices 8`
     """
     chosen = load(experiment, overrides)
+    from rich.console import Console
+    from rich.text import Text
+
     from simipu_core.planning import Device
     from simipu_core.planning import plan as make
 
@@ -116,7 +119,10 @@ _ROWS: dict[str, "Callable[[StagePlan], str]"] = {
 }
 
 
-def _table(made: "Plan") -> Table:
+def _table(made: "Plan") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(made.experiment, box=SIMPLE_HEAD, pad_edge=False)
     for stage in [*(stage.stage for stage in made.stages), "in all"]:
         table.add_column(stage, justify="right")
@@ -147,8 +153,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def explained(model: type[BaseModel], prefix: str = "") -> Iterator[Explained]:
+def explained(model: "type[BaseModel]", prefix: str = "") -> Iterator[Explained]:
     """Every setting below a section."""
+    from pydantic import BaseModel
+
     for name, field in model.model_fields.items():
         key, kind = f"{prefix}{name}", field.annotation
         meaning = " ".join((field.description or "").split())
@@ -197,6 +205,9 @@ def _plain(kind: Any) -> Any:
 
 
 def _default(value: Any) -> str:
+    from pydantic import BaseModel
+    from pydantic_core import PydanticUndefined
+
     if value is PydanticUndefined:
         return ", required"
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share; what reads them is loaded when a command runs."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simipu_core.artifacts import Manifest
-from simipu_core.project import experiment_file
-from simipu_core.storage import place
-from simipu_core.tracking.run import Run, SilentRun
-
 if TYPE_CHECKING:
+    from simipu_core.artifacts import Manifest
     from simipu_core.experiment import Experiment
+    from simipu_core.tracking.run import Run
+
+
+def place(address: str) -> Path:
+    """The path of a local path or an S3 address."""
+    from simipu_core import storage
+
+    return storage.place(address)
+
 
 ExperimentOption = Annotated[
     str,
@@ -41,12 +46,13 @@ NoTrackOption = Annotated[bool, typer.Option("--no-track", help="Record nothing 
 def load(experiment: str, overrides: list[str] | None) -> "Experiment":
     """Read the experiment that the options name."""
     from simipu_core.experiment import load_experiment
+    from simipu_core.project import experiment_file
 
     return load_experiment(experiment_file(experiment), overrides)
 
 
 @contextmanager
-def tracked(step: str, experiment: "Experiment", no_track: bool, out: Path) -> Iterator[Run]:
+def tracked(step: str, experiment: "Experiment", no_track: bool, out: Path) -> Iterator["Run"]:
     """A run of its own in MLflow, or a silent one; under torchrun the first process records.
 
     Args:
@@ -56,6 +62,8 @@ def tracked(step: str, experiment: "Experiment", no_track: bool, out: Path) -> I
         out: artifact that the step writes.
     """
     if no_track or not _is_first():
+        from simipu_core.tracking.run import SilentRun
+
         yield SilentRun()
         return
     from simipu_core.tracking.mlflow_run import step as track
@@ -64,7 +72,7 @@ def tracked(step: str, experiment: "Experiment", no_track: bool, out: Path) -> I
         yield run
 
 
-def report(manifest: Manifest, out: Path) -> None:
+def report(manifest: "Manifest", out: Path) -> None:
     """Say what was made; under torchrun the first process does."""
     if not _is_first():
         return

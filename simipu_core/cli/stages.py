@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, report, tracked
+from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, place, report, tracked
 from simipu_core.errors import SimipuError
 from simipu_core.project import checkpoints
-from simipu_core.storage import place
 
 if TYPE_CHECKING:
     from simipu_core.experiment import Experiment

@@ -8,7 +8,7 @@ Matrix = NDArray[np.float64]
 
 def pose(translation: Matrix, quaternion_xyzw: Matrix) -> Matrix:
     """(4, 4) of a translation (3,) and a quaternion (4,) other than zero, which is normalised."""
-    from scipy.spatial.transform import Rotation  # takes half a second to load
+    from scipy.spatial.transform import Rotation  # loaded where it is needed: every source imports this module
 
     result = np.eye(4)
     result[:3, :3] = Rotation.from_quat(quaternion_xyzw).as_matrix()

@@ -24,7 +24,7 @@ from simipu_core.evaluation.report import ChampionScores, Report, Scores
 from simipu_core.inference import predict_depth, shown_part
 from simipu_core.models.depth_net import DepthNet, load_depth_net
 from simipu_core.progress import progress
-from simipu_core.tracking.promotion import Champion
+from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.devices import pick_device
 

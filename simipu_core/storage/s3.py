@@ -78,7 +78,7 @@ def split_address(address: str) -> tuple[str, str]:
     """Bucket and key of ``s3://bucket/key``.
 
     Raises:
-        SimipuError: no such address; credentials in it are not told.
+        SimipuError: no such address; credentials in it are not repeated.
     """
     bucket, _, key = address.removeprefix(SCHEME).partition("/")
     if not bucket:
@@ -129,15 +129,15 @@ def _attempts() -> int:
 
 @contextmanager
 def s3_errors(place: object) -> Iterator[None]:
-    """Raise a `StorageError` that names `place` for what boto3 raises inside; no credential is ever told."""
+    """Raise a `StorageError` that names `place` for what boto3 raises inside; no credential is ever repeated."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     try:
         yield
     except (BotoCoreError, Boto3Error, ClientError) as error:
-        told = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
-        code = _code(told)
+        cause = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
+        code = _code(cause)
         reason, mend = _EXPLAINED.get(code, ("S3 fails", "check the address and the server"))
         raise StorageError(f"{place}: {reason} ({code}); {mend}.") from None
 

@@ -100,7 +100,7 @@ def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield last
 
 
-def patiently(request: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+def with_retries(request: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Make a request that may be repeated, up to three times while the answer is BAD_REQUEST.
 
     MLflow gives it to what can never be stored, but also when its database loses a race or is short of connections.
@@ -110,12 +110,12 @@ def patiently(request: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     """
     for pause in _SECOND_THOUGHTS:
         try:
-            return request(*given, **named)
+            return request(*args, **kwargs)
         except MlflowException as error:
             if error.error_code != "BAD_REQUEST":
                 raise
             time.sleep(pause)
-    return request(*given, **named)
+    return request(*args, **kwargs)
 
 
 def deliver(client: MlflowClient, entry: Entry) -> None:
@@ -124,7 +124,7 @@ def deliver(client: MlflowClient, entry: Entry) -> None:
     Raises:
         MlflowException, OSError: it did not arrive; :func:`is_refusal` tells whether trying again can help.
     """
-    patiently(_deliver, client, entry)
+    with_retries(_deliver, client, entry)
 
 
 def _deliver(client: MlflowClient, entry: Entry) -> None:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -22,7 +21,8 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import promotion_log
-from simipu_core.tracking.delivery import patiently
+from simipu_core.tracking.champion import Champion
+from simipu_core.tracking.delivery import with_retries
 from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
 from simipu_core.tracking.promotion_log import History
 from simipu_core.tracking.registry import (
@@ -38,17 +38,6 @@ from simipu_core.tracking.registry import (
 
 _SETTLING = 3
 _ATTEMPTS = 50
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The version to compare with."""
-
-    version: int
-    weights: Path | None
-    """Its safetensors file; None where it cannot be had."""
-    problem: str | None = None
-    """Sentence that says why it cannot be compared with, or must not be replaced by the gate."""
 
 
 def who() -> str:
@@ -72,7 +61,7 @@ def promote(version: int, config: TrackingConfig, *, reason: str = "", by: str |
         by: who decides; :func:`who` by default.
 
     Raises:
-        SimipuError: there is no such version, or it did not pass the gate and no reason is given.
+        SimipuError: there is no such version, or it did not pass the gate and no reason is stated.
     """
     client = connect()
     name = config.model_name
@@ -291,7 +280,7 @@ def _append(
 def _describe(client: MlflowClient, name: str, version: int, what: str, by: str, why: str) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for key, value in (("at", at), ("by", by), ("because", why)):
-        patiently(client.set_model_version_tag, name, str(version), f"{what}_{key}", value)
+        with_retries(client.set_model_version_tag, name, str(version), f"{what}_{key}", value)
 
 
 def _apply(client: MlflowClient, name: str) -> None:
@@ -302,12 +291,12 @@ def _apply(client: MlflowClient, name: str) -> None:
             return
         if _tags(client, name, past.champion) is None:
             raise SimipuError(problems(client, name, past)[-1])
-        patiently(client.set_registered_model_alias, name, CHAMPION, str(past.champion))
+        with_retries(client.set_registered_model_alias, name, CHAMPION, str(past.champion))
         earlier = [one for one in past.champions if one != past.champion and _tags(client, name, one) is not None]
         if earlier:
-            patiently(client.set_registered_model_alias, name, PREVIOUS, str(earlier[-1]))
+            with_retries(client.set_registered_model_alias, name, PREVIOUS, str(earlier[-1]))
         elif _version_of(client, name, PREVIOUS):
-            patiently(client.delete_registered_model_alias, name, PREVIOUS)
+            with_retries(client.delete_registered_model_alias, name, PREVIOUS)
         if promotion_log.read(client, name).head == past.head:
             return
 

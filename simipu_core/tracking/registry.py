@@ -19,12 +19,11 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from pydantic import BaseModel, ConfigDict
 
-import simipu_core
 from simipu_core.artifacts import code_revision, read_manifest, sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.evaluation.report import Report
 from simipu_core.tracking.card import model_card
-from simipu_core.tracking.delivery import patiently
+from simipu_core.tracking.delivery import with_retries
 from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors, tracking_uri
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
@@ -38,7 +37,7 @@ _SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
 )
-_PACKAGE = Path(simipu_core.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _DESCRIPTION_LENGTH = 5000
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pydantic", "pyyaml", "safetensors", "timm", "torch")
 
@@ -155,7 +154,7 @@ def _set_challenger(client: MlflowClient, name: str) -> None:
     newest = 0
     while (found := _newest(client, name)) != newest:
         newest = found
-        patiently(client.set_registered_model_alias, name, CHALLENGER, str(newest))
+        with_retries(client.set_registered_model_alias, name, CHALLENGER, str(newest))
 
 
 def _newest(client: MlflowClient, name: str) -> int:

@@ -15,16 +15,26 @@ def facts(
     index: int, split: str = "train", sequence: str = "drive", depth: DepthFacts | None = None, **row: Any
 ) -> FrameFacts:
     """A sound frame; `row` changes its catalogue row."""
-    values = {
+    values: FrameRow = {
         "sample_id": f"made/{sequence}/{index:04d}",
         "source": "made",
         "sequence": sequence,
         "timestamp_us": 1_000_000 + 100_000 * index,
         "points_timestamp_us": 1_004_000 + 100_000 * index,
+        "image": f"{index}.png",
         "image_sha256": f"{sequence}{index}",
+        "points": None,
+        "points_sha256": None,
+        "num_points": None,
+        "depth": None,
+        "depth_sha256": None,
+        "depth_scale": None,
         "intrinsics": (700.0, 0.0, 600.0, 0.0, 700.0, 170.0, 0.0, 0.0, 1.0),
         "height": 375,
         "width": 1242,
+        "lens": None,
+        "distortion": None,
+        "lidar_to_camera": None,
     }
     picture = bytes((7 * index + 13 * place + 5 * sum(sequence.encode())) % 256 for place in range(512))
     return FrameFacts(

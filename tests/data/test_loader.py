@@ -100,7 +100,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_they_start() -> None:
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 3), (2, 1), (2, 3), (6, 2)])
-def test_the_parts_of_all_ranks_are_together_what_one_process_sees(world_size: int, accumulate: int) -> None:
+def test_the_micro_batches_of_all_ranks_are_together_what_one_process_sees(world_size: int, accumulate: int) -> None:
     rows = CountingRows([7, 9, 14])
     order = SampleOrder(rows.group_sizes, 12, 0)
     whole = list(batches(rows, order, make, steps=range(4), workers=0))
@@ -111,9 +111,11 @@ def test_the_parts_of_all_ranks_are_together_what_one_process_sees(world_size: i
         for r in range(world_size)
     ]
     for step, batch in enumerate(whole):
-        parts = [part for share in shares for part in share[step * accumulate : (step + 1) * accumulate]]
-        assert {len(part) for part in parts} == {12 // (world_size * accumulate)}
-        assert [row for part in parts for row in part] == batch
+        micro_batches = [
+            micro_batch for share in shares for micro_batch in share[step * accumulate : (step + 1) * accumulate]
+        ]
+        assert {len(each) for each in micro_batches} == {12 // (world_size * accumulate)}
+        assert [row for each in micro_batches for row in each] == batch
     again = batches(
         rows, order, make, steps=range(2, 4), workers=1, rank=0, world_size=world_size, accumulate=accumulate
     )
@@ -122,12 +124,12 @@ def test_the_parts_of_all_ranks_are_together_what_one_process_sees(world_size: i
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     rows = CountingRows([100])
-    parts = batches(
+    micro_batches = batches(
         rows, SampleOrder([100], 12, 0), make, steps=range(1), workers=0, rank=1, world_size=4, accumulate=2
     )
     refusal = r"^batch_size 12 cannot be cut into 4 ranks times accumulate=2 equal micro-batches;"
     with pytest.raises(SimipuError, match=refusal):
-        next(parts)
+        next(micro_batches)
 
 
 @pytest.mark.parametrize("end", ["SIGTERM to the group", "SIGKILL", "an error"])
@@ -140,11 +142,11 @@ def test_workers_end_with_the_trainer_and_not_before(end: str) -> None:
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True))\n"
         "    rows = CountingRows([60])\n"
-        "    parts = batches(rows, SampleOrder([60], 4, 0), make, steps=range(60), workers=1)\n"
-        "    print(len(next(parts)), flush=True)\n"
+        "    micro_batches = batches(rows, SampleOrder([60], 4, 0), make, steps=range(60), workers=1)\n"
+        "    print(len(next(micro_batches)), flush=True)\n"
         "    if input() == 'an error':\n"
-        "        raise KeyError(parts)\n"
-        "    print(1 + sum(1 for _ in parts), flush=True)\n"
+        "        raise KeyError(micro_batches)\n"
+        "    print(1 + sum(1 for _ in micro_batches), flush=True)\n"
     )
     command = [sys.executable, "-c", script]
     pipe = subprocess.PIPE

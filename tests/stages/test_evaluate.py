@@ -25,8 +25,8 @@ from simipu_core.evaluation.report import Report
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
 from simipu_core.stages import release as release_stage
 from simipu_core.stages.evaluate import evaluate
+from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.mlflow_run import MlflowRun
-from simipu_core.tracking.promotion import Champion
 from simipu_core.tracking.registry import ModelVersion
 from tests.samples import depth_row, write_shards
 

@@ -105,7 +105,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("listing", ["[", "3", '[{"md5": "a"}]', "[" * 100_000, "\xff"])
-def test_a_listing_that_is_none_is_told(tmp_path: Path, listing: str) -> None:
+def test_a_listing_that_is_none_is_an_error(tmp_path: Path, listing: str) -> None:
     data = listing.encode("latin-1")
     md5 = hashlib.md5(data).hexdigest()
     file = tmp_path / "files/md5" / md5[:2] / f"{md5[2:]}.dir"

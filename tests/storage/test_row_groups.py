@@ -74,14 +74,14 @@ def test_a_network_that_breaks_for_a_while_is_borne(remote: S3Path, weed: Proxy,
     assert epoch(shards) == epoch(Shards(tmp_path / "pairs", "pairs"))
 
 
-def test_damage_on_the_way_is_told(remote: S3Path, weed: Proxy) -> None:
+def test_damage_on_the_way_is_an_error(remote: S3Path, weed: Proxy) -> None:
     shards = Shards(remote, "pairs")
     weed.faults.append(Fault("flip", ".parquet", 100))
     with pytest.raises(SimipuError, match=r"pairs-0000\d.parquet"):
         epoch(shards)
 
 
-def test_a_shard_that_was_replaced_is_told(remote: S3Path, tmp_path: Path, upload: Upload) -> None:
+def test_a_shard_that_was_replaced_is_an_error(remote: S3Path, tmp_path: Path, upload: Upload) -> None:
     shards = Shards(remote, "pairs")
     upload(write_pairs(tmp_path / "other", ROWS - 1, ROWS_PER_GROUP), "pairs")
     with pytest.raises(SimipuError, match=r"pairs-0000\d.parquet"):

@@ -170,7 +170,7 @@ def test_contents_that_do_not_match_are_refused(source: Source, bucket: S3Path, 
     assert [path.name for path in (tmp_path / "cache").iterdir() if not path.name.startswith(".")] in ([], ["outgoing"])
 
 
-def test_missing_objects_are_told(source: Source, bucket: S3Path) -> None:
+def test_missing_objects_are_named(source: Source, bucket: S3Path) -> None:
     s3.client().delete_object(Bucket=bucket.bucket, Key=source.small[0])
     with pytest.raises(SimipuError, match=rf"{source.small[0]}: (missing|this DVC object is missing)") as told:
         source.fetch()

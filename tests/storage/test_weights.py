@@ -47,7 +47,7 @@ def test_they_are_fetched_once_and_pinned_by_content(tmp_path: Path, upload: Upl
     assert not torch.equal(load(address).state_dict()["conv1.weight"], expected["conv1.weight"])
 
 
-def test_missing_ones_and_a_failing_server_are_told(tmp_path: Path, upload: Upload, weed: Proxy) -> None:
+def test_missing_ones_and_a_failing_server_are_named(tmp_path: Path, upload: Upload, weed: Proxy) -> None:
     file = tmp_path / "weights" / "encoder.safetensors"
     write(file)
     folder = upload(file.parent)

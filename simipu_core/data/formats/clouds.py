@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simipu_core.data.formats import las, pcd
+from simipu_core.data.formats import las
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
@@ -85,6 +85,8 @@ def _columns(data: bytes, suffix: str, names: tuple[str, ...]) -> Columns:
     if suffix == ".npy":
         return _from_npy(parse_npy(data), names)
     if suffix == ".pcd":
+        from simipu_core.data.formats import pcd  # which loads Numba
+
         return pcd.parse(data, MOST_POINTS)
     if suffix in (".las", ".laz"):
         return las.parse(data, MOST_POINTS)

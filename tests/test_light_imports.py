@@ -1,0 +1,59 @@
+"""A command loads what it uses. Times are not asserted: they are those of the libraries that must not be loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data import files
+
+TRAINING = {"torch", "timm", "torchvision", "scipy", "numba"}
+TRACKING = {"mlflow", "sqlalchemy"}
+CLUSTER = {"kfp", "kubernetes", "boto3", "dvc"}
+DATA = {"cv2", "h5py", "laspy", "numpy", "pyarrow", "rosbags", "yaml"}
+
+_CODE = """
+import sys
+from simipu_core.cli import main
+try:
+    main()
+finally:
+    print("loaded", *{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def loaded(folder: Path, *arguments: str) -> set[str]:
+    """Packages that a command loaded."""
+    command = [sys.executable, "-c", _CODE, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("loaded ")]
+    return set(line.split()[1:])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    files.kitti_object(tmp_path / "raw", 2)
+    lines = ("experiment: tiny", "pretrain_data: {kind: kitti_object, root: raw}", "pair: {min_points: 1}")
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_help_loads_no_library_but_its_own(tmp_path: Path) -> None:
+    assert not loaded(tmp_path, "--help") & (TRAINING | TRACKING | CLUSTER | DATA)
+    assert not loaded(tmp_path, "pretrain", "--help") & (TRAINING | TRACKING | CLUSTER | DATA)
+
+
+def test_packing_loads_neither_training_nor_tracking_nor_a_cluster(folder: Path) -> None:
+    used = {"cv2", "numpy", "pyarrow", "pydantic", "yaml"}
+    for step, out in ((("ingest", "pretrain"), "frames"), (("pair", "pretrain", "frames"), "pairs")):
+        packages = loaded(folder, *step, "--out", out, "--no-track")
+        assert (folder / out / "manifest.json").is_file()
+        assert used <= packages
+        assert not packages & (TRAINING | TRACKING | CLUSTER | {"laspy", "rosbags"})
+
+
+def test_evaluating_without_tracking_loads_none(folder: Path) -> None:
+    packages = loaded(folder, "evaluate", "missing", "missing", "--out", "report", "--no-track")
+    assert "timm" in packages
+    assert not packages & (TRACKING | CLUSTER)
