@@ -178,7 +178,7 @@ def explained(model: "type[BaseModel]", prefix: str = "") -> Iterator[Explained]
                 yield from explained(section, f"{key}[].")
 
 
-def _kinds(sections: list[type[BaseModel]], prefix: str) -> Iterator[Explained]:
+def _kinds(sections: "list[type[BaseModel]]", prefix: str) -> Iterator[Explained]:
     """Settings of sections that `kind` tells apart: those that all have, then what is special about each."""
     listed = [list(explained(section, prefix)) for section in sections]
     common = [line for line in listed[0] if all(line in lines for lines in listed)]
