@@ -21,7 +21,7 @@ def shown_part(spec: DepthNetSpec, height: int, width: int) -> Crop:
 
 @torch.inference_mode()
 def predict_depth(net: DepthNet, image: NDArray[np.uint8], *, flip: bool = True) -> NDArray[np.float32]:
-    """Predict the depth of an image (reference section 5.5).
+    """Predict the depth of an image (docs/method.md, "Prediction").
 
     The prediction is clamped at the net's resolution, then resized; with `flip`, it is the mean of the depths of
     the image and of its mirror image.

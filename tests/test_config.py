@@ -149,7 +149,7 @@ def test_sections_are_frozen_and_closed() -> None:
 # -- presets ---------------------------------------------------------------------------------------------------------
 
 PUBLISHED = {
-    # reference section 1: data and views
+    # docs/method.md, "Range and sampling", "Augmentation" and "Image size": data and views
     "pretrain.points.num_points": 16384,
     "pretrain.points.point_range": (0.0, -40.0, -3.0, 70.4, 40.0, 1.0),
     "pretrain.points.rotation_deg": 90.0,
@@ -166,7 +166,7 @@ PUBLISHED = {
     "pretrain.contrast.feature_sampling": "align_corners",
     "pretrain.contrast.sampling_extent": "image",
     "pretrain.contrast.drop_invisible": False,
-    # reference section 2: networks
+    # docs/method.md, "Point encoder", "Image encoder" and "Projection heads": networks
     "pretrain.point_encoder.sampling": "feature_halves",
     "pretrain.point_encoder.inherited_split": True,
     "pretrain.point_encoder.ring": True,
@@ -181,14 +181,14 @@ PUBLISHED = {
     "pretrain.heads.point_hidden": 1024,
     "pretrain.heads.image_hidden": 2048,
     "pretrain.heads.out_channels": 128,
-    # reference section 3: losses
+    # docs/method.md, "Losses": losses
     "pretrain.contrast.temperature": 0.07,
     "pretrain.contrast.intra_weight": 1.0,
     "pretrain.contrast.inter_weight": 1.0,
     "pretrain.contrast.symmetric_inter": False,
     "pretrain.contrast.stop_point_gradient": True,
     "pretrain.contrast.group_size": 4,
-    # reference section 4: schedule; 50 epochs for the table (section 9, row 2)
+    # docs/method.md, "Pre-training schedule": schedule; 50 epochs for the table
     "pretrain.batch_size": 32,
     "pretrain.epochs": 50,
     "pretrain.precision": "fp32",
@@ -197,7 +197,7 @@ PUBLISHED = {
     "pretrain.point_optimizer": {"kind": "adamw", "lr": 1e-3, "betas": (0.95, 0.99), "weight_decay": 0.01},
     "pretrain.image_optimizer": {"kind": "sgd", "lr": 0.03, "momentum": 0.9, "weight_decay": 1e-4},
     "pretrain.head_optimizer": {"kind": "sgd", "lr": 0.03, "momentum": 0.9, "weight_decay": 1e-4},
-    # reference sections 4 and 5.4: weights of one input convention go into a net of another
+    # docs/method.md, "Weights": weights of one input convention go into a net of another
     "finetune.input.channels": "rgb",
     "finetune.input.std": (58.395, 57.12, 57.375),
     "finetune.allow_input_mismatch": True,

@@ -71,7 +71,7 @@ def test_the_presets_are_all_that_sets_the_tables_apart(row: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_fine_tuning_is_the_published_one(name: str) -> None:
-    """Reference sections 5.4, 5.6 and 6."""
+    """docs/method.md, "Depth augmentation", "Fine-tuning schedule" and "Metrics"."""
     experiment = load(name)
     tuning, augment = experiment.finetune, experiment.finetune.augment
     is_nyu = name.endswith("nyu")
@@ -113,7 +113,7 @@ def test_fine_tuning_takes_the_published_number_of_steps(data: str, total: int) 
     ],
 )
 def test_pre_training_is_the_published_one(name: str, frames: int, steps: int) -> None:
-    """Reference sections 1.1, 1.5 and 4."""
+    """docs/method.md, "Frames" and "Pre-training schedule"."""
     experiment = load(f"reference/{name}")
     training, source = experiment.pretrain, experiment.pretrain_data
     order = SampleOrder([frames], training.batch_size, training.seed)

@@ -10,7 +10,7 @@ from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
 
 
 class DepthAugmentConfig(ColourConfig):
-    """Augmentation of fine-tuning frames (reference section 5.4)."""
+    """Augmentation of fine-tuning frames (docs/method.md, "Depth augmentation")."""
 
     fixed_crop: Literal["none", "kb", "nyu"] = "kb"
     """`kb`: the 352×1216 KITTI benchmark crop; `nyu`: rows 45–472, columns 43–608."""
@@ -23,7 +23,7 @@ class DepthAugmentConfig(ColourConfig):
 
 
 class OneCycleConfig(Section):
-    """One-cycle learning-rate schedule, cosine both ways, betas not cycled (reference section 5.6)."""
+    """One-cycle learning-rate schedule, cosine both ways, betas not cycled (docs/method.md, "Fine-tuning schedule")."""
 
     max_lr: float = Field(1e-4, gt=0)
     """Peak learning rate."""

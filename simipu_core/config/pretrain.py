@@ -86,7 +86,7 @@ class PointEncoderConfig(Section):
 
 
 class PointViewConfig(Section):
-    """Sampling and augmentation of the point cloud (reference section 1.3)."""
+    """Sampling and augmentation of the point cloud (docs/method.md, "Augmentation")."""
 
     num_points: int = Field(16384, ge=64)
     """Points sampled from each scan after the range filter."""
@@ -101,7 +101,7 @@ class PointViewConfig(Section):
 
 
 class ImageViewConfig(ColourConfig):
-    """Resizing (reference section 1.2, step 6) and colours of the pre-training image."""
+    """Resizing (docs/method.md, "Image size") and colours of the pre-training image."""
 
     colour: float = Field(0.0, ge=0, le=1)
     """Probability of gamma, brightness and per-channel changes (published: none)."""
@@ -148,7 +148,7 @@ class HeadConfig(Section):
 
 
 class ContrastConfig(Section):
-    """Positive pairs and losses of pre-training (reference sections 1.4 and 3)."""
+    """Positive pairs and losses of pre-training (docs/method.md, "Positives" and "Losses")."""
 
     pairing: Literal["index", "mutual_nearest", "hungarian"] = "index"
     """Point-point positives: exact by index (both views start sampling at the same point), mutual nearest

@@ -19,7 +19,7 @@ class InputConfig(Section):
 
 
 class ColourConfig(Section):
-    """Random change of an image's colours (reference section 5.4)."""
+    """Random change of an image's colours (docs/method.md, "Depth augmentation")."""
 
     colour: float = Field(0.5, ge=0, le=1)
     """Probability of gamma, brightness and per-channel changes."""

@@ -1,4 +1,4 @@
-"""From rows of depth shards to augmented fine-tuning batches (reference section 5.4)."""
+"""From rows of depth shards to augmented fine-tuning batches (docs/method.md, "Depth augmentation")."""
 
 from collections.abc import Sequence
 

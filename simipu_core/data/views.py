@@ -188,7 +188,7 @@ def _in_range(points: NDArray[np.float32], limits: tuple[float, ...]) -> NDArray
 
 
 def resized(height: int, width: int, long_side: int, short_side: int) -> tuple[int, int]:
-    """Size of an image scaled, ratio kept, to fit both bounds (reference section 1.2, step 6)."""
+    """Size of an image scaled, ratio kept, to fit both bounds (docs/method.md, "Image size")."""
     scale = min(max(long_side, short_side) / max(height, width), min(long_side, short_side) / min(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 

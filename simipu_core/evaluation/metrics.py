@@ -38,9 +38,9 @@ METRICS = {
     "log_10": Metric(lambda e: np.mean(np.abs(e.log)) / np.log(10)),
     "silog": Metric(lambda e: 100 * np.sqrt(np.maximum(np.mean(e.log**2) - np.mean(e.log) ** 2, 0.0))),
 }
-"""All metrics (reference section 6; Eigen et al. 2014), in the order of tables: a1, a2, a3 are shares of pixels, sq_rel
-and rmse metres, silog is ×100. One line more is a further column of reports, tables and per-image scores, and a further
-value in MLflow, whose names take letters, digits, and ``_ - . /``."""
+"""All metrics (docs/method.md, "Metrics"; Eigen et al. 2014), in the order of tables: a1, a2, a3 are shares of pixels,
+sq_rel and rmse metres, silog is ×100. One line more is a further column of reports, tables and per-image scores, and a
+further value in MLflow, whose names take letters, digits, and ``_ - . /``."""
 
 
 def depth_metrics(truth: NDArray[np.floating], prediction: NDArray[np.floating]) -> dict[str, float]:

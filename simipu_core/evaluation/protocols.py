@@ -8,7 +8,7 @@ from simipu_core.geometry.crops import EIGEN_NYU, Crop, garg_crop, kb_crop
 
 
 def region(protocol: Protocol, height: int, width: int) -> Crop:
-    """Rows and columns of a full frame that a protocol scores (reference section 6).
+    """Rows and columns of a full frame that a protocol scores (docs/method.md, "Protocols").
 
     Raises:
         SimipuError: the frame is smaller than the protocol's crop.

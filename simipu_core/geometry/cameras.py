@@ -39,7 +39,7 @@ def in_image(
     width: int,
     depth_range: tuple[float, float] = (0.0, np.inf),
 ) -> NDArray[np.bool_]:
-    """Which projected points lie in the camera's frustum (reference section 1.1).
+    """Which projected points lie in the camera's frustum (docs/method.md, "Frustum").
 
     Args:
         uv: (N, 2) pixel coordinates.

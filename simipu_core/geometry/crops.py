@@ -35,13 +35,13 @@ class Crop(NamedTuple):
 
 
 NYU_CROP = Crop(45, 472, 43, 608)
-"""Training crop of NYU Depth v2 (reference section 5.4)."""
+"""Training crop of NYU Depth v2 (docs/method.md, "Depth augmentation")."""
 EIGEN_NYU = Crop(45, 471, 41, 601)
-"""Evaluation crop of NYU Depth v2 (reference section 6)."""
+"""Evaluation crop of NYU Depth v2 (docs/method.md, "Protocols")."""
 
 
 def kb_crop(height: int, width: int) -> Crop:
-    """The 352×1216 KITTI benchmark crop: bottom, centred (reference section 5.4).
+    """The 352×1216 KITTI benchmark crop: bottom, centred (docs/method.md, "Depth augmentation").
 
     Raises:
         SimipuError: the frame is smaller.
@@ -57,6 +57,6 @@ def kb_crop(height: int, width: int) -> Crop:
 
 
 def garg_crop(height: int, width: int) -> Crop:
-    """The region of Garg et al. 2016, as fractions of the given size (reference section 6)."""
+    """The region of Garg et al. 2016, as fractions of the given size (docs/method.md, "Protocols")."""
     top, bottom, left, right = _GARG
     return Crop(int(top * height), int(bottom * height), int(left * width), int(right * width))

@@ -1,7 +1,7 @@
 """Sampling by learnt features (3DSSD's feature-FPS): geometry that must run inside the step, on its device.
 
 Picks start at row 0, and ties go to the first row. The published CUDA kernel breaks ties by its own scan order, so
-that later picks can differ among coinciding points (reference section 14.2).
+that later picks can differ among coinciding points (docs/method.md, "Centres").
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def feature_halves(xyz: Tensor, features: Tensor, num: int, *, split: bool) -> T
         features: (B, N, C) learnt.
         num: centres in all, even.
         split: take the feature half from rows 0 … num/2-1 and the other from the rows after them (the inherited
-            split of the published last level, reference section 2.1); otherwise both from all rows.
+            split of the published last level, docs/method.md, "Centres"); otherwise both from all rows.
 
     Returns:
         (B, num) int64 rows.

@@ -31,7 +31,7 @@ def mutual_nearest(a: Points, b: Points) -> NDArray[np.int64]:
 def hungarian(a: Points, b: Points) -> NDArray[np.int64]:
     """The permutation of `b` (M, 3) that minimises the summed distance to `a` (M, 3), without a distance cap.
 
-    This is the published pairing (reference section 1.4): every point gets a partner, near or far.
+    This is the published pairing (docs/method.md, "Positives"): every point gets a partner, near or far.
     """
     columns: NDArray[np.int64] = linear_sum_assignment(cdist(a, b))[1]
     return columns

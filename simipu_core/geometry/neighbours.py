@@ -19,7 +19,7 @@ def ball_query(
     ring: bool,
     order: Literal["first", "nearest"],
 ) -> list[NDArray[np.int32]]:
-    """Neighbours of each centre within each radius (reference section 2.1).
+    """Neighbours of each centre within each radius (docs/method.md, "Neighbourhoods").
 
     Radius i takes points with ``low ≤ distance < radii[i]``, where low is 0, or ``radii[i-1]`` with `ring`; a point
     that coincides with the centre always qualifies. Too many candidates are cut to the first in index order or to

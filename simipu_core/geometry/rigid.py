@@ -12,7 +12,10 @@ Points = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PointAugmentation:
-    """Rotation about a vertical axis, uniform scaling about the sensor, mirror of y (reference section 1.3)."""
+    """Rotation about a vertical axis, uniform scaling about the sensor, mirror of y.
+
+    See docs/method.md, "Augmentation".
+    """
 
     centre: tuple[float, float, float]
     """Point that the rotation leaves in place, metres in the sensor frame."""

@@ -25,7 +25,7 @@ class Contrast(NamedTuple):
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float, *, chunk_rows: int | None = None) -> Contrast:
-    """Cross-entropy of each query against all keys, its own key being the target (reference section 3).
+    """Cross-entropy of each query against all keys, its own key being the target (docs/method.md, "Losses").
 
     Rows are L2-normalised first; arithmetic is float32 at least. Chance level is ln R.
 

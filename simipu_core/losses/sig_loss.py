@@ -7,7 +7,7 @@ _EPSILON = 1e-3
 
 
 def sig_loss(prediction: Tensor, depth: Tensor, weight: float = 0.15) -> Tensor:
-    """sqrt(Var(g) + weight · mean(g)²) over all measured pixels of the batch (reference section 5.3).
+    """sqrt(Var(g) + weight · mean(g)²) over all measured pixels of the batch (docs/method.md, "SigLoss").
 
     g = ln(prediction + 1e-3) - ln(depth + 1e-3), Var unbiased; Eigen et al. 2014 in the form of AdaBins.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class DepthDecoder(nn.Module):
-    """Five feature levels → one logit map at stride 2 (reference section 5.2).
+    """Five feature levels → one logit map at stride 2 (docs/method.md, "Decoder").
 
     No normalisation layers; 54,262,657 parameters for ResNet-50 and the reference widths.
     """

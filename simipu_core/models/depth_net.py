@@ -21,7 +21,7 @@ class DepthNetSpec(Section):
     encoder_name: str
     norm_eps: float = 1e-5
     """BatchNorm epsilon of the encoder, whatever it was pre-trained with: the published fine-tuning uses 1e-5 on
-    weights made under 1e-3 (reference sections 2.2 and 5.1). By our own defaults both stages use 1e-5."""
+    weights made under 1e-3 (docs/method.md, "Image encoder"). By our own defaults both stages use 1e-5."""
     decoder_channels: tuple[int, int, int, int]
     input: InputConfig
     fixed_crop: Literal["none", "kb"]
@@ -34,7 +34,7 @@ class DepthNetSpec(Section):
 
 
 class DepthNet(nn.Module):
-    """Monocular depth (reference sections 5.1–5.2); 77,770,689 parameters for ResNet-50."""
+    """Monocular depth (docs/method.md, "Depth net"); 77,770,689 parameters for ResNet-50."""
 
     def __init__(self, spec: DepthNetSpec) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ Files carry no word about their input, unless this program wrote them. It then f
 stands beside the encoder:
 
 * ImageNet classifiers (bare names with ``fc.*``, ``backbone.*`` with ``head.*``) and the depth toolbox's nets
-  (``backbone.*`` with ``decode_head.*``): RGB with ImageNet's mean and deviation (reference section 5.4).
+  (``backbone.*`` with ``decode_head.*``): RGB with ImageNet's mean and deviation (docs/method.md, "Weights").
 * ``img_backbone.*``, and ``backbone.*`` alone, which is what the published conversion leaves: BGR, mean subtracted,
-  deviation 1 (reference sections 1.2 and 4).
+  deviation 1 (docs/method.md, "Weights").
 * All else says nothing, and is unknown.
 
 OpenMMLab's "caffe" ResNets have the same names and shapes but stride in another convolution: they cannot be told
@@ -133,7 +133,7 @@ def write_encoder(weights: EncoderWeights, layout: Layout, file: Path) -> None:
 
     The names are those of `PREFIXES`. For torchvision there is no ``fc``: give the model ``fc = nn.Identity()`` and
     load strictly; for timm, ``num_classes=0``; for OpenMMLab, ``init_cfg`` with ``prefix="backbone."``, without which
-    nothing would load (reference section 4). The input convention goes along, except in ``.pth`` files with bare
+    nothing would load (docs/method.md, "Weights"). The input convention goes along, except in ``.pth`` files with bare
     names, which have no place for it.
 
     Args:

@@ -15,7 +15,7 @@ STRIDES = (2, 4, 8, 16, 32)
 
 
 def image_encoder(name: str, *, norm_eps: float = 1e-5, norm_momentum: float = 0.1) -> nn.Module:
-    """A ResNet that returns its five feature levels, stride 2 to 32 (reference sections 2.2 and 5.1).
+    """A ResNet that returns its five feature levels, stride 2 to 32 (docs/method.md, "Image encoder").
 
     Tensor names are torchvision's, without ``fc``; ResNet-50 has 318 tensors and 23,508,032 parameters. The weights
     are random: Kaiming normal over fan-out, with the last BatchNorm gain of each block at zero.
@@ -67,7 +67,7 @@ def unused_modules(encoder: nn.Module, num_levels: int) -> Iterator[nn.Module]:
 
 
 def sample_features(maps: Tensor, pixels: Tensor, size: Tensor, *, align_corners: bool) -> Tensor:
-    """Bilinear features at pixels, zero outside the map (reference section 1.4).
+    """Bilinear features at pixels, zero outside the map (docs/method.md, "Pixel features").
 
     Args:
         maps: (B, C, h, w) features of the padded images.

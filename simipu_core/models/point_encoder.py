@@ -13,7 +13,7 @@ from simipu_core.config import PointEncoderConfig, SetAbstractionConfig
 from simipu_core.data.batches import Level, PointView
 from simipu_core.geometry.learnt_sampling import ball_query_on_device, feature_halves
 
-_NORM_EPS = 1e-3  # of the point-wise layers; the aggregation keeps PyTorch's default (reference section 2.1)
+_NORM_EPS = 1e-3  # of the point-wise layers; the aggregation keeps PyTorch's default (docs/method.md, "Point encoder")
 
 
 class EncodedPoints(NamedTuple):
@@ -26,7 +26,7 @@ class EncodedPoints(NamedTuple):
 
 
 class PointEncoder(nn.Module):
-    """PointNet++-style encoder without feature propagation (reference section 2.1).
+    """PointNet++-style encoder without feature propagation (docs/method.md, "Point encoder").
 
     1,778,432 parameters at the reference sizes.
     """

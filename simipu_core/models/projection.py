@@ -4,7 +4,7 @@ from torch import nn
 
 
 def projection_head(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
-    """Linear–BN–ReLU, Linear–BN–ReLU, Linear–BN over rows (R, in_channels) (reference section 2.3)."""
+    """Linear–BN–ReLU, Linear–BN–ReLU, Linear–BN over rows (R, in_channels) (docs/method.md, "Projection heads")."""
     return nn.Sequential(
         nn.Linear(in_channels, hidden),
         nn.BatchNorm1d(hidden),

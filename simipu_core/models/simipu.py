@@ -51,7 +51,7 @@ class SimIPUOutput:
 
 
 class SimIPU(nn.Module):
-    """SimIPU (Li et al., AAAI 2022; reference sections 2 and 3).
+    """SimIPU (Li et al., AAAI 2022; docs/method.md, "In short" and "Losses").
 
     The point encoder learns from the point-point loss and, unless `stop_point_gradient` (published) is set, from the
     pixel-point loss; the image encoder from the pixel-point loss alone. Parameters that no loss reaches are marked as

@@ -14,7 +14,10 @@ from simipu_core.models.simipu import SimIPU
 def pretraining_optimizers(
     model: SimIPU, config: PretrainConfig, steps_per_epoch: int
 ) -> tuple[list[Optimizer], list[LRScheduler]]:
-    """One optimiser each for the point encoder, the image side and the point heads (reference section 4)."""
+    """One optimiser each for the point encoder, the image side and the point heads.
+
+    See docs/method.md, "Pre-training schedule".
+    """
     optimizers = [
         _optimizer([model.point_encoder], config.point_optimizer),
         _optimizer([model.image_encoder, model.cross_image_head], config.image_optimizer),
@@ -31,7 +34,7 @@ def _optimizer(modules: Sequence[nn.Module], config: AdamWConfig | SGDConfig) ->
 
 
 def finetuning_optimizer(model: DepthNet, config: FinetuneConfig, steps: int) -> tuple[AdamW, OneCycleLR]:
-    """AdamW with the one-cycle schedule, betas not cycled (reference section 5.6)."""
+    """AdamW with the one-cycle schedule, betas not cycled (docs/method.md, "Fine-tuning schedule")."""
     cycle = config.schedule
     optimizer = AdamW(model.parameters(), cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(

@@ -65,7 +65,7 @@ def test_rotation_agrees_with_torchvision() -> None:
 
 
 def test_colour_is_gamma_and_gains_on_the_255_scale() -> None:
-    """Reference section 5.4: gamma 1.1 turns 200 into 340 before clipping."""
+    """docs/method.md, "Depth augmentation": gamma 1.1 turns 200 into 340 before clipping."""
     image = np.full((2, 2, 3), 200, np.uint8)
     fixed = {"gamma": (1.1, 1.1), "brightness": (0.5, 0.5), "channel_gain": (1.0, 1.0)}
     changed = change_colour(image, DepthAugmentConfig(**fixed), rng())

@@ -19,7 +19,7 @@ def views(contrast: ContrastConfig, seed: int = 0, **changes: object) -> PairBat
     ("long_side", "short_side", "expected"), [(640, 192, (192, 636)), (2400, 720, (720, 2385)), (1500, 300, (300, 994))]
 )
 def test_published_resizes(long_side: int, short_side: int, expected: tuple[int, int]) -> None:
-    """Reference section 1.2: a 375×1242 image."""
+    """docs/method.md, "Image size": a 375×1242 image."""
     assert resized(375, 1242, long_side, short_side) == expected
 
 

@@ -9,7 +9,7 @@ from simipu_core.evaluation.metrics import METRICS, depth_metrics, heading
 
 
 def test_published_vector() -> None:
-    """Reference section 6."""
+    """docs/method.md, "Metrics"."""
     scores = depth_metrics(np.array([1.0, 2, 5, 10]), np.array([1.1, 1.8, 7, 9]))
     expected = {
         "a1": 0.75,

@@ -8,7 +8,10 @@ from simipu_core.geometry.crops import Crop
 
 
 def test_regions_of_a_kitti_frame() -> None:
-    """The toolbox's region is Garg's fractions of the KB crop, BTS's those of the full frame (section 6)."""
+    """The toolbox's region is Garg's fractions of the KB crop, BTS's those of the full frame.
+
+    See docs/method.md, "Protocols".
+    """
     assert region("garg_kb_crop", 375, 1242) == Crop(23 + 143, 23 + 349, 13 + 43, 13 + 1172)
     assert region("garg_full_frame", 375, 1242) == Crop(153, 371, 44, 1197)
     assert region("whole_frame", 375, 1242) == Crop(0, 375, 0, 1242)

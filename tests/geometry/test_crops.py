@@ -9,13 +9,13 @@ from simipu_core.geometry.crops import EIGEN_NYU, NYU_CROP, Crop, garg_crop, kb_
     [(375, 1242, 23, 13), (376, 1241, 24, 12), (374, 1238, 22, 11), (370, 1226, 18, 5), (370, 1224, 18, 4)],
 )
 def test_kb_margins(height: int, width: int, top: int, left: int) -> None:
-    """Reference section 5.4."""
+    """docs/method.md, "Depth augmentation"."""
     assert kb_crop(height, width) == Crop(top, top + 352, left, left + 1216)
     assert kb_crop(height, width).bottom == height
 
 
 def test_garg_rectangles() -> None:
-    """Reference sections 6 and 14.8."""
+    """docs/method.md, "Protocols"."""
     assert garg_crop(352, 1216) == Crop(143, 349, 43, 1172)
     assert garg_crop(375, 1242) == Crop(153, 371, 44, 1197)
     assert garg_crop(375, 1242) == Crop(130, 348, 31, 1184).inside(kb_crop(375, 1242))

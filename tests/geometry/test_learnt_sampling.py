@@ -33,7 +33,7 @@ def test_halves_equal_the_definition() -> None:
 
 
 def test_inherited_split_takes_all_first_rows_and_positions_from_the_others() -> None:
-    """Reference section 12.4: the feature half of the last level is a permutation of its first rows."""
+    """docs/method.md, "Acceptance numbers": the feature half of the last level is a permutation of its first rows."""
     xyz, features = cloud(64, 4, seed=1)
     picked = feature_halves(xyz, features, 32, split=True)
     for sample in range(2):

@@ -9,7 +9,7 @@ POINT = np.array([[10, 5, -1.5]], np.float32)
 
 
 def test_published_vector() -> None:
-    """Reference section 1.3."""
+    """docs/method.md, "Augmentation"."""
     augmentation = PointAugmentation(centre=(35.2, 0, -1), angle=0.5, scale=1.1, flip=True)
     moved = augmentation.apply(POINT)
     np.testing.assert_allclose(moved, [[17.03025, -18.11638, -1.65]], atol=1e-5)

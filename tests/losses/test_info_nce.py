@@ -51,7 +51,7 @@ def test_low_precision_inputs_are_computed_in_float32() -> None:
 
 
 def test_chance_levels() -> None:
-    """Reference section 12.2: ln 4096 for equal similarities, 9.11 for independent unit vectors."""
+    """docs/method.md, "Acceptance numbers": ln 4096 for equal similarities, 9.11 for independent unit vectors."""
     same = info_nce(torch.ones(4096, 8), torch.ones(4096, 8), 0.07)
     assert float(same.loss) == pytest.approx(8.318, abs=1e-3)
     generator = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ from simipu_core.losses.sig_loss import sig_loss
 
 
 def test_published_vector() -> None:
-    """Reference section 5.3."""
+    """docs/method.md, "SigLoss"."""
     loss = sig_loss(torch.tensor([1.0, 2, 4, 8]), torch.tensor([1.0, 1, 5, 0]))
     assert float(loss) == pytest.approx(0.4813455, abs=1e-6)
 

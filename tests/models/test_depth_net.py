@@ -27,7 +27,7 @@ def save_encoder(file: Path, **changes: object) -> dict[str, torch.Tensor]:
 
 
 def test_parameter_count_at_reference_size() -> None:
-    """Reference section 12.1."""
+    """docs/method.md, "Acceptance numbers"."""
     net = build_depth_net(FinetuneConfig(init="torch_default"), None)
     assert sum(parameter.numel() for parameter in net.parameters()) == 77_770_689
     assert sum(parameter.numel() for parameter in net.decoder.parameters()) == 54_262_657
@@ -109,7 +109,7 @@ def test_another_architecture_or_convention_is_refused(tmp_path: Path) -> None:
 
 
 def test_batch_norm_is_the_same_whatever_the_encoder_was_made_with(tmp_path: Path) -> None:
-    """Reference sections 2.2 and 5.1: pre-trained under 1e-3, fine-tuned under 1e-5."""
+    """docs/method.md, "Image encoder": pre-trained under 1e-3, fine-tuned under 1e-5."""
     save_encoder(tmp_path / "encoder.safetensors", norm_eps=1e-3)
     net = build_depth_net(PRETRAINED, tmp_path / "encoder.safetensors")
     assert {m.eps for m in net.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-5}
@@ -135,7 +135,7 @@ def test_saved_net_predicts_the_same(tmp_path: Path) -> None:
 
 
 def test_prediction_equals_the_steps_of_the_protocol() -> None:
-    """Reference section 5.5: clamp at half resolution, resize, un-mirror, mean of depths."""
+    """docs/method.md, "Prediction": clamp at half resolution, resize, un-mirror, mean of depths."""
     net = build_depth_net(SMALL.model_copy(update={"min_depth": 39.0}), None).eval()
     torch.nn.init.normal_(net.decoder.head.weight, std=0.5)
 

@@ -101,14 +101,15 @@ def test_architectures_are_recognised(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["img_backbone.", "backbone.", ""])
 def test_a_resnet50_has_318_tensors_under_every_name(tmp_path: Path, prefix: str) -> None:
-    """Reference section 12.5: 53 convolutions and five tensors of each of 53 BatchNorms."""
+    """docs/method.md, "Acceptance numbers": 53 convolutions and five tensors of each of 53 BatchNorms."""
     found = read_encoder(saved(tmp_path / "x.pth", named(prefix, name="resnet50")))
     assert len(found.tensors) == 318
     image_encoder("resnet50").load_state_dict(found.tensors)
 
 
 def test_the_loading_trap() -> None:
-    """Reference section 4: `backbone.*` names into a bare module; a lenient load takes nothing and says nothing."""
+    """docs/method.md, "Weights":
+    `backbone.*` names into a bare module; a lenient load takes nothing and says nothing."""
     lenient = image_encoder("resnet18").load_state_dict(named("backbone."), strict=False)
     assert set(lenient.missing_keys) == {key for key in bare() if not key.endswith("num_batches_tracked")}
 

@@ -6,7 +6,7 @@ from simipu_core.models.image_encoder import STRIDES, Normalize, feature_channel
 
 
 def test_resnet50_has_the_318_tensors_of_torchvision() -> None:
-    """Reference section 12.5."""
+    """docs/method.md, "Acceptance numbers"."""
     encoder = image_encoder("resnet50")
     tensors = encoder.state_dict()
     assert len(tensors) == 318
@@ -16,7 +16,7 @@ def test_resnet50_has_the_318_tensors_of_torchvision() -> None:
 
 
 def test_level_sizes() -> None:
-    """Reference section 5.1."""
+    """docs/method.md, "Image encoder"."""
     maps = image_encoder("resnet18").eval()(torch.zeros(1, 3, 96, 128))
     assert [tuple(m.shape[-2:]) for m in maps] == [(96 // s, 128 // s) for s in STRIDES]
 

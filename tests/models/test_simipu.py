@@ -27,7 +27,7 @@ def make_batch(config: PretrainConfig, size: int = 2) -> PairBatch:
 
 
 def test_parameter_counts_at_reference_size() -> None:
-    """Reference section 12.1."""
+    """docs/method.md, "Acceptance numbers"."""
     model = SimIPU(Experiment(experiment="reference", preset="reference").pretrain)
     assert num_parameters(model.point_encoder) == 1_778_432
     assert num_parameters(model.intra_head) == num_parameters(model.cross_point_head) == 2_234_752
@@ -36,7 +36,8 @@ def test_parameter_counts_at_reference_size() -> None:
 
 
 def test_published_projection_sample() -> None:
-    """Reference section 12.3: (u, v) = (600, 180) of 375×1242, resized to 302×1000, padded to 320×1024, flipped."""
+    """docs/method.md, "Acceptance numbers":
+    (u, v) = (600, 180) of 375×1242, resized to 302×1000, padded to 320×1024, flipped."""
     u, v = 600 * 1000 / 1242, 180 * 302 / 375
     pixels = torch.tensor([[[1000 - u, v]]], dtype=torch.float64)
     size = torch.tensor([320, 1024])
@@ -44,7 +45,7 @@ def test_published_projection_sample() -> None:
     rows = torch.arange(10.0, dtype=torch.float64)[:, None].expand(10, 32)
     maps = torch.stack([columns, rows])[None]
     sampled = sample_features(maps, pixels, size, align_corners=True)
-    # the sheet's row comes from its grid value, rounded to -0.094
+    # that row comes from a grid value, rounded to -0.094
     np.testing.assert_allclose(sampled[0, 0], [15.64859, 4.077], atol=1e-4)
 
 
@@ -62,7 +63,8 @@ def published(pairing: str = "hungarian", **changes: Any) -> ContrastConfig:
 
 @pytest.mark.parametrize("pairing", ["index", "mutual_nearest", "hungarian"])
 def test_gradient_routing_as_published(pairing: str) -> None:
-    """Reference section 12.2: the cross-point head gets nothing; each encoder learns from its own loss alone."""
+    """docs/method.md, "Acceptance numbers":
+    the cross-point head gets nothing; each encoder learns from its own loss alone."""
     config = tiny_pretrain(published(pairing, feature_strides=(32,)))
     torch.manual_seed(0)
     model = SimIPU(config)
@@ -108,7 +110,7 @@ def test_improved_routing_reaches_every_trainable_parameter(strides: Any) -> Non
 
 
 def test_level_sizes_and_published_picks_at_reference_size() -> None:
-    """Reference section 12.4: 16384 → 4096 → 2048 → 1024; level 3 begins with level-2 rows 0 … 511."""
+    """docs/method.md, "Acceptance numbers": 16384 → 4096 → 2048 → 1024; level 3 begins with level-2 rows 0 … 511."""
     config = Experiment(experiment="reference", preset="reference").pretrain
     batch = PairViews(config)([pair_row(0, 20000)], [np.random.default_rng(0)])
     assert batch.original.xyz.shape == (1, 16384, 3)
@@ -145,7 +147,7 @@ def test_reference_preset_trains_as_published() -> None:
 
 
 def test_own_extent_stretches_the_smaller_images_of_a_batch() -> None:
-    """Reference section 1.4: the published code divides by the image's own padded size."""
+    """docs/method.md, "Pixel features": the published code divides by the image's own padded size."""
     extents = []
     for extent in ("batch", "image"):
         config = tiny_pretrain(published(sampling_extent=extent, feature_sampling="align_corners"))
@@ -174,7 +176,7 @@ def test_the_loss_is_the_sum_of_its_weighted_terms() -> None:
 
 
 def test_inter_loss_starts_near_chance() -> None:
-    """Reference section 12.2: from the chance level to about one above it for 128-d embeddings."""
+    """docs/method.md, "Acceptance numbers": from the chance level to about one above it for 128-d embeddings."""
     config = tiny_pretrain(batch_size=4, heads=HeadConfig(point_hidden=128, image_hidden=128))
     torch.manual_seed(1)
     batch = make_batch(config, 4)

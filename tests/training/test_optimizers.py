@@ -17,7 +17,7 @@ from tests.samples import tiny_pretrain
     ],
 )
 def test_published_learning_rates(steps: int, expected: dict[int, float]) -> None:
-    """Reference section 5.6."""
+    """docs/method.md, "Fine-tuning schedule"."""
     config = FinetuneConfig(
         encoder_name="resnet18",
         init="kaiming_zero_gamma",

@@ -46,7 +46,7 @@ class Calibration:
 def camera_matrices(
     calibration: Calibration, projection_label: str, rectification_label: str, velo_to_cam: Matrix
 ) -> tuple[Matrix, Matrix]:
-    """Intrinsics and lidar_to_camera of a rectified KITTI camera (reference section 1.1).
+    """Intrinsics and lidar_to_camera of a rectified KITTI camera (docs/method.md, "Coordinates").
 
     KITTI projects with P · R · V, where V maps the scanner's frame to the unrectified first camera, R rectifies it
     and P (3×4) = intrinsics · [identity | offset] moves to the wanted camera. The offset goes into lidar_to_camera,

@@ -1,4 +1,4 @@
-"""KITTI depth: images of KITTI raw with the official semi-dense ground truth (reference section 10).
+"""KITTI depth: images of KITTI raw with the official semi-dense ground truth (docs/method.md, "Frames").
 
 ``kitti_depth/[train/ or val/]<drive>/proj_depth/groundtruth/image_02/0000000005.png`` beside ``kitti_raw/``; the folder
 names of the published tools (``data_depth_annotated``, ``gt_depth``; ``input`` for the images) do as well. A flat

@@ -1,4 +1,4 @@
-"""KITTI object detection: independent frames with image, full scan and calibration (reference section 1.1).
+"""KITTI object detection: independent frames with image, full scan and calibration (docs/method.md, "Frames").
 
 ``training/{image_2/000001.png, velodyne/000001.bin, calib/000001.txt}``, and ``testing/`` where it is asked for.
 """

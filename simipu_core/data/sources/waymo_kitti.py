@@ -1,4 +1,4 @@
-"""Waymo converted to the KITTI object layout, as 3D detection toolboxes do it (reference section 1.5).
+"""Waymo converted to the KITTI object layout, as 3D detection toolboxes do it (docs/method.md, "Frames").
 
 ``training/{image_0/0123045.png, velodyne/0123045.bin, calib/0123045.txt}``: an id is one digit for the split, three
 for the segment and three for the frame. Only ids that begin with 0, Waymo's training split, are read; the converters

@@ -1,4 +1,4 @@
-"""Which frames train and which evaluate: the published lists, and splits by sequence (reference section 10)."""
+"""Which frames train and which evaluate: the published lists, and splits by sequence (docs/method.md, "Frames")."""
 
 import json
 from collections import defaultdict
