@@ -32,7 +32,7 @@ def die(*, run: Run) -> None:
 
 
 def wait_for_the_end(folder: Path, *, run: Run) -> None:
-    from simipu_core.training.guards import termination
+    from simipu_core.termination import termination
 
     with termination() as end:
         (folder / f"ready-{os.environ['RANK']}").touch()
