@@ -40,7 +40,7 @@ _HANDED_ON = ("MLFLOW_TRACKING_URI",)
 """Variables that the pods get from the step where the job's `spec` does not name them."""
 _GROUP = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_RUNTIME = "kubectl apply -k deploy/trainer (deploy/standalone/trainer in Kubeflow Pipelines' own namespace)"
+_MAKE_RUNTIME = "kubectl apply -k deploy/standalone/trainer, or deploy/multi-user/trainer (docs/kubeflow.md)"
 _POLL_S = 5.0
 _PATIENCE_S = 900.0  # for an API server or webhook that does not answer, and for pods to end
 _AT_ONCE_S = (1.0, 2.0)  # to connect and to be answered, while SIGTERM is handled
@@ -278,7 +278,7 @@ class _Job:
     # -- the end of a job --------------------------------------------------------------------------------------------
 
     def _deletion(self) -> dict[str, Any]:
-        """Arguments of the request: in the foreground the job would stay, and Trainer would start it again."""
+        """Arguments of the request; in the foreground the job would stay, and Trainer would start it again."""
         return {**self._where, "name": self.name, "propagation_policy": "Background"}
 
     def _delete_at_once(self) -> None:
@@ -409,7 +409,7 @@ class _Job:
                 "nodes to 1."
             )
         if runtime := re.search(r'(\w*TrainingRuntime)\S* "([^"]+)" not found', message):
-            return f"{runtime[1]} {runtime[2]} is not in namespace {self.namespace}; make it with {_RUNTIME}."
+            return f"{runtime[1]} {runtime[2]} is not in namespace {self.namespace}; make it with {_MAKE_RUNTIME}."
         if status in (401, 403) and "admission webhook" not in message:
             return f"TrainJob: {message}; give the step's service account deploy/trainer/role.yaml."
         return f"TrainJob: refused ({status}): {message}"

@@ -336,7 +336,9 @@ def test_refusals_are_told(api: TrainerApi, tmp_path: Path, fault: tuple[int, st
 
 def test_a_missing_runtime_is_told_with_its_mend(api: TrainerApi, tmp_path: Path) -> None:
     api.runtime = None
-    told = r"^TrainingRuntime simipu is not in namespace team-a; make it with kubectl apply -k deploy/trainer"
+    told = (
+        r"^TrainingRuntime simipu is not in namespace team-a; make it with kubectl apply -k deploy/standalone/trainer"
+    )
     with pytest.raises(SimipuError, match=told):
         train(tmp_path / "encoder")
 
