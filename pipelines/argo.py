@@ -63,7 +63,7 @@ def workflow(rows: Sequence[Experiment], cluster: Cluster) -> dict[str, Any]:
             "runAsUser": cluster.run_as.user,
             "fsGroup": cluster.run_as.group or cluster.run_as.user,
         },
-        "ttlStrategy": {"secondsAfterCompletion": cluster.keep_finished},
+        "ttlStrategy": {f"secondsAfter{end}": cluster.keep_finished for end in ("Completion", "Success", "Failure")},
         "templates": [{"name": NAME, "dag": {"tasks": [_task(step) for step in road]}}]
         + [_template(step, cluster) for step in road],
     }
@@ -114,7 +114,7 @@ def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
             "retryPolicy": "Always",
             "backoff": {
                 "duration": f"{settings.retry.wait}s",
-                "factor": max(1, round(settings.retry.factor)),
+                "factor": settings.retry.factor,
                 "maxDuration": f"{settings.retry.within}s",
             },
         },

@@ -107,9 +107,16 @@ def build(rows: Rows, cluster: Cluster | None = None) -> BaseComponent:
     simipu.__signature__ = Signature(  # type: ignore[attr-defined]
         [_argument(field) for field in form], return_annotation=outputs_type
     )
-    config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.keep_finished) if cluster else None
+    config = _kept(cluster.keep_finished) if cluster else None
     pipeline: BaseComponent = dsl.pipeline(name=NAME, pipeline_config=config)(simipu)
     return pipeline
+
+
+def _kept(seconds: int) -> dsl.PipelineConfig:
+    """How long the workflow is kept, said of success and of failure too, as the server's own times for these win."""
+    return dsl.PipelineConfig(
+        ttl_seconds_after_finished=seconds, ttl_seconds_after_success=seconds, ttl_seconds_after_failure=seconds
+    )
 
 
 def _handed_out(rows: Sequence[Experiment], made: Mapping[str, Step]) -> dict[str, tuple[Source, type[dsl.Artifact]]]:
