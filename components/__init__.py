@@ -19,4 +19,4 @@ def _default_image() -> str:
 IMAGE = os.environ.get("SIMIPU_IMAGE") or _default_image()
 """Image of every step where no cluster's settings name one."""
 DATA_IMAGE = os.environ.get("SIMIPU_DATA_IMAGE") or IMAGE
-"""The same for the steps that need no PyTorch: ingest and pair."""
+"""The same for the steps that need no PyTorch: configure, ingest and pair."""

@@ -69,8 +69,8 @@ def compile(  # noqa: A001 (the command's name)
     Example: `python -m pipelines compile --sweep improved --cluster cluster.yaml --image name@sha256:…`
     """
     rows = chosen(experiment, overrides, sweep=sweep)
-    from pipelines.form import title
     from pipelines.package import write, write_argo, write_manifest
+    from pipelines.rows import title
 
     file = out or project.root() / "build" / f"pipeline-{title(rows)}.yaml"
     settings = placed(cluster, image, data_image)

@@ -1,71 +1,65 @@
-"""The pipeline as a plain Argo Workflow, for clusters without Kubeflow: each step calls the command `simipu`.
+"""The compiled pipeline as a plain Argo Workflow, for clusters without Kubeflow.
 
-Argo keeps no cache of steps and knows no typed artifacts; every step's result goes to the cluster's default artifact
+Every task runs the command of its component, with the message that Kubeflow's launcher would hand it: parameters, and
+artifacts as local paths. Argo keeps no cache of steps; every artifact goes to the cluster's default artifact
 repository. Its retries also cover lost nodes.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from pipelines.cluster import TRAINING, Cluster, StepSettings
-from pipelines.dag import NAME
-from pipelines.form import fields, handed_singly, title
-from pipelines.placement import RUN_ID, SCRATCH, environment
-from pipelines.pods import resources, variables, variables_from
-from pipelines.steps import Step, steps
+from pipelines.cluster import TRAINING, Cluster, settings_of
+from pipelines.placement import RUN_ID, SCRATCH
+from pipelines.pods import resources, variables_from
 from simipu_core.errors import SimipuError
-from simipu_core.experiment import Experiment
 
-_INPUTS, _OUTPUTS, _SETTINGS = "/inputs", "/outputs", "/settings/experiment.yaml"
-_MADE = {
-    "ingest": "catalogue",
-    "pair": "shards",
-    "pretrain": "encoder",
-    "finetune": "model",
-    "evaluate": "report",
-    "table": "results",
-}
-_SECTIONS = ("pretrain", "finetune", "tracking")
+_INPUTS, _OUTPUTS = "/inputs", "/outputs"
+_RESULT = "result"
+"""Output parameter with everything that a component returned."""
+_RESULT_FILE = f"{_OUTPUTS}/executor_output.json"
 
 
-def workflow(rows: Sequence[Experiment], cluster: Cluster) -> dict[str, Any]:
+def workflow(documents: Sequence[dict[str, Any]], title: str, cluster: Cluster) -> dict[str, Any]:
     """A resource of kind Workflow, whose parameters are those of the form in Kubeflow.
 
     Args:
-        rows: one experiment, or those of a sweep.
+        documents: the pipeline as Kubeflow IR, compiled for this cluster.
+        title: of the experiment or the sweep.
         cluster: where the steps run.
 
     Raises:
-        SimipuError: the image is not pinned, the experiments do not go into one sweep, or training is to be on several
-            nodes.
+        SimipuError: training is to be on several nodes.
     """
     if several := [name for name in TRAINING if cluster.step(name).nodes > 1]:
         raise SimipuError(f"steps.{several[0]}.nodes: only Kubeflow's pipelines train on several nodes; set it to 1.")
-    road, form = steps(rows), fields(rows, cluster.data)
-    name = title(rows)
-    metadata: dict[str, Any] = {"generateName": f"{NAME}-{_dns(name)}-"}
+    pipeline, *_ = documents
+    name, root = pipeline["pipelineInfo"]["name"], pipeline["root"]
+    tasks = root["dag"]["tasks"]
+    metadata: dict[str, Any] = {"generateName": f"{name}-{_dns(title)}-"}
     if cluster.namespace:
         metadata["namespace"] = cluster.namespace
+    form = root["inputDefinitions"]["parameters"]
+    kept = (
+        "secondsAfterCompletion",
+        "secondsAfterSuccess",
+        "secondsAfterFailure",
+    )  # the last two win where both are set
     spec: dict[str, Any] = {
-        "entrypoint": NAME,
-        "arguments": {
-            "parameters": [
-                {"name": field.name, "description": field.meaning}
-                | ({} if field.default is None else {"value": _text(field.name, field.default)})
-                for field in form
-            ]
-        },
-        "podMetadata": {"labels": {"app.kubernetes.io/part-of": NAME, **cluster.labels}},
+        "entrypoint": name,
+        "arguments": {"parameters": [_parameter(key, field) for key, field in form.items()]},
+        "podMetadata": {"labels": {"app.kubernetes.io/part-of": name, **cluster.labels}},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": cluster.run_as.user,
             "fsGroup": cluster.run_as.group or cluster.run_as.user,
         },
-        "ttlStrategy": {f"secondsAfter{end}": cluster.keep_finished for end in ("Completion", "Success", "Failure")},
-        "templates": [{"name": NAME, "dag": {"tasks": [_task(step) for step in road]}}]
-        + [_template(step, cluster) for step in road],
+        "ttlStrategy": dict.fromkeys(kept, cluster.keep_finished),
+        "templates": [
+            {"name": name, "dag": {"tasks": [_task(task, tasks) for task in tasks.values()]}},
+            *(_template(task, pipeline, cluster) for task in tasks.values()),
+        ],
     }
     if cluster.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in cluster.pull_secrets]
@@ -74,23 +68,41 @@ def workflow(rows: Sequence[Experiment], cluster: Cluster) -> dict[str, Any]:
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, "spec": spec}
 
 
-def _task(step: Step) -> dict[str, Any]:
-    made = {name: (_dns(source.step), source.output) for name, source in step.artifacts.items()}
-    task: dict[str, Any] = {"name": _dns(step.name), "template": _dns(step.name)}
-    if made:
-        task["dependencies"] = sorted({above for above, _ in made.values()})
-        task["arguments"] = {
+def _parameter(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
+    value = field.get("defaultValue", "")
+    return {
+        "name": name,
+        "description": field["description"],
+        "value": value if isinstance(value, str) else json.dumps(value),
+    }
+
+
+def _task(task: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": _name(task), "template": _name(task)}
+    if above := task.get("dependentTasks"):
+        outputs = {producer: f"tasks.{_name(tasks[producer])}.outputs" for producer in above}
+        made["dependencies"] = [_name(tasks[producer]) for producer in above]
+        made["arguments"] = {
+            "parameters": [
+                {"name": producer, "value": f"{{{{{outputs[producer]}.parameters.{_RESULT}}}}}"}
+                for producer in _producers(task)
+            ],
             "artifacts": [
-                {"name": _dns(name), "from": f"{{{{tasks.{above}.outputs.artifacts.{output}}}}}"}
-                for name, (above, output) in made.items()
-            ]
+                {
+                    "name": name,
+                    "from": f"{{{{{outputs[source['producerTask']]}.artifacts.{source['outputArtifactKey']}}}}}",
+                }
+                for name, source in _artifacts(task).items()
+            ],
         }
-    return task
+    return made
 
 
-def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
-    settings = cluster.step(step.component)
-    made = _MADE[step.component]
+def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
+    component = pipeline["components"][task["componentRef"]["name"]]
+    container = pipeline["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+    settings = cluster.step(settings_of(container["args"][-1]))
+    made = component["outputDefinitions"]
     volumes: list[dict[str, Any]] = [{"name": "outputs", "emptyDir": {}}]
     mounts = [{"name": "outputs", "mountPath": _OUTPUTS}]
     if settings.shm:
@@ -99,15 +111,24 @@ def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
     if settings.scratch:
         volumes.append({"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}})
         mounts.append({"name": "scratch", "mountPath": SCRATCH})
+    label = {"fieldRef": {"fieldPath": "metadata.labels['workflows.argoproj.io/workflow']"}}
     template: dict[str, Any] = {
-        "name": _dns(step.name),
+        "name": _name(task),
         "inputs": {
+            "parameters": [{"name": producer} for producer in _producers(task)],
+            # readable also where Argo's executor has a user of its own
             "artifacts": [
-                {"name": "settings", "path": _SETTINGS, "raw": {"data": _settings(step.row)}},
-                *({"name": _dns(name), "path": f"{_INPUTS}/{name}"} for name in step.artifacts),
-            ]
+                {"name": name, "path": f"{_INPUTS}/{name}", "mode": 0o755, "recurseMode": True}
+                for name in _artifacts(task)
+            ],
         },
-        "outputs": {"artifacts": [{"name": made, "path": f"{_OUTPUTS}/{made}", "archive": {"none": {}}}]},
+        "outputs": {
+            "parameters": [{"name": _RESULT, "valueFrom": {"path": _RESULT_FILE}}],
+            "artifacts": [
+                {"name": name, "path": f"{_OUTPUTS}/{name}", "archive": {"none": {}}}
+                for name in made.get("artifacts", {})
+            ],
+        },
         "activeDeadlineSeconds": settings.timeout,
         "retryStrategy": {
             "limit": settings.retry.times,
@@ -120,11 +141,11 @@ def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
         },
         "volumes": volumes,
         "container": {
-            "image": cluster.image_of(step.component),
+            "image": container["image"],
             "imagePullPolicy": cluster.pull_policy,
-            "command": _command(step, settings),
-            "args": _arguments(step),
-            "env": _environment(step, cluster),
+            "command": container["command"],
+            "args": [_message(task, component) if word == "{{$}}" else word for word in container["args"]],
+            "env": [*container["env"], {"name": RUN_ID, "valueFrom": label}, *variables_from(cluster)],
             "resources": resources(settings),
             "volumeMounts": mounts,
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -139,64 +160,54 @@ def _template(step: Step, cluster: Cluster) -> dict[str, Any]:
     return template
 
 
-def _command(step: Step, settings: StepSettings) -> list[str]:
-    if step.component not in TRAINING or settings.gpus <= 1:
-        return ["simipu"]
-    torchrun = ["python", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.gpus}"]
-    return [*torchrun, "--no-python", "simipu"]
+def _message(task: Mapping[str, Any], component: Mapping[str, Any]) -> str:
+    """What Kubeflow's launcher would hand the component, as JSON in which Argo puts the values of parameters."""
+    parameters = task.get("inputs", {}).get("parameters", {})
+    kinds = component["inputDefinitions"]["parameters"]
+    texts = {name: _value(given, kinds.get(name)) for name, given in parameters.items()}
+    in_list = re.compile(r'"\{\{\$\.inputs\.parameters\[\'(.+?)\'\]\}\}"')
+    values = ", ".join(
+        f"{json.dumps(name)}: {in_list.sub(lambda found: texts[found[1]], text)}" for name, text in texts.items()
+    )
+    read = _places(component["inputDefinitions"].get("artifacts", {}), _INPUTS)
+    written = _places(component["outputDefinitions"].get("artifacts", {}), _OUTPUTS)
+    outputs = json.dumps({"artifacts": written, "outputFile": _RESULT_FILE})
+    return f'{{"inputs": {{"parameterValues": {{{values}}}, "artifacts": {json.dumps(read)}}}, "outputs": {outputs}}}'
 
 
-def _arguments(step: Step) -> list[str]:
-    out = ["--out", f"{_OUTPUTS}/{_MADE[step.component]}"]
-    if step.component == "table":
-        reports = [f"{name}={_INPUTS}/report_{place}" for place, name in enumerate(step.constants["rows"], 1)]
-        return ["table", *reports, *out]
-    given = {name: f"{_INPUTS}/{name}" for name in step.artifacts}
-    words = {
-        "ingest": ["ingest", step.branch],
-        "pair": ["pair", step.branch],
-        "pretrain": ["pretrain"],
-        "finetune": ["finetune"],
-        "evaluate": ["evaluate"],
-    }[step.component]
-    places = [given.pop(name) for name in ("catalogue", "pairs", "model", "depth") if name in given]
-    options = [word for name, place in given.items() for word in (f"--{name}", place)]
-    if "uri" in step.parameters:
-        options += ["--root", _parameter(step.parameters["uri"])]
-    changes = [f"{key}={_parameter(dial)}" for key, dial in _turned(step).items()]
-    if "init" in step.constants:
-        changes += [f"finetune.init={step.constants['init']}", "finetune.init_file=null"]
-    sets = [word for change in changes for word in ("--set", change)]
-    return [*words, *places, *options, "--experiment", _SETTINGS, *sets, *out]
+def _value(given: Mapping[str, Any], definition: Mapping[str, Any] | None) -> str:
+    """A parameter as JSON, or as what Argo makes JSON of."""
+    if "runtimeValue" in given:
+        return json.dumps(given["runtimeValue"]["constant"])
+    if source := given.get("taskOutputParameter"):
+        path = f"$.parameterValues.{source['outputParameterKey']}"
+        return f"{{{{=toJson(jsonpath(inputs.parameters['{source['producerTask']}'], '{path}'))}}}}"
+    name = given["componentInputParameter"]
+    is_text = definition is not None and definition["parameterType"] == "STRING"
+    return f"{{{{=toJson(workflow.parameters['{name}'])}}}}" if is_text else f"{{{{workflow.parameters.{name}}}}}"
 
 
-def _turned(step: Step) -> dict[str, str]:
-    """Settings of the step that the form holds: dotted key → parameter."""
-    keys = {f"{section}.{key}": given for section in _SECTIONS for given, key in handed_singly(section).items()}
-    if step.component not in TRAINING:
-        return {}
-    own = {key: given for key, given in keys.items() if key.startswith(f"{step.component}.")}
-    return {key: step.parameters[given] for key, given in own.items() if given in step.parameters}
+def _places(artifacts: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    return {
+        name: {"artifacts": [{"name": name, "type": each["artifactType"], "uri": f"{folder}/{name}", "metadata": {}}]}
+        for name, each in artifacts.items()
+    }
 
 
-def _environment(step: Step, cluster: Cluster) -> list[dict[str, Any]]:
-    plain = environment(step.component, cluster)
-    plain.pop("SIMIPU_PROCESSES", None)  # torchrun is part of the command
-    label = "metadata.labels['workflows.argoproj.io/workflow']"
-    run_id = {"name": RUN_ID, "valueFrom": {"fieldRef": {"fieldPath": label}}}
-    return [*variables(plain), run_id, *variables_from(cluster)]
+def _artifacts(task: Mapping[str, Any]) -> dict[str, Any]:
+    given = task.get("inputs", {}).get("artifacts", {})
+    return {name: source["taskOutputArtifact"] for name, source in given.items()}
 
 
-def _settings(row: Experiment) -> str:
-    return yaml.safe_dump(row.model_dump(mode="json"), sort_keys=False)
+def _producers(task: Mapping[str, Any]) -> list[str]:
+    """Tasks that hand this one parameters."""
+    given = task.get("inputs", {}).get("parameters", {}).values()
+    sources = [source["taskOutputParameter"]["producerTask"] for source in given if "taskOutputParameter" in source]
+    return list(dict.fromkeys(sources))
 
 
-def _parameter(name: str) -> str:
-    return f"{{{{workflow.parameters.{name}}}}}"
-
-
-def _text(name: str, default: str | int | float) -> str:
-    return "null" if (name, default) == ("finetune_max_frames", 0) else str(default)
+def _name(task: Mapping[str, Any]) -> str:
+    return _dns(task["taskInfo"]["name"])
 
 
 def _dns(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -12,9 +12,10 @@ from simipu_core.config.section import Section
 from simipu_core.errors import SimipuError
 from simipu_core.yaml_files import read_yaml
 
-Component = Literal["check", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
+Component = Literal["configure", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
 TRAINING = ("pretrain", "finetune")
-_WITHOUT_TORCH = ("ingest", "pair")
+_WITHOUT_TORCH = ("configure", "ingest", "pair")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -73,7 +74,7 @@ class Retry(Section):
     wait: Duration = 60
     """Before the first of them."""
     factor: int = Field(2, ge=1)
-    """By which each wait is longer than the one before; whole, as Argo Workflows reads no other."""
+    """By which each wait is longer than the one before; Kubeflow takes whole numbers only."""
     within: Duration = 7 * 86400
     """No attempt begins later than this after the first one did. Kubeflow's own default is one hour."""
 
@@ -171,7 +172,13 @@ class PodUser(Section):
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "check": {"cpu_request": "100m", "memory_request": "512Mi", "memory_limit": "1Gi", "shm": None, "timeout": "10m"},
+    "configure": {
+        "cpu_request": "100m",
+        "memory_request": "512Mi",
+        "memory_limit": "1Gi",
+        "shm": None,
+        "timeout": "10m",
+    },
     "table": {"cpu_request": "100m", "memory_request": "512Mi", "memory_limit": "1Gi", "shm": None, "timeout": "10m"},
     "pretrain": {
         "gpus": 1,
@@ -193,13 +200,18 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def settings_of(function: str) -> Component:
+    """Below which key of `steps` a component's settings stand: `finetune_from_start` below `finetune`."""
+    return next(name for name in COMPONENTS if f"{function}_".startswith(f"{name}_"))
+
+
 class Cluster(Section):
     """``cluster.yaml``."""
 
     image: str | None = None
     """Image of all steps, by digest (name@sha256:…)."""
     data_image: str | None = None
-    """Smaller image of ingest and pair, which need no PyTorch; null takes `image`."""
+    """Smaller image of configure, ingest and pair, which need no PyTorch; null takes `image`."""
     allow_revision_tag: bool = False
     """Also accept an image by the tag of a git revision (7 to 40 hexadecimal digits), for registries where such a tag
     is never moved."""

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from pipelines.containers import docker_runner, environment
-from pipelines.dag import OUTPUTS, build, parameters
-from pipelines.form import title
 from pipelines.options import Runner
 from pipelines.output import step_lines
 from pipelines.raw import raw_uris, with_pinned_weights
+from pipelines.rows import title, uris
+from pipelines.simipu import OUTPUTS, pipeline
 from pipelines.summary import Step, Summary
 from simipu_core import project
 from simipu_core.artifacts import read_manifest, sha256_text
@@ -49,11 +49,11 @@ def run(experiment: Experiment, runner: Runner = "process") -> Summary:
     """
     begun = time.monotonic()
     experiment = with_pinned_weights(experiment)
-    uris = raw_uris(experiment)
+    addresses = raw_uris(experiment)
     steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
     parent = start_parent(experiment)
-    with _told(parent):
-        outputs = _execute(build(experiment), parent, {**uris, **parameters(experiment)}, runner)
+    with _reported(parent):
+        outputs = _execute(pipeline(experiment), parent, addresses, runner)
         steps |= _steps(parent, outputs)
         summary = _summary(experiment, parent, outputs, steps, begun)
         summary.write(project.root() / "build" / "summary.json")
@@ -76,10 +76,10 @@ def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "pr
         SimipuError: with the cause that the failed step gave.
     """
     rows = [with_pinned_weights(row) for row in rows]
-    pipeline, uris = build(rows), raw_uris(rows)
+    made, addresses = pipeline(rows), raw_uris(rows)
     parent = start_parent(rows[0], title(rows), {row.experiment: row.model_dump(mode="json") for row in rows})
-    with _told(parent):
-        table = Path(_execute(pipeline, parent, {**uris, **parameters(rows)}, runner)["results"].path)
+    with _reported(parent):
+        table = Path(_execute(made, parent, addresses, runner)["results"].path)
         console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
         console.print(f"Table    {table}", soft_wrap=True)
     parent.finish({})
@@ -87,8 +87,8 @@ def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "pr
 
 
 @contextmanager
-def _told(parent: PipelineRun) -> Iterator[None]:
-    """What ends the block early is told to MLflow."""
+def _reported(parent: PipelineRun) -> Iterator[None]:
+    """Report to MLflow what ends the block early."""
     try:
         yield
     except Exception as error:
@@ -100,7 +100,7 @@ def _told(parent: PipelineRun) -> Iterator[None]:
 
 
 def _execute(
-    pipeline: BaseComponent, parent: PipelineRun, arguments: Mapping[str, Any], runner: Runner = "process"
+    made: BaseComponent, parent: PipelineRun, arguments: Mapping[str, Any], runner: Runner = "process"
 ) -> dict[str, Any]:
     build_folder = project.root() / "build"
     os.environ.pop("MLFLOW_RUN_ID", None)  # each step is to make its own run
@@ -115,32 +115,31 @@ def _execute(
     os.environ.update(variables)
     in_docker = runner == "docker"
     local.init(
-        docker_runner(_addressed(arguments)) if in_docker else local.SubprocessRunner(use_venv=False),
+        docker_runner(data_folders(arguments)) if in_docker else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(build_folder / "pipeline"),
         enable_caching=True,
         cache_root=str(build_folder / "kfp-cache" / sha256_text(parent.history)[:16]),
     )
     with step_lines() as lines, environment({**variables, "HOME": "/tmp"}) if in_docker else nullcontext():  # noqa: S108
         try:
-            outputs: dict[str, Any] = pipeline(**arguments).outputs
+            outputs: dict[str, Any] = made(**arguments).outputs
         except RuntimeError as error:
             where = re.sub(r"\x1b\[\d+m", "", str(error))
             raise SimipuError(lines.error or f"a step broke off, see the lines above. {where}") from None
     return outputs
 
 
-def _addressed(arguments: Mapping[str, Any]) -> list[Path]:
-    """Local folders of the raw data that a pipeline's arguments address."""
-    uris = [value for name, value in arguments.items() if name.endswith("_uri") and not value.startswith("s3://")]
-    places = [Path(uri.rpartition("#")[0] or uri) for uri in uris]
+def data_folders(addresses: Mapping[str, Any]) -> list[Path]:
+    """Local folders that a pipeline's addresses of raw frames (:func:`pipelines.raw.raw_uris`) lead to."""
+    places = [Path(uri.rpartition("#")[0] or uri) for uri in uris(addresses) if not uri.startswith("s3://")]
     return [place.parents[2] if place.suffix == ".dir" else place for place in places]
 
 
 def _steps(parent: PipelineRun, outputs: dict[str, Any]) -> dict[str, Step]:
     seconds = parent.seconds()
     steps = {}
-    for output, (name, _) in OUTPUTS.items():
-        if output not in outputs:
+    for output, (name, *_) in OUTPUTS.items():
+        if output not in outputs or output == "metrics":
             continue
         steps[name] = Step(seconds=seconds.get(name, 0.0), cached=name not in seconds)
         if steps[name].cached:

@@ -31,7 +31,7 @@ DataImageOption = Annotated[
         "--data-image",
         envvar="SIMIPU_DATA_IMAGE",
         metavar="NAME@sha256:…",
-        help="With --cluster: smaller image of ingest and pair, by digest.",
+        help="With --cluster: smaller image of configure, ingest and pair, by digest.",
     ),
 ]
 SweepOption = Annotated[

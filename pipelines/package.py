@@ -10,8 +10,8 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pipelines.argo import workflow
 from pipelines.cluster import Cluster
-from pipelines.dag import NAME, build
-from pipelines.form import Rows, as_rows, title
+from pipelines.rows import Rows, title
+from pipelines.simipu import NAME, pipeline
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
@@ -54,18 +54,18 @@ def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
     """Write a plain Argo Workflow, which needs no Kubeflow.
 
     Raises:
-        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, the experiments do not go into one sweep, or training is to be on several
+            nodes.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, [workflow(as_rows(rows), cluster)])
+    _write(file, [workflow(_documents(rows, file, cluster), title(rows), cluster)])
 
 
 def _documents(rows: Rows, file: Path, cluster: Cluster | None, **how: Any) -> list[Any]:
-    pipeline = build(rows, cluster)
+    made = pipeline(rows, cluster)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.compiled.yaml")
     try:
-        Compiler().compile(pipeline, str(partial), **how)
+        Compiler().compile(made, str(partial), **how)
         return list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
     finally:
         partial.unlink(missing_ok=True)

@@ -5,20 +5,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pipelines.form import Rows, as_rows, uri_names
+from pipelines.rows import Rows, as_rows, roots
 from simipu_core import project, storage
 from simipu_core.config import FinetuneConfig, ImageEncoderConfig
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
+from simipu_core.stages.configure import DATA_FIELDS
 
 DVC_OUTPUT = "data/raw"
 StartT = TypeVar("StartT", FinetuneConfig, ImageEncoderConfig)
 
 
-def raw_uris(rows: Rows) -> dict[str, str]:
-    """Addresses of the raw frames, by pipeline parameter (:func:`pipelines.form.uri_names`).
+def raw_uris(rows: Rows) -> dict[str, Any]:
+    """Addresses of the raw frames, by pipeline parameter.
+
+    One experiment has `data_depth` and, where it pre-trains, `data_pretrain`; a sweep has `data`, by root.
 
     Frames under data/raw are first made, or fetched from DVC's cache, as ``dvc.yaml`` says, and pushed to the DVC
     remote; the address is that of the version in ``dvc.lock``. A root with a pointer beside it (``data/kitti.dvc``,
@@ -32,9 +35,10 @@ def raw_uris(rows: Rows) -> dict[str, str]:
         SimipuError: a folder is missing or empty, or DVC or S3 fails.
     """
     rows = as_rows(rows)
-    roots = uri_names(rows)
-    known = {root: _address(root, rows) for root in dict.fromkeys(roots.values())}
-    return {parameter: known[root] for parameter, root in roots.items()}
+    known = {root: _address(root, rows) for root in dict.fromkeys(root for row in rows for root in roots(row).values())}
+    if len(rows) > 1:
+        return {"data": known}
+    return {DATA_FIELDS[section]: known[root] for section, root in roots(rows[0]).items()}
 
 
 def with_pinned_weights(experiment: Experiment) -> Experiment:
@@ -62,7 +66,7 @@ def _address(root: str, rows: Sequence[Experiment]) -> str:
     if not isinstance(folder, storage.S3Path):
         if folder == project.root() / DVC_OUTPUT:
             for row in rows:
-                if root in uri_names([row]).values():
+                if root in roots(row).values():
                     _check_world(row)
             _dvc("repro", "--quiet", "raw")
             return _pushed(folder, "raw")

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.form import Rows, title
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
+from pipelines.rows import Rows, title
 from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipelines.cluster import Cluster
-from pipelines.form import Rows, as_rows, title
+from pipelines.rows import Rows, as_rows, title, uris
 from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.errors import SimipuError
 
@@ -70,7 +70,7 @@ def _uncached(text: str) -> str:
     return yaml.safe_dump_all(documents)
 
 
-def data_addresses(rows: Rows, package: Package) -> dict[str, str]:
+def data_addresses(rows: Rows, package: Package) -> dict[str, Any]:
     """The run's parameters: the version that the raw data has now, for every address that the pipeline asks for.
 
     Raises:
@@ -90,9 +90,9 @@ def data_addresses(rows: Rows, package: Package) -> dict[str, str]:
     return addresses
 
 
-def local_addresses(addresses: dict[str, str]) -> list[str]:
+def local_addresses(addresses: dict[str, Any]) -> list[str]:
     """Those that name a folder rather than object storage: every pod must see that folder at the same path."""
-    return sorted({uri.split("#")[0] for uri in addresses.values() if "://" not in uri})
+    return sorted({uri.split("#")[0] for uri in uris(addresses) if "://" not in uri})
 
 
 def run_name(rows: Rows) -> str:

@@ -1,5 +1,6 @@
 """A whole experiment, and how it is read and checked."""
 
+import shlex
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,9 @@ from simipu_core.config.tracking import TrackingConfig
 from simipu_core.config.validation import validate
 from simipu_core.errors import SimipuError
 from simipu_core.yaml_files import parse_yaml, read_yaml
+
+SHORTHANDS = {"seed": ("pretrain.seed", "finetune.seed")}
+"""Settings of one name that stand for several."""
 
 
 class Experiment(Section):
@@ -64,7 +68,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 
     Args:
         path: YAML file, e.g. ``params.yaml`` or ``experiments/kitti_sample.yaml``.
-        overrides: ``a.b=value`` settings applied on top; the value is read as YAML.
+        overrides: ``a.b=value`` settings applied on top; the value is read as YAML. ``seed=value`` sets both seeds.
 
     Raises:
         SimipuError: the file is missing or not YAML, or a key or value is refused; the message names it.
@@ -78,22 +82,41 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     if not isinstance(values, dict):
         raise SimipuError(f"{path}: must hold `key: value` lines; copy params.yaml to begin.")
     for override in overrides or []:
-        _apply(values, override)
+        _apply(values, override, f"--set {override}")
     return validate(Experiment, values, str(path))
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    parts = key.split(".")
-    if not separator or not all(parts):
-        raise SimipuError(f"--set {override}: write it as section.key=value, e.g. finetune.epochs=3.")
-    node = values
-    for part in parts[:-1]:
-        child = node.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise SimipuError(f"--set {override}: `{part}` is a value, not a section.")
-        node = child
+def apply_settings(values: dict[str, Any], text: str) -> None:
+    """Change plain values of an experiment in place, as a line of settings says.
+
+    Args:
+        values: plain values of an experiment.
+        text: ``finetune.epochs=20 seed=1``: what ``--set`` takes, apart by spaces; a value with spaces is quoted.
+
+    Raises:
+        SimipuError: one of them is no setting.
+    """
     try:
-        node[parts[-1]] = parse_yaml(text)
+        settings = shlex.split(text)
+    except ValueError:
+        raise SimipuError(f"settings {text}: a quote is not closed.") from None
+    for setting in settings:
+        _apply(values, setting, f"settings {setting}")
+
+
+def _apply(values: dict[str, Any], setting: str, where: str) -> None:
+    name, separator, text = setting.partition("=")
+    if not separator or not all(name.split(".")):
+        raise SimipuError(f"{where}: write it as section.key=value, e.g. finetune.epochs=3.")
+    try:
+        value = parse_yaml(text)
     except SimipuError as error:
-        raise SimipuError(f"--set {override}: the value is not YAML ({error}).") from None
+        raise SimipuError(f"{where}: the value is not YAML ({error}).") from None
+    for key in SHORTHANDS.get(name, (name,)):
+        *path, last = key.split(".")
+        node = values
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise SimipuError(f"{where}: `{part}` is a value, not a section.")
+        node[last] = value

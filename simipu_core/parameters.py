@@ -3,8 +3,7 @@
 A Kubeflow struct parameter has no null and turns whole numbers into floats.
 """
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -13,48 +12,32 @@ from simipu_core.config import validate
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _NULL = "null"
-_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 
-def to_parameter(section: BaseModel, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Plain values of a section; null becomes the text ``null``.
-
-    Args:
-        section: section to hand over.
-        without: dotted keys to leave out, which are handed over on their own.
-    """
+def to_parameter(section: BaseModel) -> dict[str, Any]:
+    """Plain values of a section; null becomes the text ``null``."""
     values: dict[str, Any] = _replace(section.model_dump(mode="json"), None, _NULL)
-    for key in without:
-        *path, last = key.split(".")
-        node = values
-        for part in path:
-            node = node[part]
-        del node[last]
     return values
 
 
-def from_parameter(
-    model: type[ModelT], values: Mapping[str, Any], name: str, changes: Mapping[str, Any] = _NO_CHANGES
-) -> ModelT:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that the pipeline handed over, with null again where :func:`to_parameter` wrote the text."""
+    made: dict[str, Any] = _replace(dict(values), _NULL, None)
+    return made
+
+
+def from_parameter(model: type[ModelT], values: Mapping[str, Any], name: str) -> ModelT:
     """Read a section back.
 
     Args:
         model: section to read.
         values: what the pipeline handed over.
         name: name of the section, for the message.
-        changes: values by dotted key that come on top.
 
     Raises:
         SimipuError: a key or value is refused.
     """
-    whole: dict[str, Any] = _replace(dict(values), _NULL, None)
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        node = whole
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return validate(model, whole, name)
+    return validate(model, plain(values), name)
 
 
 def _replace(value: Any, old: Any, new: Any) -> Any:

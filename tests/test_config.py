@@ -5,14 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.dag import parameters
-from pipelines.form import handed_singly
-from pipelines.steps import steps
 from simipu_core.cli.experiment import explained
 from simipu_core.config import ContrastConfig, FinetuneConfig, Section, validate
 from simipu_core.config.presets import PRESETS, Preset
 from simipu_core.errors import SimipuError
-from simipu_core.experiment import Experiment, load_experiment
+from simipu_core.experiment import Experiment, apply_settings, load_experiment
 from simipu_core.parameters import from_parameter, to_parameter
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +67,22 @@ def test_bad_settings_end_in_one_sentence(tmp_path: Path, text: str, overrides: 
     assert named in message
     assert "\n" not in message
     assert message.endswith(".")
+
+
+def test_one_seed_sets_both(tmp_path: Path) -> None:
+    changed = load_experiment(write(tmp_path, "experiment: a\n"), ["seed=7", "finetune.seed=8"])
+    assert (changed.pretrain.seed, changed.finetune.seed) == (7, 8)
+
+
+def test_a_line_of_settings_is_what_set_takes(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"experiment": "a"}
+    apply_settings(values, "finetune.epochs=3 seed=1 pair.depth_range='[1, 2]' finetune.augment.crop=null")
+    settings = ["finetune.epochs=3", "seed=1", "pair.depth_range=[1, 2]", "finetune.augment.crop=null"]
+    assert validate(Experiment, values, "x") == load_experiment(write(tmp_path, "experiment: a\n"), settings)
+    apply_settings(values, "  ")
+    for text, message in (("epochs", "settings epochs: write it as"), ("a='b", "a quote is not closed")):
+        with pytest.raises(SimipuError, match=message):
+            apply_settings(values, text)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -232,21 +245,6 @@ def watched_by_dvc() -> list[tuple[Path, list[str]]]:
             watched += [(ROOT / item["file"], sections) for sections in params.values()]
     assert len(watched) == 5
     return watched
-
-
-def test_what_the_form_holds_and_what_is_compiled_in_make_whole_sections() -> None:
-    experiment = load_experiment(ROOT / "params.yaml", ["finetune.max_frames=5", "pretrain.seed=3", "finetune.seed=4"])
-    form = parameters(experiment)
-    assert "seed" not in form  # the sections do not agree about it
-    for step in steps([experiment]):
-        if step.component in ("pretrain", "finetune") and "init" not in step.constants:
-            section = getattr(experiment, step.component)
-            changes = {
-                key: form[step.parameters[name]] if name in step.parameters else step.constants[name]
-                for name, key in handed_singly(step.component).items()
-            }
-            assert len(changes) >= 3
-            assert from_parameter(type(section), step.constants["config"], step.name, changes) == section
 
 
 def test_dvc_watches_experiment_sections_only() -> None:

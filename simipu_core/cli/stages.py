@@ -205,9 +205,10 @@ def table(
     given = dict(named.partition("=")[::2] for named in reports)
     if "" in given or not all(given.values()) or len(given) < len(reports):
         raise SimipuError("table: give NAME=FOLDER for every report, each name once.")
+    from simipu_core.stages.table import read_scores
     from simipu_core.stages.table import table as stage
 
-    report(stage({name: Path(folder) for name, folder in given.items()}, out), out)
+    report(stage({name: read_scores(Path(folder)) for name, folder in given.items()}, out), out)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,18 +20,28 @@ def validate(model: type[ModelT], values: Any, where: str) -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors()[:3])
+        problems = "; ".join(describe(problem, key_of(problem)) for problem in error.errors()[:3])
         raise SimipuError(f"{where}: {problems}.") from None
 
 
-def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])[:_LONGEST] or "experiment"
+def key_of(problem: Any) -> str:
+    """Dotted key that pydantic found a problem with."""
+    return ".".join(str(part) for part in problem["loc"])[:_LONGEST] or "experiment"
+
+
+def describe(problem: Any, name: str) -> str:
+    """A problem that pydantic found, in some words.
+
+    Args:
+        problem: one of ``ValidationError.errors()``.
+        name: what the user calls the key.
+    """
     if problem["type"] == "extra_forbidden":
-        return f"unknown key `{key}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
+        return f"unknown key `{name}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"`{key}`: {message}"
-    return f"`{key}`: {message} (got {_short(problem['input'])})"
+        return f"`{name}`: {message}"
+    return f"`{name}`: {message} (got {_short(problem['input'])})"
 
 
 def _short(value: Any) -> str:

@@ -6,12 +6,72 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+from pydantic import BaseModel, ConfigDict
+
 from simipu_core.artifacts import Manifest, read_manifest, write_artifact
+from simipu_core.config import validate
 from simipu_core.evaluation.pages import html_table, markdown_table, page
-from simipu_core.evaluation.report import Report
+from simipu_core.evaluation.report import Report, Scores
 from simipu_core.tracking.run import Run, SilentRun
+from simipu_core.yaml_files import parse_yaml
 
 JSON, CSV, MARKDOWN, HTML = "table.json", "table.csv", "table.md", "table.html"
+
+
+class ReportScores(BaseModel):
+    """What a table takes from a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    headline: str
+    """Protocol of the headline Abs Rel."""
+    num_images: int
+    metrics: dict[str, Scores]
+    """By protocol."""
+    digest: str
+    """Of the report."""
+    licence: str
+    """Of its data."""
+
+
+def read_scores(report: Path) -> ReportScores:
+    """Scores of a report.
+
+    Raises:
+        SimipuError: it is no whole report.
+    """
+    manifest = read_manifest(report, "report")
+    read = Report.model_validate_json((report / "report.json").read_text(encoding="utf-8"))
+    return ReportScores(
+        headline=read.headline,
+        num_images=read.num_images,
+        metrics=read.metrics,
+        digest=manifest.digest,
+        licence=manifest.licence,
+    )
+
+
+def to_text(scores: ReportScores) -> str:
+    """Scores as a parameter of the pipeline: YAML on one line.
+
+    Kubeflow puts it into a list inside JSON by mere replacing, so it holds neither double quotes nor backslashes.
+    """
+    plain = scores.model_dump() | {"licence": scores.licence.replace('"', "'").replace("\\", "/")}
+    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False).strip()
+
+
+def from_text(text: str, name: str) -> ReportScores:
+    """Scores out of :func:`to_text`.
+
+    Args:
+        text: the parameter.
+        name: of the experiment, for the message.
+
+    Raises:
+        SimipuError: it holds none.
+    """
+    return validate(ReportScores, parse_yaml(text), name)
 
 
 @dataclass(frozen=True)
@@ -23,28 +83,24 @@ class _Row:
     scores: dict[str, float]
 
 
-def table(reports: Mapping[str, Path], out: Path, *, run: Run = SilentRun()) -> Manifest:
+def table(scores: Mapping[str, ReportScores], out: Path, *, run: Run = SilentRun()) -> Manifest:
     """Write table.json, table.csv, table.md and table.html: one row for each experiment and protocol.
 
     Rows keep the experiments' order; a score that an experiment does not have stays empty.
 
     Args:
-        reports: artifacts of kind `report`, by experiment.
+        scores: those of each experiment's report.
         out: artifact directory to write, kind `table`.
         run: where the run is recorded.
-
-    Raises:
-        SimipuError: one of them is no whole report.
     """
-    manifests = {name: read_manifest(path, "report") for name, path in reports.items()}
-    rows = [row for name, path in reports.items() for row in _rows(name, path)]
+    rows = [row for name, each in scores.items() for row in _rows(name, each)]
     names = list(dict.fromkeys(metric for row in rows for metric in row.scores))
     with write_artifact(
         out,
         "table",
-        inputs={name: manifest.digest for name, manifest in manifests.items()},
-        parameters={"experiments": list(reports)},
-        licence=" · ".join(dict.fromkeys(manifest.licence for manifest in manifests.values())),
+        inputs={name: each.digest for name, each in scores.items()},
+        parameters={"experiments": list(scores)},
+        licence=" · ".join(dict.fromkeys(each.licence for each in scores.values())),
         mlflow_run_id=run.run_id,
     ) as draft:
         plain = [
@@ -60,18 +116,17 @@ def table(reports: Mapping[str, Path], out: Path, *, run: Run = SilentRun()) -> 
         cells = [head, *(_cells(row, names) for row in rows)]
         (draft.path / MARKDOWN).write_text(markdown_table(cells), encoding="utf-8")
         (draft.path / HTML).write_text(page("Depth", html_table(cells)), encoding="utf-8")
-        draft.counts.update(experiments=len(reports), rows=len(rows))
+        draft.counts.update(experiments=len(scores), rows=len(rows))
         for name in (JSON, CSV, MARKDOWN, HTML):
             run.log_file(draft.path / name)
         run.log_metrics({f"{row.experiment}/abs_rel": row.scores["abs_rel"] for row in rows if row.is_headline})
     return read_manifest(out, "table")
 
 
-def _rows(name: str, path: Path) -> list[_Row]:
-    report = Report.model_validate_json((path / "report.json").read_text(encoding="utf-8"))
+def _rows(name: str, scores: ReportScores) -> list[_Row]:
     return [
-        _Row(name, protocol, protocol == report.headline, report.num_images, scores)
-        for protocol, scores in report.metrics.items()
+        _Row(name, protocol, protocol == scores.headline, scores.num_images, values)
+        for protocol, values in scores.metrics.items()
     ]
 
 

@@ -164,7 +164,7 @@ def test_raw_frames_are_imported_as_a_pointer(
     monkeypatch.chdir(project)
     overrides = [f"{section}.root={name}" for section in ("pretrain_data", "depth_data")]
     uris: dict[str, Any] = raw_uris(load_experiment(project / "params.yaml", overrides))
-    address = uris["depth_uri"]
+    address = uris["data_depth"]
     assert address.startswith(f"{remote}/files/md5/" if how == "--to-remote" else f"{raw}#")
     folder = storage.resolve(address)
     assert (folder / "synthetic.json").read_bytes() == (project / "world/synthetic.json").read_bytes()

@@ -7,7 +7,7 @@ from simipu_core.artifacts import read_manifest
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.pages import html, html_table, markdown, markdown_table
 from simipu_core.evaluation.report import Report
-from simipu_core.stages.table import table
+from simipu_core.stages.table import read_scores, table
 from tests.samples import write_report
 
 REPORT = Report(
@@ -60,7 +60,7 @@ def test_a_table_leaves_scores_empty_that_a_row_does_not_have(tmp_path: Path) ->
     size = (second / "report.json").stat().st_size
     (other / "report.json").write_text(text)
     (other / "manifest.json").write_text(manifest.replace(f'"bytes": {size}', f'"bytes": {len(text)}'))
-    made = table({"a": first, "b": other}, tmp_path / "table")
+    made = table({"a": read_scores(first), "b": read_scores(other)}, tmp_path / "table")
     assert made.counts == {"experiments": 2, "rows": 2}
     assert (tmp_path / "table/table.csv").read_text().splitlines() == [
         "experiment,protocol,images,abs_rel,rmse",
@@ -70,4 +70,4 @@ def test_a_table_leaves_scores_empty_that_a_row_does_not_have(tmp_path: Path) ->
     assert "| a | eigen_nyu (headline) | 3 | 0.1000 |  |" in (tmp_path / "table/table.md").read_text()
     assert read_manifest(tmp_path / "table", "table").inputs.keys() == {"a", "b"}
     with pytest.raises(SimipuError, match="not an artifact"):
-        table({"a": tmp_path}, tmp_path / "again")
+        read_scores(tmp_path)

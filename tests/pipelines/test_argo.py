@@ -1,16 +1,19 @@
-import shlex
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from pipelines.argo import workflow
-from pipelines.cluster import load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.package import write_argo
-from simipu_core.cli import app
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
@@ -27,8 +30,11 @@ def load(name: str) -> Experiment:
     return load_experiment(ROOT / "experiments" / name)
 
 
-def made(*names: str) -> dict[str, Any]:
-    return workflow([load(name) for name in names], CLUSTER)
+def made(*names: str, cluster: Cluster = CLUSTER) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_argo([load(name) for name in names], Path(folder) / "flow.yaml", cluster)
+        (read,) = yaml.safe_load_all((Path(folder) / "flow.yaml").read_text(encoding="utf-8"))
+    return dict(read)
 
 
 def templates(resource: dict[str, Any]) -> dict[str, Any]:
@@ -69,22 +75,35 @@ def test_names_and_references_fit_each_other() -> None:
     assert tasks.keys() == steps.keys()
     assert sum(name.startswith("pretrain") for name in tasks) == 1
     for name, task in tasks.items():
-        artifacts = task.get("arguments", {}).get("artifacts", [])
-        taken = {artifact["name"] for artifact in steps[name]["inputs"]["artifacts"]} - {"settings"}
-        assert {artifact["name"] for artifact in artifacts} == taken
-        for artifact in artifacts:
-            _, above, _, _, output = artifact["from"].strip("{}").split(".")
+        given = task.get("arguments", {})
+        inputs = steps[name]["inputs"]
+        for kind in ("artifacts", "parameters"):
+            assert {one["name"] for one in given.get(kind, [])} == {one["name"] for one in inputs[kind]}
+        references = [one["from"] for one in given.get("artifacts", [])]
+        references += [one["value"] for one in given.get("parameters", [])]
+        for reference in references:
+            _, above, _, kind, output = reference.strip("{}").split(".")
             assert above in task["dependencies"]
-            assert [given["name"] for given in steps[above]["outputs"]["artifacts"]] == [output]
+            assert output in [one["name"] for one in steps[above]["outputs"][kind]]
+        assert all((one["mode"], one["recurseMode"]) == (0o755, True) for one in inputs["artifacts"])
     parameters = {parameter["name"] for parameter in resource["spec"]["arguments"]["parameters"]}
-    text = yaml.safe_dump(resource)
-    for name in parameters - {"model_name", "promotion"}:  # Argo's steps do not register
-        assert f"{{{{workflow.parameters.{name}}}}}" in text
+    assert parameters == {"data", "settings"}
+    text = json.dumps(resource["spec"]["templates"])
+    assert "{{workflow.parameters.data}}" in text
+    assert "{{=toJson(workflow.parameters['settings'])}}" in text
+
+
+def test_finished_workflows_are_kept_as_long_as_the_file_says() -> None:
+    spec = made("kitti_sample.yaml", cluster=CLUSTER.model_copy(update={"service_account": "runner"}))["spec"]
+    assert spec["ttlStrategy"] == dict.fromkeys(
+        ("secondsAfterCompletion", "secondsAfterSuccess", "secondsAfterFailure"), 7 * 86400
+    )  # a controller may have shorter ones for success and failure, which come first
+    assert spec["serviceAccountName"] == "runner"
 
 
 def test_steps_without_torch_run_in_the_smaller_image() -> None:
     for name, template in templates(made("improved/kitti_kitti.yaml")).items():
-        expected = DATA_IMAGE if name.startswith(("ingest", "pair")) else IMAGE
+        expected = DATA_IMAGE if name.startswith(("configure", "ingest", "pair")) else IMAGE
         assert template["container"]["image"] == expected
         assert {"name": "SIMIPU_IMAGE", "value": expected} in template["container"]["env"]
 
@@ -92,42 +111,87 @@ def test_steps_without_torch_run_in_the_smaller_image() -> None:
 def test_several_nodes_are_refused() -> None:
     several = CLUSTER.model_copy(update={"steps": {**CLUSTER.steps, "pretrain": {"nodes": 2}}})
     with pytest.raises(SimipuError, match=r"steps\.pretrain\.nodes: only Kubeflow's pipelines"):
-        workflow([load("improved/kitti_kitti.yaml")], several)
+        made("improved/kitti_kitti.yaml", cluster=several)
 
 
-def test_training_on_several_gpus_goes_through_torchrun() -> None:
+def test_training_on_several_gpus_is_told_how_many() -> None:
     steps = templates(made("improved/kitti_kitti.yaml"))
-    assert steps["pretrain"]["container"]["command"] == [
-        *("python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8", "--no-python", "simipu")
-    ]
+    assert {"name": "SIMIPU_PROCESSES", "value": "8"} in steps["pretrain"]["container"]["env"]
     assert steps["pretrain"]["container"]["resources"]["limits"]["nvidia.com/gpu"] == "8"
-    assert steps["pair-depth"]["container"]["command"] == ["simipu"]
+    assert "SIMIPU_PROCESSES" not in json.dumps(steps["pair-depth"]["container"]["env"])
     assert steps["pretrain"]["retryStrategy"]["retryPolicy"] == "Always"  # lost nodes too
 
 
-def fill(words: list[str], resource: dict[str, Any], tmp_path: Path, settings: str) -> list[str]:
-    given = {name: name for name in ("depth_uri", "pretrain_uri")}
-    given |= {p["name"]: p["value"] for p in resource["spec"]["arguments"]["parameters"] if "value" in p}
-    text = shlex.join(words)
-    for name, value in given.items():
-        text = text.replace(f"{{{{workflow.parameters.{name}}}}}", value)
-    (tmp_path / "experiment.yaml").write_text(settings)
-    for folder in ("inputs", "outputs"):
-        text = text.replace(f"/{folder}/", f"{tmp_path}/{folder}/")
-    return shlex.split(text.replace("/settings/experiment.yaml", f"{tmp_path}/experiment.yaml"))
+def filled(words: list[str], form: dict[str, str], results: dict[str, str]) -> list[str]:
+    """A container's arguments with the values that Argo puts in: expressions of the form and of earlier results."""
+
+    def value(found: "re.Match[str]") -> str:
+        return json.dumps(json.loads(results[found[1]])["parameterValues"][found[2]])
+
+    text = json.dumps(words)  # as Argo does: a value becomes a part of a JSON string
+    for pattern, put in (
+        (r"{{=toJson\(jsonpath\(inputs\.parameters\['(.+?)'\], '\$\.parameterValues\.(\w+)'\)\)}}", value),
+        (r"{{=toJson\(workflow\.parameters\['(\w+)'\]\)}}", lambda found: json.dumps(form[found[1]])),
+        (r"{{workflow\.parameters\.(\w+)}}", lambda found: form[found[1]]),
+    ):
+        text = re.sub(pattern, lambda found, put=put: json.dumps(put(found))[1:-1], text)  # type: ignore[misc]
+    assert "{{" not in text
+    return list(json.loads(text))
 
 
-@pytest.mark.parametrize("name", ["improved/kitti_kitti.yaml", "kitti_sample.yaml", "improved/scratch_nyu.yaml"])
-def test_the_steps_commands_are_ones_that_simipu_takes(name: str, tmp_path: Path) -> None:
-    """Each stops only at its first input, which is not there: options, settings and their values are accepted."""
-    resource = made(name)
-    for step, template in templates(resource).items():
-        settings = template["inputs"]["artifacts"][0]["raw"]["data"]
-        words = fill(template["container"]["args"], resource, tmp_path, settings)
-        done = CliRunner().invoke(app, [*words, *([] if words[0] == "table" else ["--no-track"])])
-        message = str(done.exception)
-        missing = "no such folder" if words[0] == "ingest" else "not an artifact (no manifest.json)"
-        assert missing in message, f"{step}: {message} {done.output}"
+def run_workflow(resource: dict[str, Any], folder: Path, values: dict[str, str], environment: dict[str, str]) -> None:
+    """What Argo does: each task after those that it depends on, with their results and artifacts."""
+    form = {one["name"]: one["value"] for one in resource["spec"]["arguments"]["parameters"]} | values
+    waiting = {task["name"]: task for task in resource["spec"]["templates"][0]["dag"]["tasks"]}
+    steps, done = templates(resource), set[str]()
+    while waiting:
+        name = next(name for name, task in waiting.items() if done.issuperset(task.get("dependencies", [])))
+        task, container, here = waiting.pop(name), steps[name]["container"], folder / name
+        for given in task.get("arguments", {}).get("artifacts", []):
+            _, above, _, _, output = given["from"].strip("{}").split(".")
+            place = here / "inputs" / given["name"]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder / above / "outputs" / output, place)
+        results = {
+            given["name"]: (folder / given["value"].split(".")[1] / "outputs" / "executor_output.json").read_text()
+            for given in task.get("arguments", {}).get("parameters", [])
+        }
+        words = [*container["command"], *filled(container["args"], form, results)]
+        words = [re.sub(r"(?<=\")/(inputs|outputs)/", rf"{here}/\1/", word) for word in words]
+        variables = {one["name"]: one["value"] for one in container["env"] if "value" in one} | environment
+        ran = subprocess.run(words, env=variables, cwd=folder, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        for made_here in steps[name]["outputs"]["artifacts"]:
+            assert (here / "outputs" / made_here["name"]).exists()
+        done.add(name)
+
+
+def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
+    """The real commands, with stages that do nothing, on what earlier steps really returned."""
+    log = tmp_path / "log"
+    log.touch()
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{Path(__file__).with_name('fakes')}:{ROOT}",
+        "FAKE_LOG": str(log),
+        "TMPDIR": str(tmp_path),
+        "PYTHONWARNINGS": "ignore",
+    }
+    values = {"data": json.dumps({"data/raw": 's3://a "b" \\ c'}), "settings": "seed=3 pair.depth_range='[1, 2]'"}
+    rows = [load_experiment(ROOT / "params.yaml", [f"experiment={name}"]) for name in ("a", "b")]
+    rows = [
+        row.model_copy(update={"finetune": row.finetune.model_copy(update={"scratch_control": False})}) for row in rows
+    ]
+    write_argo(rows, tmp_path / "flow.yaml", CLUSTER)
+    run_workflow(yaml.safe_load((tmp_path / "flow.yaml").read_text()), tmp_path, values, environment)
+    shared = ["ingest_pretrain_a", "pair_pretrain_a", "pretrain_a", "ingest_depth_a", "pair_depth_a", "finetune_a"]
+    assert sorted(log.read_text().split()) == sorted([*shared, "evaluate_a", "evaluate_b", "table"])
+    assert (tmp_path / "table" / "outputs" / "summary").read_text().count("0.5000") == 2
+    returned = json.loads((tmp_path / "configure-b" / "outputs" / "executor_output.json").read_text())[
+        "parameterValues"
+    ]
+    assert (returned["pretrain"]["seed"], returned["pair"]["depth_range"]) == (3, [1, 2])
+    assert returned["ingest_depth"]["root"] == 's3://a "b" \\ c'
 
 
 def test_the_file_is_written_whole(tmp_path: Path) -> None:

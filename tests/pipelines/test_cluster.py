@@ -24,7 +24,7 @@ def test_the_example_is_in_order() -> None:
     pretrain = example.step("pretrain")
     assert (pretrain.gpus, pretrain.shm, pretrain.timeout) == (8, "128Gi", 5 * 86400)
     assert pretrain.retry.within == 14 * 86400
-    assert example.step("check").gpus == example.step("pair").gpus == 0
+    assert example.step("configure").gpus == example.step("pair").gpus == 0
     assert example.step("pair").scratch == "200Gi"
     assert example.step("ingest").scratch == "50Gi"  # from the defaults
 
@@ -50,6 +50,7 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
         ({"steps": {"pretrain": {"timeout": "soon"}}}, "pretrain.timeout"),
         ({"defaults": {"retry": {"factor": 1.5}}}, r"retry.factor: Input should be a valid integer"),
         ({"steps": {"pair": {"tolerations": [{"key": "a", "value": "b"}]}}}, "operator Equal and a value go together"),
+        ({"steps": {"pair": {"retry": {"factor": 1.5}}}}, r"pair.retry.factor: Input should be a valid integer"),
         ({"steps": {"evaluate": {"nodes": 2}}}, "only pretrain and finetune can use more than one node"),
         ({"steps": {"pretrain": {"nodes": 2}}}, "pretrain.nodes: name SIMIPU_CHECKPOINTS"),
         ({"defaults": {"gpus": 1}}, "not every step needs a GPU"),

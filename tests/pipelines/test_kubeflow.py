@@ -221,7 +221,7 @@ def test_the_sdks_own_client_is_served_alike(server: KfpServer, package: Package
     group = sdk.create_experiment("simipu").experiment_id
     pipeline = sdk.upload_pipeline(str(file), "simipu").pipeline_id
     version = sdk.upload_pipeline_version(str(file), "second", pipeline_id=pipeline).pipeline_version_id
-    given = {"params": {"depth_uri": "s3://a#1"}, "pipeline_id": pipeline, "version_id": version}
+    given = {"params": {"data_depth": "s3://a#1"}, "pipeline_id": pipeline, "version_id": version}
     made = sdk.create_recurring_run(group, "nightly", cron_expression="0 0 3 * * *", **given)
 
     ours = Client(with_token(server, SECRET))
@@ -248,7 +248,7 @@ class TestNamespaces:
     def test_it_is_sent_along(self, shared: KfpServer, package: Package) -> None:
         client = Client(Connection(shared.url, "team-a"))
         client.upload(package, "demo")
-        client.schedule(client.upload(package, "demo"), "nightly", {"depth_uri": "s3://a#1"}, Trigger(every_s=60))
+        client.schedule(client.upload(package, "demo"), "nightly", {"data_depth": "s3://a#1"}, Trigger(every_s=60))
         (group,) = shared.backend.experiments.values()
         (pipeline,) = shared.backend.pipelines.values()
         (schedule,) = shared.backend.recurring.values()
@@ -330,7 +330,7 @@ class TestSchedules:
         assert (schedule.mode, schedule.max_concurrency, schedule.no_catchup) == ("ENABLE", "1", True)
         assert schedule.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
         assert schedule.pipeline_spec is None
-        assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["depth_uri"])
+        assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["data_depth"])
 
         assert "there is a schedule “weekly” already" in cli(*arguments).error
         listed = cli("schedules").out
@@ -342,7 +342,7 @@ class TestSchedules:
 
     def test_an_interval_is_told_in_seconds(self, server: KfpServer, package: Package) -> None:
         client = Client(Connection(server.url))
-        client.schedule(client.upload(package, "demo"), "often", {"depth_uri": "s3://a#1"}, Trigger(every_s=3600))
+        client.schedule(client.upload(package, "demo"), "often", {"data_depth": "s3://a#1"}, Trigger(every_s=3600))
         (schedule,) = client.schedules()
         assert schedule.trigger.periodic_schedule.interval_second == "3600"
         assert "every 3600 s" in cli("schedules").out
@@ -362,15 +362,15 @@ class TestRuns:
 
     def test_a_wrong_parameter_is_told(self, server: KfpServer, package: Package) -> None:
         client = Client(Connection(server.url))
-        with pytest.raises(ApiError, match="parameter depth_uri is required"):
-            client.submit(package, "run", {})
+        with pytest.raises(ApiError, match="parameter epochs is not an input of the pipeline"):
+            client.submit(package, "run", {"epochs": "3"})
         assert server.backend.runs == {}
 
     def test_no_answer_to_a_submission_leaves_it_open(self, server: KfpServer, package: Package) -> None:
         server.fault = lambda handler: handler.path.endswith("/runs") and server.hang(handler)
         client = Client(Connection(server.url, read_timeout_s=3))
         with pytest.raises(ApiError, match="not known whether the run was made: look for “my run” with `status`"):
-            client.submit(package, "my run", {"depth_uri": "s3://a#1"})
+            client.submit(package, "my run", {"data_depth": "s3://a#1"})
 
     def test_a_wrong_token_is_told_before_data_is_looked_at(self, server: KfpServer) -> None:
         server.token = SECRET

@@ -15,6 +15,8 @@ from rich.console import Console
 from pipelines.client import Client
 from pipelines.connection import Connection
 from pipelines.follow import Outcome, Pace, clock, follow
+from pipelines.options import chosen
+from pipelines.submission import data_addresses, pack
 from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, alive, cli
@@ -83,12 +85,11 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     lines = done.out.splitlines()
     assert lines[:2] == [f"Run      {run_id}  my run", f"See      {server.url}/#/runs/details/{run_id}"]
     ended = [line.split(" · ")[0] for line in lines if "succeeded" in line]
-    assert ended == [f"{step} succeeded" for step in ("ingest_depth", "pair_depth", "finetune", "evaluate")] + [
-        "my run succeeded."
-    ]
+    steps = ("configure", "ingest_depth", "pair_depth", "finetune", "evaluate")
+    assert ended == [*(f"{step} succeeded" for step in steps), "my run succeeded."]
     assert f"every pod must see the folder {data};" in done.error
     run = server.backend.runs[run_id]
-    assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", run.runtime_config.parameters["depth_uri"])
+    assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", run.runtime_config.parameters["data_depth"])
 
     shown = cli("status", run_id).out
     assert "my run · succeeded" in shown
@@ -101,6 +102,24 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     assert again.code == 0, again.out + again.error
     assert "evaluate cached" in again.out
     assert len(cli("status", "--limit", "1").out.splitlines()) == len(listed.splitlines())
+
+
+def test_a_setting_of_the_form_reruns_only_the_steps_that_read_it(server: KfpServer, data: str) -> None:
+    rows = chosen(SCRATCH[1], [SCRATCH[3]], data=data)
+    package, client = pack(rows), Client(Connection(server.url))
+    addresses = data_addresses(rows, package)
+
+    def ended(settings: str) -> dict[str, str]:
+        run_id = client.submit(package, "from the form", {**addresses, "settings": settings})
+        console = Console(width=200, record=True)
+        follow(client, run_id, console, QUICK)
+        return dict(re.findall(r"^(\w+) (succeeded|cached|failed)", console.export_text(), re.MULTILINE))
+
+    ended("")
+    all_cached = dict.fromkeys(("configure", "ingest_depth", "pair_depth", "finetune", "evaluate"), "cached")
+    assert ended("") == all_cached
+    assert ended("evaluate.flip=false") == all_cached | {"configure": "succeeded", "evaluate": "succeeded"}
+    assert ended("finetune.epochs=0")["configure"] == "failed"
 
 
 def test_a_failing_step_gives_the_cause(server: KfpServer, data: str, monkeypatch: pytest.MonkeyPatch) -> None:

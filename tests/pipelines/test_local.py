@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pipelines import local
-from pipelines.dag import OUTPUTS, build, parameters
+from pipelines.simipu import OUTPUTS, pipeline
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.tracking.pipeline_run import PipelineRun
@@ -50,12 +50,14 @@ def execute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Execute:
     log = tmp_path / "log"
     monkeypatch.setenv("FAKE_LOG", str(log))
 
-    def run(*overrides: str, history: str = "store", uri: str = "u#0") -> tuple[set[str], dict[str, Any]]:
+    def run(
+        *overrides: str, history: str = "store", uri: str = "u#0", settings: str = ""
+    ) -> tuple[set[str], dict[str, Any]]:
         log.write_text("")
         experiment = load_experiment(tmp_path / "params.yaml", list(overrides))
         parent = cast(PipelineRun, Parent(history))
-        uris = {"depth_uri": "d#0"} | ({"pretrain_uri": uri} if experiment.finetune.needs_pretraining else {})
-        outputs = local._execute(build(experiment), parent, {**uris, **parameters(experiment)})
+        uris = {"data_depth": "d#0"} | ({"data_pretrain": uri} if experiment.finetune.needs_pretraining else {})
+        outputs = local._execute(pipeline(experiment), parent, {**uris, "settings": settings})
         return set(log.read_text().split()), outputs
 
     return run
@@ -67,8 +69,9 @@ def test_only_what_changed_runs_again(
     ran, first = execute()
     assert ran == ALL
     shown = capsys.readouterr().out.splitlines()
+    assert shown.pop(0) == "demo: settings are in order"
     assert {line.split()[0] for line in shown} == ALL  # the steps' progress, none of kfp's lines
-    assert set(first) == set(OUTPUTS) | {"metrics"}
+    assert set(first) == set(OUTPUTS)
 
     ran, again = execute()
     assert ran == set()
@@ -77,6 +80,13 @@ def test_only_what_changed_runs_again(
     }
     assert execute("finetune.sig_lambda=0.5")[0] == {"finetune", "finetune_scratch", "evaluate"}
     assert execute("evaluate.flip=false")[0] == {"evaluate"}
+    assert execute(settings="finetune.sig_lambda=0.5")[0] == set()  # the same sections, however they came about
+    assert execute(settings="evaluate.flip=false finetune.sig_lambda=0.25")[0] == {
+        "finetune",
+        "finetune_scratch",
+        "evaluate",
+    }
+    assert execute(settings="tracking.model_name=another")[0] == {"evaluate"}
     assert execute(uri="u#1")[0] == {"ingest_pretrain", "pair_pretrain", "pretrain", "finetune", "evaluate"}
 
     monkeypatch.setenv("FAKE_FAILURE", "ingest")
@@ -89,6 +99,12 @@ def test_a_run_without_pretraining(execute: Execute) -> None:
     ran, made = execute("finetune.init=kaiming_zero_gamma")
     assert ran == {"ingest_depth", "pair_depth", "finetune", "evaluate"}
     assert set(made) == {"depth_catalogue", "depth", "model", "report", "metrics"}
+
+
+def test_settings_that_are_refused_stop_the_run_at_once(execute: Execute) -> None:
+    with pytest.raises(SimipuError, match=r"`finetune\.epochs`: Input should be greater than or equal to 1"):
+        execute(settings="finetune.epochs=0")
+    assert Path(os.environ["FAKE_LOG"]).read_text() == ""
 
 
 def test_a_failing_step_gives_the_cause(
@@ -109,11 +125,27 @@ def test_a_sweep_runs_once_what_its_rows_share(
         tmp_path / "params.yaml", ["experiment=other", "finetune.scratch_control=false", "finetune.sig_lambda=0.5"]
     )
     rows = [shared, other]
-    arguments = {"raw_uri": "u#0", **parameters(rows)}
+    arguments = {"data": {"data/raw": "u#0"}}
     log = Path(os.environ["FAKE_LOG"])
     log.write_text("")
-    made = local._execute(build(rows), cast(PipelineRun, Parent("store")), arguments)
+    made = local._execute(pipeline(rows), cast(PipelineRun, Parent("store")), arguments)
     common = {"ingest_pretrain", "pair_pretrain", "pretrain", "ingest_depth", "pair_depth"}
     own = {f"{step}_{name}" for step in ("finetune", "evaluate") for name in ("demo", "other")}
     assert sorted(log.read_text().split()) == sorted({f"{step}_demo" for step in common} | own | {"table"})
-    assert (Path(made["results"].path) / "table.md").read_text() == "| demo | other |"
+    assert rows_of(made) == ["| demo | a (headline) | 1 | 0.5000 |", "| other | a (headline) | 1 | 0.5000 |"]
+
+    log.write_text("")
+    monkeypatch.setenv("FAKE_ABS_REL", "0.25")  # a new image finds other scores
+    changed = local._execute(
+        pipeline(
+            [shared, rows[1].model_copy(update={"evaluate": rows[1].evaluate.model_copy(update={"flip": False})})]
+        ),
+        cast(PipelineRun, Parent("store")),
+        arguments,
+    )
+    assert sorted(log.read_text().split()) == ["evaluate_other", "table"]
+    assert rows_of(changed) == ["| demo | a (headline) | 1 | 0.5000 |", "| other | a (headline) | 1 | 0.2500 |"]
+
+
+def rows_of(made: dict[str, Any]) -> list[str]:
+    return (Path(made["results"].path) / "table.md").read_text().splitlines()[2:]

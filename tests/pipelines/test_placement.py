@@ -14,7 +14,8 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.cluster import Cluster, load_cluster
+from components.configure.component import configure
+from pipelines.cluster import Cluster, load_cluster, settings_of
 from pipelines.package import write, write_manifest
 from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
@@ -45,11 +46,11 @@ def tasks(documents: list[Any]) -> dict[str, tuple[Task, dict[str, Any], dict[st
     """By the name that people see: task, container, Kubernetes settings, component."""
     pipeline, platform = documents
     placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    found = {}
+    found: dict[str, tuple[Task, dict[str, Any], dict[str, Any], str]] = {}
     for task in pipeline["root"]["dag"]["tasks"].values():
         executor = pipeline["components"][task["componentRef"]["name"]]["executorLabel"]
         container = pipeline["deploymentSpec"]["executors"][executor]["container"]
-        component = executor.removeprefix("exec-").rstrip("0123456789").rstrip("-")
+        component = settings_of(container["args"][-1])
         found[task["taskInfo"]["name"]] = (task, container, placed[executor], component)
     return found
 
@@ -72,12 +73,12 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str], str]) -> None:
     documents = list(yaml.safe_load_all(text_of(name)))
     found = tasks(documents)
-    expected = {"check", "ingest_depth", "pair_depth", "finetune", "evaluate"}
+    expected = {"configure", "ingest_depth", "pair_depth", "finetune", "evaluate"}
     assert expected <= found.keys() <= expected | {"ingest_pretrain", "pair_pretrain", "pretrain", "finetune_scratch"}
     for step, (task, container, placed, component) in found.items():
         settings = example().step(component)
         resources = container["resources"]
-        image = DATA_IMAGE if component in ("ingest", "pair") else IMAGE
+        image = DATA_IMAGE if component in ("configure", "ingest", "pair") else IMAGE
         assert container["image"] == image
         assert resources["resourceCpuRequest"] == settings.cpu_request
         assert resources["resourceMemoryRequest"] == settings.memory_request
@@ -116,12 +117,12 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         assert task["retryPolicy"] == {
             "maxRetryCount": 3,
             "backoffDuration": "60s",
-            "backoffFactor": 2.0,
+            "backoffFactor": 2,
             "backoffMaxDuration": f"{14 * 86400}s",
         }
         assert settings.timeout < 14 * 86400
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
-        assert environment["SIMIPU_STEP"] == step
+        assert environment.get("SIMIPU_STEP") == (None if step == "configure" else step)
         assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
         assert environment["SIMIPU_IMAGE"] == image
         assert environment.get("SIMIPU_PROCESSES") == ("8" if is_training else None)
@@ -142,13 +143,12 @@ def test_every_pipeline_is_a_whole_one(name: str, text_of: Callable[[str], str],
     for part in [pipeline["root"], *pipeline["components"].values()]:
         assert YAML_BOOLEANS.isdisjoint(part.get("inputDefinitions", {}).get("parameters", {}))
     form = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert len(form) <= 11
-    assert all(field["parameterType"] in ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE") for field in form.values())
-    assert {name for name, field in form.items() if "defaultValue" not in field} <= {"pretrain_uri", "depth_uri"}
+    assert len(form) <= 6
+    assert all(field["parameterType"] == "STRING" and "defaultValue" in field for field in form.values())
     found = tasks(documents)
     for step, (task, _, _, component) in found.items():
-        if component in ("ingest", "evaluate", "finetune", "pretrain"):  # settings are checked before any work
-            assert "check" in ancestors(step, found)
+        if component != "configure":  # settings are checked before any work
+            assert "configure" in ancestors(step, found)
         assert "pip install" not in json.dumps(task)
     assert str(ROOT) not in text_of(name)
     assert compiled(load_experiment(ROOT / name), tmp_path, example()) == documents
@@ -164,7 +164,9 @@ def ancestors(step: str, found: dict[str, Any]) -> set[str]:
 def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
     pipeline, _ = compiled(load_experiment(ROOT / "params.yaml"), tmp_path, example())
     types = {
-        (component.removeprefix("comp-").rstrip("-2"), output): artifact["artifactType"]["schemaTitle"]
+        (component.removeprefix("comp-").rstrip("-2").partition("-")[0], output): artifact["artifactType"][
+            "schemaTitle"
+        ]
         for component, definition in pipeline["components"].items()
         for output, artifact in definition.get("outputDefinitions", {}).get("artifacts", {}).items()
     }
@@ -230,26 +232,45 @@ def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tm
 # -- what the cache sees ---------------------------------------------------------------------------------------------
 
 
-def fingerprints(documents: list[Any]) -> dict[str, str]:
+def resolved(given: dict[str, Any], defaults: dict[str, Any], known: dict[str, Any]) -> Any:
+    """The value of a task's parameter, as the driver finds it."""
+    if "runtimeValue" in given:
+        return given["runtimeValue"]["constant"]
+    if source := given.get("taskOutputParameter"):
+        key = source["outputParameterKey"]
+        return known[source["producerTask"]][key] if source["producerTask"] in known else f"<{key}>"
+    return defaults[given["componentInputParameter"]]
+
+
+def fingerprints(documents: list[Any], settings: str = "") -> dict[str, str]:
     """What Kubeflow's driver compares, by step: resolved parameters, names of the artifacts, outputs, command, image.
 
     See backend/src/v2/driver/cache.go of Kubeflow Pipelines. Environment, resources and secrets are not among it.
     """
     pipeline = documents[0]
-    defaults = {
-        name: field.get("defaultValue", f"<{name}>")
+    defaults: dict[str, Any] = {
+        name: field["defaultValue"] or f"<{name}>"
         for name, field in pipeline["root"]["inputDefinitions"]["parameters"].items()
     }
+    if "data" in defaults:
+        defaults["data"] = {root: address or f"<{root}>" for root, address in defaults["data"].items()}
+    found, known = tasks(documents), {}
+    for task, *_, component in found.values():
+        if component == "configure":
+            given = task["inputs"]["parameters"]
+            made = configure.python_func(
+                **{key: resolved(value, defaults, {}) for key, value in given.items() if value} | {"settings": settings}
+            )
+            known[task["componentRef"]["name"].removeprefix("comp-")] = dict(
+                zip(configure.python_func.__annotations__["return"]._fields, made, strict=True)
+            )
     seen = {}
-    for name, (task, container, *_) in tasks(documents).items():
+    for name, (task, container, *_) in found.items():
         given = {
-            key: value["runtimeValue"]["constant"]
-            if "runtimeValue" in value
-            else defaults[value["componentInputParameter"]]
-            for key, value in task.get("inputs", {}).get("parameters", {}).items()
+            key: resolved(value, defaults, known) for key, value in task.get("inputs", {}).get("parameters", {}).items()
         }
         outputs = pipeline["components"][task["componentRef"]["name"]].get("outputDefinitions")
-        compared = [given, sorted(task["inputs"].get("artifacts", {})), outputs]
+        compared = [given, sorted(task.get("inputs", {}).get("artifacts", {})), outputs]
         seen[name] = json.dumps(
             [*compared, container["command"], container["args"], container["image"]], sort_keys=True
         )
@@ -262,7 +283,7 @@ def changed(folder: Path, cluster: Cluster | None = None, *overrides: str) -> se
     experiment = load_experiment(ROOT / "params.yaml", list(overrides))
     after = fingerprints(compiled(experiment, folder, cluster or example()))
     assert before.keys() == after.keys()
-    return {step for step in before if before[step] != after[step]} - {"check"}
+    return {step for step in before if before[step] != after[step]} - {"configure"}
 
 
 def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
@@ -286,6 +307,17 @@ def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
         "finetune",
         "finetune_scratch",
     }
+
+
+def test_settings_of_the_form_count_like_those_that_are_compiled_in(tmp_path: Path) -> None:
+    documents = compiled(load_experiment(ROOT / "params.yaml"), tmp_path, example())
+    changed_here = fingerprints(documents, "finetune.epochs=9 seed=3")
+    before = fingerprints(documents)
+    trained = {"pretrain", "finetune", "finetune_scratch"}
+    assert {step for step in before if before[step] != changed_here[step]} == trained
+    overrides = ["finetune.epochs=9", "seed=3"]
+    after = fingerprints(compiled(load_experiment(ROOT / "params.yaml", overrides), tmp_path, example()))
+    assert {step for step in after if after[step] != changed_here[step]} == {"configure"}
 
 
 def test_the_cache_misses_another_version_of_the_data(tmp_path: Path) -> None:
@@ -333,14 +365,15 @@ def test_eight_rows_share_what_they_have_in_common(preset: str, tmp_path: Path) 
         first, second = (encoders[f"finetune_{preset}_{start}_{data}"] for data in ("kitti", "nyu"))
         assert first == second
     table = found["table"][0]["inputs"]
-    names = table["parameters"]["rows"]["runtimeValue"]["constant"]
+    names = table["parameters"]["names"]["runtimeValue"]["constant"]
     assert names == [row.experiment for row in sweep(preset)]
     shown = {task["componentRef"]["name"].removeprefix("comp-"): name for name, (task, *_) in found.items()}
-    for place, name in enumerate(names, 1):
-        producer = table["artifacts"][f"report_{place}"]["taskOutputArtifact"]["producerTask"]
-        assert shown[producer] == f"evaluate_{name}"
-    form = set(documents[0]["root"]["inputDefinitions"]["parameters"])
-    assert form >= {"kitti_uri", "nyu_uri", "waymo_uri", "pretrain_epochs", "seed"}
+    for place, name in zip(table["parameters"]["scores"]["runtimeValue"]["constant"], names, strict=True):
+        source = table["parameters"][place.split("'")[1]]["taskOutputParameter"]
+        assert (shown[source["producerTask"]], source["outputParameterKey"]) == (f"evaluate_{name}", "scores")
+    form = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert form.keys() == {"data", "settings"}
+    assert form["data"]["defaultValue"] == {"data/kitti": "", "data/nyu": "", "data/waymo": ""}
 
 
 def test_a_row_of_a_sweep_and_the_row_alone_have_their_steps_in_common(tmp_path: Path) -> None:
@@ -349,22 +382,20 @@ def test_a_row_of_a_sweep_and_the_row_alone_have_their_steps_in_common(tmp_path:
     data = Cluster(image=IMAGE, data={"data/kitti": "s3://kitti", "data/nyu": "s3://nyu", "data/waymo": "s3://waymo"})
     alone = fingerprints(compiled(sweep("improved")[4], tmp_path / "a", data))
     within = set(fingerprints(compiled(sweep("improved"), tmp_path / "b", data)).values())
-    assert {step for step, seen in alone.items() if seen not in within} == {"check"}
+    assert {step for step, seen in alone.items() if seen not in within} == {"configure"}
 
 
-def test_what_rows_set_differently_is_not_in_the_form(tmp_path: Path) -> None:
+def test_rows_keep_what_they_set_differently(tmp_path: Path) -> None:
     rows = [
         load_experiment(ROOT / "params.yaml", [f"experiment={name}", f"finetune.epochs={epochs}"])
         for name, epochs in (("a", 1), ("b", 2))
     ]
-    documents = compiled(rows, tmp_path, example())
-    assert "finetune_epochs" not in documents[0]["root"]["inputDefinitions"]["parameters"]
-    constants = {
-        name: task["inputs"]["parameters"]["epochs"]["runtimeValue"]["constant"]
-        for name, (task, *_, component) in tasks(documents).items()
-        if component == "finetune" and "scratch" not in name
+    found = {
+        name: json.loads(seen)[0]["section"]["epochs"]
+        for name, seen in fingerprints(compiled(rows, tmp_path, example())).items()
+        if name.startswith("finetune_") and "scratch" not in name
     }
-    assert constants == {"finetune_a": 1, "finetune_b": 2}
+    assert found == {"finetune_a": 1, "finetune_b": 2}
 
 
 def test_manifests_are_resources_of_kubeflow_and_kubernetes(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 def test_frames_of_dvc_are_made_and_pushed_once(commands: list[tuple[str, ...]]) -> None:
     uris = raw.raw_uris(demo())
     address = f"{ROOT}/remote/files/md5/data/raw.dir"
-    assert uris == {"pretrain_uri": address, "depth_uri": address}
+    assert uris == {"data_pretrain": address, "data_depth": address}
     assert commands == [("repro", "--quiet", "raw"), ("push", "--quiet", "raw")]
 
 
@@ -39,7 +39,7 @@ def test_a_pointer_names_the_version(
     (tmp_path / "data").mkdir()
     (tmp_path / "data/kitti.dvc").touch()
     roots = (f"pretrain_data.root={tmp_path}/data/kitti", f"depth_data.root={tmp_path}/data/kitti")
-    assert raw.raw_uris(demo(*roots))["depth_uri"] == f"{tmp_path}/remote/files/md5/data/kitti.dir"
+    assert raw.raw_uris(demo(*roots))["data_depth"] == f"{tmp_path}/remote/files/md5/data/kitti.dir"
     assert commands == [("push", "--quiet", f"{tmp_path}/data/kitti.dvc")]
 
 
@@ -51,7 +51,7 @@ def test_a_pointer_without_a_copy_names_its_source(
     (tmp_path / "kitti.dvc").touch()
     monkeypatch.setattr("dvc.api.get_url", lambda path, repo: f"{tmp_path}/source")
     uris = raw.raw_uris(demo("finetune.init=torch_default", f"depth_data.root={tmp_path}/kitti"))
-    assert uris["depth_uri"].startswith(f"{tmp_path}/source#")
+    assert uris["data_depth"].startswith(f"{tmp_path}/source#")
 
 
 def test_other_folders_are_pinned(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_other_folders_are_pinned(commands: list[tuple[str, ...]], tmp_path: Pat
         (tmp_path / name).mkdir()
         (tmp_path / name / "scan.bin").write_bytes(name.encode())
     uris = raw.raw_uris(demo(f"pretrain_data.root={tmp_path}/a", f"depth_data.root={tmp_path}/b"))
-    assert uris["pretrain_uri"].startswith(f"{tmp_path}/a#")
-    assert uris["depth_uri"].startswith(f"{tmp_path}/b#")
+    assert uris["data_pretrain"].startswith(f"{tmp_path}/a#")
+    assert uris["data_depth"].startswith(f"{tmp_path}/b#")
     assert commands == []
 
 
@@ -68,7 +68,7 @@ def test_without_pretraining_its_frames_are_not_looked_for(tmp_path: Path) -> No
     (tmp_path / "scan.bin").write_bytes(b"scan")
     roots = (f"pretrain_data.root={tmp_path}/nowhere", f"depth_data.root={tmp_path}")
     uris = raw.raw_uris(demo("finetune.init=torch_default", *roots))
-    assert set(uris) == {"depth_uri"}
+    assert set(uris) == {"data_depth"}
 
 
 def test_weights_files_are_addressed_by_content(tmp_path: Path) -> None:

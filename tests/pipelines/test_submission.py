@@ -52,10 +52,10 @@ def test_settings_of_the_platform_travel_beside_the_pipeline(package: Package) -
 
 def test_a_run_is_given_the_version_of_its_data(scratch: Experiment, package: Package) -> None:
     addresses = data_addresses(scratch, package)
-    assert set(addresses) == {"depth_uri"}
-    assert addresses["depth_uri"].startswith(f"{scratch.depth_data.root}#")
+    assert set(addresses) == {"data_depth"}
+    assert addresses["data_depth"].startswith(f"{scratch.depth_data.root}#")
     assert local_addresses(addresses) == [scratch.depth_data.root]
-    assert local_addresses({"depth_uri": "s3://bucket/raw#1"}) == []
+    assert local_addresses({"data_depth": "s3://bucket/raw#1"}) == []
 
 
 def test_what_nothing_gives_is_named(scratch: Experiment, package: Package) -> None:
@@ -72,8 +72,10 @@ def test_a_sweep_is_one_package_with_an_address_for_each_folder(scratch: Experim
     rows = [scratch, scratch.model_copy(update={"experiment": "second", "depth_data": data})]
     package = pack(rows)
     addresses = data_addresses(rows, package)
-    assert sorted(addresses) == ["other_frames_uri", f"{Path(scratch.depth_data.root).name}_uri"]
-    assert len(set(addresses.values())) == 2
+    roots = [scratch.depth_data.root, data.root]
+    assert set(addresses) == {"data"}
+    assert [address.split("#")[0] for address in addresses["data"].values()] == list(addresses["data"]) == roots
+    assert local_addresses(addresses) == sorted(roots)
     assert "finetune_second" in package.text
     assert submission.run_name(rows).startswith("sweep ")
     assert submission.version_name(rows).startswith("sweep-")

@@ -30,39 +30,34 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
         from simipu_core.errors import SimipuError
 
         raise SimipuError(f"{name}: nothing fits; mend it.")
-    yield SimpleNamespace(run_id=name)
+    nothing = dict.fromkeys(("log_file", "log_metrics"), lambda *_, **__: None)
+    yield SimpleNamespace(run_id=name, **nothing)
 
 
 def _stage(out_index: int) -> Any:
     def stage(*given: Any, **_: Any) -> None:
-        out: Path = given[out_index]
-        out.mkdir()
-        report = {"headline": "a", "num_images": 1, "flip": False, "metrics": {"a": {"abs_rel": 0.5}}}
-        report |= {"baselines": {}, "model_digest": "", "data_digest": ""}
-        (out / "report.json").write_text(str(report).replace("'", '"').replace("False", "false"))
+        given[out_index].mkdir()
 
     return stage
 
 
 def _release(*given: Any, **_: Any) -> Any:
+    from simipu_core.artifacts import write_artifact
     from simipu_core.evaluation.report import Report
 
-    _stage(4)(*given)
-    report = Report.model_validate_json((given[4] / "report.json").read_text())
+    metrics = {"a": {"abs_rel": float(os.environ.get("FAKE_ABS_REL", "0.5"))}}
+    report = Report(
+        headline="a", num_images=1, flip=False, metrics=metrics, baselines={}, model_digest="", data_digest=""
+    )
+    with write_artifact(given[4], "report", inputs={}, parameters={}, licence='of "somebody"') as draft:
+        (draft.path / "report.json").write_text(report.model_dump_json())
     version = {"name": "net", "version": 1, "alias": "challenger"}
     summary = {"abs_rel": {"a": 0.5}, "model": version, "promoted": False, "outcome": "not judged"}
     return SimpleNamespace(report=report, promoted=False, outcome="not judged", summary=lambda: summary)
-
-
-def _table(reports: Any, out: Path, **_: Any) -> None:
-    out.mkdir()
-    for name in ("table.html", "table.md"):
-        (out / name).write_text(f"| {' | '.join(reports)} |")
 
 
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
     _module("simipu_core.stages.release", release=_release)
-    _module("simipu_core.stages.table", table=_table, HTML="table.html", MARKDOWN="table.md")
     _module("simipu_core.tracking.mlflow_run", step=_step)

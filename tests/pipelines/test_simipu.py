@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.dag import OUTPUTS, outputs, parameters
 from pipelines.package import write
+from pipelines.simipu import OUTPUTS, outputs
 from simipu_core.experiment import Experiment, load_experiment
+from simipu_core.parameters import from_parameter
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -30,7 +31,9 @@ def spec(experiment: Experiment) -> dict[str, Any]:
 def edges(compiled: dict[str, Any]) -> set[tuple[str, str]]:
     tasks = compiled["root"]["dag"]["tasks"]
     name = {key: task["taskInfo"]["name"] for key, task in tasks.items()}
-    return {(name[above], name[key]) for key, task in tasks.items() for above in task.get("dependentTasks", [])}
+    found = {(name[above], name[key]) for key, task in tasks.items() for above in task.get("dependentTasks", [])}
+    assert {below for above, below in found if above == "configure"} == set(name.values()) - {"configure"}
+    return {edge for edge in found if "configure" not in edge}
 
 
 def test_two_branches_meet_at_finetune(demo: Experiment) -> None:
@@ -59,17 +62,9 @@ def test_without_pretraining_there_is_no_upper_branch() -> None:
         ("finetune_scratch", "evaluate"),
     }
     inputs = set(compiled["root"]["inputDefinitions"]["parameters"])
-    assert inputs == {
-        "depth_uri",
-        "experiment",
-        "model_name",
-        "promotion",
-        "finetune_epochs",
-        "finetune_max_lr",
-        "finetune_max_frames",
-        "seed",
-    }
-    assert set(compiled["root"]["outputDefinitions"]["artifacts"]) == {*outputs(chosen), "metrics"}
+    assert inputs == {"data_depth", "model_name", "promotion", "result_name", "settings"}
+    assert set(compiled["root"]["outputDefinitions"]["artifacts"]) == set(outputs(chosen)._fields)
+    assert set(outputs(chosen)._fields) == {"depth_catalogue", "depth", "model", "control", "report", "metrics"}
 
 
 @pytest.mark.parametrize("start", ["kaiming_zero_gamma", "torch_default"])
@@ -77,13 +72,6 @@ def test_a_scratch_run_is_its_own_control(start: str) -> None:
     compiled = spec(load_experiment(ROOT / "params.yaml", [f"finetune.init={start}"]))
     assert "finetune_scratch" not in {step for edge in edges(compiled) for step in edge}
     assert "control" not in compiled["root"]["outputDefinitions"]["artifacts"]
-
-
-def test_only_the_control_starts_otherwise_than_its_section_says(demo: Experiment) -> None:
-    tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
-    start = tasks["finetune_scratch"]["inputs"]["parameters"]["init"]
-    assert start == {"runtimeValue": {"constant": "torch_default"}}
-    assert "init" not in tasks["finetune"]["inputs"]["parameters"]
 
 
 def test_the_control_is_left_out_on_request(demo: Experiment) -> None:
@@ -100,55 +88,69 @@ def test_every_step_hands_out_its_artifact(demo: Experiment) -> None:
         output: tasks[chosen["artifactSelectors"][0]["producerSubtask"]]["taskInfo"]["name"]
         for output, chosen in compiled["root"]["dag"]["outputs"]["artifacts"].items()
     }
-    assert made_by == {output: step for output, (step, _) in OUTPUTS.items()} | {"metrics": "evaluate"}
-    assert set(made_by.values()) == {task["taskInfo"]["name"] for task in tasks.values()}
+    assert made_by == {output: step for output, (step, *_) in OUTPUTS.items()}
+    assert set(made_by.values()) == {task["taskInfo"]["name"] for task in tasks.values()} - {"configure"}
 
 
-def test_a_step_gets_only_what_it_depends_on(demo: Experiment) -> None:
-    tasks = spec(demo)["root"]["dag"]["tasks"].values()
-    taken = {
-        task["taskInfo"]["name"]: {
-            given["componentInputParameter"]
-            for given in task["inputs"].get("parameters", {}).values()
-            if "componentInputParameter" in given
+def test_a_step_gets_its_own_section_and_nothing_of_the_form(demo: Experiment) -> None:
+    tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
+    read = {
+        name: {
+            key: given["taskOutputParameter"]["outputParameterKey"]
+            if "taskOutputParameter" in given
+            else given["runtimeValue"]["constant"]
+            for key, given in task["inputs"]["parameters"].items()
         }
-        for task in tasks
+        for name, task in tasks.items()
+        if name != "configure"
     }
-    assert taken == {
-        "ingest_pretrain": {"pretrain_uri"},
-        "pair_pretrain": set(),
-        "pretrain": {"pretrain_epochs", "pretrain_lr", "seed"},
-        "ingest_depth": {"depth_uri"},
-        "pair_depth": set(),
-        "finetune": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
-        "finetune_scratch": {"finetune_epochs", "finetune_max_lr", "finetune_max_frames", "seed"},
-        "evaluate": {"experiment", "model_name", "promotion"},
+    assert read == {
+        "ingest_pretrain": {"section": "ingest_pretrain"},
+        "pair_pretrain": {"section": "pair", "target": "pairs"},
+        "pretrain": {"section": "pretrain"},
+        "ingest_depth": {"section": "ingest_depth"},
+        "pair_depth": {"section": "pair", "target": "depth"},
+        "finetune": {"section": "finetune"},
+        "finetune_scratch": {"section": "finetune_scratch"},
+        "evaluate": {"section": "evaluate"},
     }
 
 
 def test_the_form_carries_the_experiments_values_and_says_what_they_mean(demo: Experiment) -> None:
-    inputs = spec(demo)["root"]["inputDefinitions"]["parameters"]
-    defaults = {name: given["defaultValue"] for name, given in inputs.items() if "defaultValue" in given}
-    assert defaults == parameters(demo)
-    assert set(inputs) - set(defaults) == {"pretrain_uri", "depth_uri"}
-    assert defaults["pretrain_epochs"] == demo.pretrain.epochs
-    assert defaults["finetune_max_frames"] == 0  # all
+    compiled = spec(demo)
+    inputs = compiled["root"]["inputDefinitions"]["parameters"]
+    assert {name: given["defaultValue"] for name, given in inputs.items()} == {
+        "data_depth": "",
+        "data_pretrain": "",
+        "model_name": demo.tracking.model_name,
+        "promotion": demo.tracking.promotion.mode,
+        "result_name": "demo",
+        "settings": "",
+    }
     assert all(len(given["description"]) > 20 for given in inputs.values())
+    assert "experiment" not in inputs  # Kubeflow's form has a field of that name
+    given = compiled["root"]["dag"]["tasks"]["configure"]["inputs"]["parameters"]
+    assert {key: value["componentInputParameter"] for key, value in given.items() if key != "experiment"} == {
+        name: name for name in inputs
+    }
 
 
-def test_a_number_of_the_form_stands_nowhere_else(demo: Experiment) -> None:
-    tasks = {task["taskInfo"]["name"]: task for task in spec(demo)["root"]["dag"]["tasks"].values()}
-    section = tasks["finetune"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"]
-    assert section["batch_size"] == demo.finetune.batch_size
-    assert {"epochs", "max_frames", "seed"}.isdisjoint(section)
-    assert set(section["schedule"]) == {"start_div", "final_div", "warm_share"}
+def test_the_whole_experiment_is_compiled_in(demo: Experiment) -> None:
+    given = spec(demo)["root"]["dag"]["tasks"]["configure"]["inputs"]["parameters"]["experiment"]
+    whole = from_parameter(Experiment, given["runtimeValue"]["constant"], "experiment")
+    assert whole.model_copy(update={"synthetic": demo.synthetic}) == demo
 
 
 def test_no_name_is_a_yaml_boolean(demo: Experiment) -> None:
     """Kubeflow's API server reads unquoted keys such as `n` and `y` as booleans."""
     compiled = spec(demo)
     definitions = [compiled["root"], *compiled["components"].values()]
-    names = {name for part in definitions for name in part["inputDefinitions"].get("parameters", {})}
+    names = {
+        name
+        for part in definitions
+        for kind in ("inputDefinitions", "outputDefinitions")
+        for name in part.get(kind, {}).get("parameters", {})
+    }
     assert len(names) > 10
     assert names.isdisjoint({"n", "y", "no", "yes", "on", "off"})
 

@@ -1,0 +1,1 @@
+"""Settings, checked before any work and cut into a section for each step."""

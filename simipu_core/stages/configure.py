@@ -1,0 +1,120 @@
+"""Stage: an experiment with what the pipeline's form holds, checked as a whole, as a section for each step.
+
+Imports nothing heavy: it runs first, and what it refuses must be refused at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from simipu_core.config.depth import FinetuneConfig
+from simipu_core.config.validation import describe, key_of
+from simipu_core.errors import SimipuError
+from simipu_core.experiment import Experiment, apply_settings
+from simipu_core.parameters import plain, to_parameter
+
+FORM = {
+    "experiment": "result_name",
+    "tracking.model_name": "model_name",
+    "tracking.promotion.mode": "promotion",
+}
+"""Settings that have a field of their own in the form: key → field."""
+DATA_FIELDS = {"pretrain_data": "data_pretrain", "depth_data": "data_depth"}
+"""The form's fields for addresses of raw frames, where each has one: section → field."""
+CONTROL_START = "torch_default"
+"""`finetune.init` of the control, the same net without pre-training."""
+
+Sections = dict[str, dict[str, Any]]
+"""Sections as parameters of the pipeline, by the step that reads them."""
+
+
+def configure(
+    experiment: Mapping[str, Any],
+    data: Mapping[str, str],
+    *,
+    settings: str = "",
+    form: Mapping[str, str] | None = None,
+) -> Sections:
+    """Check all settings together, before anything is booked, and say what each step gets.
+
+    Args:
+        experiment: the whole experiment as a parameter, as it was compiled in.
+        data: addresses of the raw frames: of `pretrain_data` and `depth_data`; or, in a sweep, by their `root`.
+        settings: changes on top, ``finetune.epochs=20 seed=1``.
+        form: what the form's own fields hold, by name; an empty one leaves the experiment's value.
+
+    Returns:
+        :func:`sections` of the experiment, with the addresses as roots.
+
+    Raises:
+        SimipuError: settings are refused, one line for each, named as in the form; or they ask for other steps than
+            the pipeline was compiled with.
+    """
+    compiled = Experiment.model_validate(plain(experiment))
+    values = compiled.model_dump(mode="json")
+    fields = form or {}
+    for key, field in FORM.items():
+        if fields.get(field):
+            _put(values, key, fields[field])
+    apply_settings(values, settings)
+    try:
+        chosen = Experiment.model_validate(values)
+    except ValidationError as error:
+        raise SimipuError("\nerror: ".join(_problem(problem) for problem in error.errors())) from None
+    _check_shape(compiled, chosen)
+    return sections(_with_addresses(chosen, data))
+
+
+def sections(experiment: Experiment) -> Sections:
+    """The section that each step reads, and nothing more: what a step does not read must not change its cache key."""
+    control = experiment.finetune.model_copy(update={"init": CONTROL_START, "init_file": None})
+    return {
+        "ingest_pretrain": to_parameter(experiment.pretrain_data),
+        "ingest_depth": to_parameter(experiment.depth_data),
+        "pair": to_parameter(experiment.pair),
+        "pretrain": to_parameter(experiment.pretrain),
+        "finetune": to_parameter(experiment.finetune),
+        "finetune_scratch": to_parameter(FinetuneConfig.model_validate(control.model_dump())),
+        "evaluate": {
+            "experiment": experiment.experiment,
+            "evaluate": to_parameter(experiment.evaluate),
+            "tracking": to_parameter(experiment.tracking),
+        },
+    }
+
+
+def _check_shape(compiled: Experiment, chosen: Experiment) -> None:
+    """Refuse settings that decide which steps there are, or where data lies."""
+    for name in ("pretrain_data", "depth_data"):
+        if getattr(compiled, name).root != getattr(chosen, name).root:
+            raise SimipuError(f"settings {name}.root: write the address into the form's field for data instead.")
+    before, after = compiled.finetune, chosen.finetune
+    if (before.needs_pretraining, before.needs_control) != (after.needs_pretraining, after.needs_control):
+        raise SimipuError(
+            "settings finetune: init and scratch_control decide which steps there are; compile a pipeline with them."
+        )
+
+
+def _with_addresses(experiment: Experiment, data: Mapping[str, str]) -> Experiment:
+    placed = {}
+    for name in ["pretrain_data", "depth_data"] if experiment.finetune.needs_pretraining else ["depth_data"]:
+        source = getattr(experiment, name)
+        address = data.get(name) or data.get(source.root)
+        if not address:
+            field = DATA_FIELDS[name] if name in data else "data"
+            raise SimipuError(f"{field}: give the address of the raw frames that the experiment calls {source.root}.")
+        placed[name] = source.model_copy(update={"root": address})
+    return experiment.model_copy(update=placed)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values[part]
+    values[last] = value
+
+
+def _problem(problem: Any) -> str:
+    key = key_of(problem)
+    return describe(problem, FORM.get(key, key if problem["loc"] else "settings"))
