@@ -22,10 +22,10 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.configure.component import configure
 from components.evaluate.component import evaluate, evaluate_with_control
-from components.finetune.component import finetune, finetune_from_start
+from components.finetune.component import finetune, finetune_from_start, finetune_on_nodes
 from components.ingest.component import ingest
 from components.pair.component import pair
-from components.pretrain.component import pretrain
+from components.pretrain.component import pretrain, pretrain_on_nodes
 from components.table.component import table
 from pipelines.cluster import Cluster, settings_of
 from pipelines.placement import place
@@ -248,6 +248,8 @@ class Section(NamedTuple):
 
 
 Sections = Mapping[str, Section]
+_ON_NODES = {"pretrain": pretrain_on_nodes, "finetune": finetune_on_nodes}
+"""Components that have several nodes train."""
 
 
 class Tasks:
@@ -272,6 +274,9 @@ class Tasks:
         return {name: Section(made[name], content) for name, content in sections(experiment).items()}
 
     def __call__(self, name: str, component: Any, section: Section | None = None, **inputs: Any) -> Outgoing:
+        settings = settings_of(component.python_func.__name__)
+        if self._cluster and self._cluster.step(settings).nodes > 1:
+            component, inputs = _ON_NODES[settings], {key: self._address(value) for key, value in inputs.items()}
         key = json.dumps([component.name, section and section.content, inputs], sort_keys=True, default=str)
         if key not in self._shared:
             given = inputs if section is None else {"section": section.handed, **inputs}
@@ -281,10 +286,15 @@ class Tasks:
             if name in ("evaluate", "table") and not self._suffix:
                 task.set_env_variable(LAST_STEP, "true")
             if self._cluster:
-                place(task, settings_of(component.python_func.__name__), self._cluster)
+                place(task, settings, self._cluster)
             self._shared[key] = task.outputs
         self.made[name] = self._shared[key]
         return self.made[name]
+
+    def _address(self, artifact: Any) -> Any:
+        """The address of an artifact, from the task that made it."""
+        made = next(made for made in self.made.values() if any(output is artifact for output in made.values()))
+        return made["address"]
 
     def handed_out(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of `OUTPUTS` that have these names."""

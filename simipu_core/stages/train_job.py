@@ -27,7 +27,7 @@ from simipu_core.termination import Termination, termination
 from simipu_core.tracking.run import Run, SilentRun
 
 TRAIN_JOB = "SIMIPU_TRAIN_JOB"
-"""Environment variable with the job's `spec` as JSON, all but what is trained; unset, the step trains itself."""
+"""Environment variable with the job's `spec` as JSON, all but what is trained."""
 ACCOUNT = "SIMIPU_SERVICE_ACCOUNT"
 """Environment variable with the step's own service account, which the job's pods get too."""
 CALL = "SIMIPU_CALL"
@@ -66,10 +66,17 @@ class Call(BaseModel):
     checkpoints: str
 
 
-def requested() -> dict[str, Any] | None:
-    """The job's `spec`, where this step is to train on several nodes."""
+def requested() -> dict[str, Any]:
+    """The job's `spec`, all but what is trained.
+
+    Raises:
+        SimipuError: the step was not told.
+    """
     text = os.environ.get(TRAIN_JOB)
-    return json.loads(text) if text else None
+    if not text:
+        raise SimipuError(f"{TRAIN_JOB} is not set; compile the pipeline with a cluster.yaml that names nodes.")
+    spec: dict[str, Any] = json.loads(text)
+    return spec
 
 
 def train(

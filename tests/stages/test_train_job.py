@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -407,6 +409,24 @@ def test_places_that_the_nodes_do_not_reach_are_refused(
     with pytest.raises(SimipuError, match="set SIMIPU_CHECKPOINTS to s3://bucket/prefix"):
         train(tmp_path / "encoder")
     assert api.created == []
+
+
+def test_a_step_that_was_not_told_of_nodes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIMIPU_TRAIN_JOB", raising=False)
+    with pytest.raises(SimipuError, match=r"SIMIPU_TRAIN_JOB is not set; compile the pipeline with a cluster.yaml"):
+        train_job.requested()
+
+
+def test_waiting_takes_little_memory() -> None:
+    """All that a waiting step imports; PyTorch alone would take more than it asks for."""
+    modules = "simipu_core.stages.step simipu_core.stages.train_job simipu_core.tracking.mlflow_run kubernetes.client"
+    code = f"import re, sys, {', '.join(modules.split())}\n"
+    code += "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
+    code += "print('torch' in sys.modules, peak)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    has_torch, kilobytes = done.stdout.split()
+    assert has_torch == "False"
+    assert int(kilobytes) < 256 * 1024
 
 
 @pytest.mark.slow
