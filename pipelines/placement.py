@@ -12,6 +12,8 @@ from simipu_core.stages.launch import PROCESSES
 from simipu_core.stages.train_job import ACCOUNT, TRAIN_JOB, pod_patch
 
 RUN_ID = "SIMIPU_PIPELINE_RUN"
+NODE_NAME = "metadata.annotations['workflows.argoproj.io/node-name']"
+"""Field of a pod by which a step knows whether it was started again."""
 SCRATCH = "/scratch"
 _WAITING: dict[str, Any] = {
     "cpu_request": "50m",
@@ -70,7 +72,7 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if component in TRAINING:
         task.set_env_variable(RETRY, step.retry.model_dump_json())
-        kubernetes.use_field_path_as_env(task, NODE, "metadata.annotations['workflows.argoproj.io/node-name']")
+        kubernetes.use_field_path_as_env(task, NODE, NODE_NAME)
     for source in cluster.config_maps:
         keys = {key: variable for variable, key in source.keys.items()}
         kubernetes.use_config_map_as_env(task, source.name, keys, optional=source.optional)
