@@ -78,7 +78,12 @@ class _Call:
 def _run_child(call: _Call, folder: Path) -> None:
     """One attempt in one child process."""
     child = multiprocessing.get_context("spawn").Process(target=_rank, args=(call, folder))
-    with termination(lambda: child.pid and child.terminate()) as ending:
+
+    def pass_on() -> None:
+        if child.pid is not None:
+            child.terminate()
+
+    with termination(pass_on) as ending:
         child.start()
         if ending.is_asked:  # before there was a child to tell
             child.terminate()

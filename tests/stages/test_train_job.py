@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -446,6 +447,39 @@ def test_two_nodes_train_as_one_process_with_two_parts(api: TrainerApi, s3: Seaw
         if "running" not in name and "num_batches" not in name:
             assert (tensor - two[name]).abs().max() < 1e-4, name
     assert read_manifest(tmp_path / "two").inputs == read_manifest(tmp_path / "one").inputs
+
+
+@pytest.mark.slow
+def test_a_job_whose_node_is_killed_is_replaced_and_goes_on_from_its_checkpoint(
+    api: TrainerApi, s3: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    pairs = write_shards(tmp_path / "pairs", "pairs", pairs=[pair_row(i) for i in range(8)])
+    uri = f"s3://{s3.bucket}/{tmp_path.name}-pairs"
+    for file in pairs.iterdir():
+        _upload(s3, file, uri)
+    client = boto3.client("s3")
+
+    def kill(job: dict[str, Any]) -> None:
+        prefix = f"{tmp_path.name}/pretrain-"
+        while not client.list_objects_v2(Bucket=s3.bucket, Prefix=prefix).get("KeyCount"):
+            time.sleep(0.1)
+        api.kill(name_of(job), 1)
+
+    def execute(job: dict[str, Any]) -> None:
+        api.execute(job)
+        if len(api.created) == 1:
+            threading.Thread(target=kill, args=(job,), daemon=True).start()
+
+    api.on_create, api.grace = execute, 2.0
+    config = CONFIG.model_copy(update={"epochs": 40, "checkpoint_every": 1})
+    train(tmp_path / "encoder", config, uri)
+    assert (len(api.created), api.hung) == (2, [])
+    assert read_manifest(tmp_path / "encoder", "encoder").counts["steps"] == 80
+    steps = [int(step) for log in api.logs.values() for step in re.findall(r"pretrain (\d+)/80", log)]
+    assert min(steps) > 1
 
 
 def _upload(s3: SeaweedFS, file: Path, uri: str) -> None:
