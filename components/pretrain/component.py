@@ -6,9 +6,11 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
-def pretrain(section: dict[str, Any], pairs: dsl.Input[dsl.Dataset], encoder: dsl.Output[dsl.Model]) -> NamedTuple(
-    "Address", [("address", str)]
-):  # type: ignore[valid-type]
+def pretrain(
+    section: dict[str, Any],
+    pairs: dsl.Input[dsl.Dataset],
+    encoder: dsl.Output[dsl.Model],
+) -> NamedTuple("Address", [("address", str)]):  # type: ignore[valid-type]
     """Pre-train the image encoder without labels (:mod:`simipu_core.stages.pretrain`).
 
     Args:
@@ -26,9 +28,11 @@ def pretrain(section: dict[str, Any], pairs: dsl.Input[dsl.Dataset], encoder: ds
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
-def pretrain_on_nodes(section: dict[str, Any], pairs: str, encoder: dsl.Output[dsl.Model]) -> NamedTuple(
-    "Address", [("address", str)]
-):  # type: ignore[valid-type]
+def pretrain_on_nodes(
+    section: dict[str, Any],
+    pairs: str,
+    encoder: dsl.Output[dsl.Model],
+) -> NamedTuple("Address", [("address", str)]):  # type: ignore[valid-type]
     """The same on several nodes: this step starts a TrainJob and waits for it (:mod:`simipu_core.stages.train_job`).
 
     It takes addresses, as Kubeflow downloads the artifacts that a step takes.

@@ -190,6 +190,7 @@ def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
 
 
 def test_pods_that_are_gone_with_what_they_said_are_told(api: TrainerApi, tmp_path: Path) -> None:
+    assert api.runtime is not None
     (job,) = api.runtime["spec"]["template"]["spec"]["replicatedJobs"]
     del job["template"]["spec"]["template"]["spec"]["restartPolicy"]
     api.on_create = lambda job: api.fail(name_of(job), "error: no\n", "error: no\n")
