@@ -164,11 +164,12 @@ class TrainerApi:
         """Run the job's nodes here, in a thread; their output becomes the logs."""
         threading.Thread(target=self._execute, args=(job,), daemon=True).start()
 
-    def kill(self, name: str, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
-        """End one of the job's running nodes."""
+    def kill(self, name: str, rank: int) -> None:
+        """Kill one of the job's running nodes, with all its processes."""
         with self.lock:
             node = self._nodes[name][rank]
-        os.killpg(node.pid, number)
+        for process in reversed(_tree(node.pid)):
+            os.kill(process, signal.SIGKILL)
 
     def _execute(self, job: dict[str, Any]) -> None:
         name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
@@ -196,7 +197,6 @@ class TrainerApi:
                     stderr=subprocess.STDOUT,
                     text=True,
                     bufsize=1,
-                    start_new_session=True,
                 )
             )
         with self.lock:
@@ -206,6 +206,7 @@ class TrainerApi:
             if name not in self.jobs:
                 return
             if all(node.returncode == 0 for node in nodes):
+                self.logs.update(zip(self.pods_of(name), outputs, strict=True))
                 self.complete(name)
             else:
                 self.fail(name, *outputs)
@@ -237,7 +238,7 @@ class TrainerApi:
             self.pods[pod]["metadata"]["deletionTimestamp"] = "2026-11-26T22:47:09Z"
         for node in self._nodes.pop(name, []):
             if node.poll() is None:
-                os.killpg(node.pid, signal.SIGTERM)
+                node.terminate()
         if policy == "Foreground":  # Trainer takes no notice, and makes a new JobSet, whose pods hang
             job["metadata"]["deletionTimestamp"] = "2026-11-26T22:47:09Z"
             self.restarted.append(name)
@@ -269,6 +270,12 @@ def trainer_api(folder: Path) -> Iterator[TrainerApi]:
     finally:
         api.http.shutdown()
         api.http.server_close()
+
+
+def _tree(process: int) -> list[int]:
+    """A process and all below it; torchrun's are in sessions of their own."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [process, *(below for child in children for below in _tree(int(child)))]
 
 
 def container_status(**state: Mapping[str, Any]) -> dict[str, Any]:
