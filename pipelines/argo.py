@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.cluster import TRAINING, Cluster, settings_of
-from pipelines.placement import RUN_ID, SCRATCH
+from pipelines.placement import NODE_NAME, RUN_ID, SCRATCH
 from pipelines.pods import resources, variables_from
 from simipu_core.errors import SimipuError
+from simipu_core.stages.attempts import NODE
 
 _INPUTS, _OUTPUTS = "/inputs", "/outputs"
 _RESULT = "result"
@@ -111,7 +112,8 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
     if settings.scratch:
         volumes.append({"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}})
         mounts.append({"name": "scratch", "mountPath": SCRATCH})
-    label = {"fieldRef": {"fieldPath": "metadata.labels['workflows.argoproj.io/workflow']"}}
+    fields = {RUN_ID: "metadata.labels['workflows.argoproj.io/workflow']", NODE: NODE_NAME}
+    own = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
     template: dict[str, Any] = {
         "name": _name(task),
         "inputs": {
@@ -145,7 +147,7 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
             "imagePullPolicy": cluster.pull_policy,
             "command": container["command"],
             "args": [_message(task, component) if word == "{{$}}" else word for word in container["args"]],
-            "env": [*container["env"], {"name": RUN_ID, "valueFrom": label}, *variables_from(cluster)],
+            "env": [*container["env"], *own, *variables_from(cluster)],
             "resources": resources(settings),
             "volumeMounts": mounts,
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},

@@ -63,10 +63,14 @@ class Toleration(Section):
 
 
 class Retry(Section):
-    """What happens after a container failed. A lost node is the cluster's own matter (docs/kubeflow.md)."""
+    """What happens after an interruption.
+
+    Training steps retry within themselves (simipu_core/stages/attempts.py); for the others, and for pods that are
+    lost, the server decides which failures it retries (docs/kubeflow.md).
+    """
 
     times: int = Field(2, ge=0, le=20)
-    """Further attempts; training goes on from its last checkpoint."""
+    """Further attempts in one run, wherever they are made; training goes on from its last checkpoint."""
     wait: Duration = 60
     """Before the first of them."""
     factor: int = Field(2, ge=1)
@@ -89,8 +93,8 @@ class StepSettings(Section):
     gpus: int = Field(0, ge=0, le=64)
     """GPUs of one node. Training starts a process for each."""
     nodes: int = Field(1, ge=1, le=64)
-    """Nodes that train together, in pretrain and finetune, by a TrainJob of Kubeflow Trainer; amounts are those of one
-    node. Node selector, tolerations, shm and scratch are then the training runtime's own."""
+    """Nodes that train together, in pretrain and finetune, by a TrainJob of Kubeflow Trainer 2.2 or newer; amounts are
+    those of one node. Node selector, tolerations, shm and scratch are then the training runtime's own."""
     gpu_resource: str = "nvidia.com/gpu"
     """Resource name under which the cluster hands out GPUs of the wanted type."""
     shm: Bytes | None = "2Gi"
@@ -99,7 +103,7 @@ class StepSettings(Section):
     scratch: Bytes | None = None
     """Size of a folder on the node's disk for temporary files (TMPDIR); a step that writes more is evicted."""
     timeout: Duration = 86400
-    """Longest time of one attempt."""
+    """Longest time of one pod, with all attempts in it, or of one TrainJob."""
     retry: Retry = Retry()
     """After a failure."""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -153,7 +157,7 @@ class TrainingRuntime(Section):
     """Template of the pods of training on several nodes, a resource of Kubeflow Trainer's."""
 
     name: str = "simipu"
-    """Its name; that of deploy/trainer by default."""
+    """Its name; that of deploy/trainer/runtime.yaml by default."""
     kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
     """Whether it is in the namespace of the run or of the cluster."""
 
@@ -212,7 +216,7 @@ class Cluster(Section):
     """Also accept an image by the tag of a git revision (7 to 40 hexadecimal digits), for registries where such a tag
     is never moved."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """When nodes fetch the image."""
+    """When nodes fetch the image; that of training on several nodes is set in the training runtime."""
     pull_secrets: tuple[str, ...] = ()
     """Secrets with which nodes fetch it."""
     namespace: str | None = None

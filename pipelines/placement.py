@@ -7,16 +7,19 @@ from kfp import dsl, kubernetes
 
 from pipelines.cluster import TRAINING, Cluster, StepSettings
 from pipelines.pods import resources, variables, variables_from
+from simipu_core.stages.attempts import NODE, RETRY
 from simipu_core.stages.launch import PROCESSES
-from simipu_core.stages.train_job import TRAIN_JOB
+from simipu_core.stages.train_job import ACCOUNT, TRAIN_JOB, pod_patch
 
 RUN_ID = "SIMIPU_PIPELINE_RUN"
+NODE_NAME = "metadata.annotations['workflows.argoproj.io/node-name']"
+"""Field of a pod by which a step knows whether it was started again."""
 SCRATCH = "/scratch"
 _WAITING: dict[str, Any] = {
-    "cpu_request": "500m",
+    "cpu_request": "50m",
     "cpu_limit": None,
-    "memory_request": "2Gi",
-    "memory_limit": "4Gi",
+    "memory_request": "256Mi",
+    "memory_limit": "1Gi",
     "gpus": 0,
     "shm": None,
     "node_selector": {},
@@ -41,6 +44,7 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     step = cluster.step(component)
     if step.nodes > 1:
         task.set_env_variable(TRAIN_JOB, json.dumps(train_job(component, cluster), sort_keys=True))
+        kubernetes.use_field_path_as_env(task, ACCOUNT, "spec.serviceAccountName")
         step = step.model_copy(update=_WAITING)
     task.set_container_image(cluster.image_of(component))
     _resources(task, step)
@@ -66,6 +70,9 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     for name, value in environment(component, cluster).items():
         task.set_env_variable(name, value)
     kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
+    if component in TRAINING:
+        task.set_env_variable(RETRY, step.retry.model_dump_json())
+        kubernetes.use_field_path_as_env(task, NODE, NODE_NAME)
     for source in cluster.config_maps:
         keys = {key: variable for variable, key in source.keys.items()}
         kubernetes.use_config_map_as_env(task, source.name, keys, optional=source.optional)
@@ -79,8 +86,14 @@ def train_job(component: str, cluster: Cluster) -> dict[str, Any]:
     step = cluster.step(component)
     plain = environment(component, cluster)
     plain.pop(PROCESSES)  # torchrun is told by the job
+    pod: dict[str, Any] = {"securityContext": {"runAsNonRoot": True, "runAsUser": cluster.run_as.user}}
+    if cluster.run_as.group:
+        pod["securityContext"]["runAsGroup"] = cluster.run_as.group
+    if cluster.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
     return {
         "runtimeRef": {"apiGroup": "trainer.kubeflow.org", **cluster.training_runtime.model_dump()},
+        "runtimePatches": [pod_patch({**cluster.labels, **step.labels}, pod)],
         "activeDeadlineSeconds": step.timeout,
         "trainer": {
             "image": cluster.image_of(component),

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
+from components.finetune.component import finetune_on_nodes
+from components.pretrain.component import pretrain_on_nodes
 from pipelines.cluster import Cluster, settings_of
 from pipelines.placement import place
 from pipelines.rows import roots
@@ -47,9 +49,16 @@ def outputs(experiment: Experiment) -> Any:
 
 def named(cluster: Cluster | None) -> Callable[[Callable[..., Any]], BaseComponent]:
     """`dsl.pipeline` with our name and the cluster's settings."""
-    config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.keep_finished) if cluster else None
+    config = _kept(cluster.keep_finished) if cluster else None
     made: Callable[[Callable[..., Any]], BaseComponent] = dsl.pipeline(name=NAME, pipeline_config=config)
     return made
+
+
+def _kept(seconds: int) -> dsl.PipelineConfig:
+    """How long the workflow is kept, said of success and of failure too, as the server's own times for these win."""
+    return dsl.PipelineConfig(
+        ttl_seconds_after_finished=seconds, ttl_seconds_after_success=seconds, ttl_seconds_after_failure=seconds
+    )
 
 
 Outgoing = Mapping[str, Any]
@@ -66,6 +75,8 @@ class Section(NamedTuple):
 
 
 Sections = Mapping[str, Section]
+_ON_NODES = {"pretrain": pretrain_on_nodes, "finetune": finetune_on_nodes}
+"""Components that have several nodes train; they take addresses instead of artifacts."""
 
 
 class Tasks:
@@ -104,6 +115,9 @@ class Tasks:
         Returns:
             its outputs.
         """
+        settings = settings_of(component.python_func.__name__)
+        if self._cluster and self._cluster.step(settings).nodes > 1:
+            component, inputs = _ON_NODES[settings], {key: self._address(value) for key, value in inputs.items()}
         key = json.dumps([component.name, section and section.content, inputs], sort_keys=True, default=str)
         if key not in self._shared:
             handed = {} if section is None else {"section": section.handed}
@@ -121,6 +135,11 @@ class Tasks:
         if self._cluster:
             place(task, settings_of(component.python_func.__name__), self._cluster)
         return task
+
+    def _address(self, artifact: Any) -> Any:
+        """The address of an artifact, from the task that made it."""
+        made = next(made for made in self.made.values() if any(output is artifact for output in made.values()))
+        return made["address"]
 
     def handed_out(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of `OUTPUTS` that have these names."""

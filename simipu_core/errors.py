@@ -13,6 +13,13 @@ class SimipuError(Exception):
     """
 
 
+class InterruptionError(SimipuError):
+    """Work that something outside of it ended: a signal, a process or machine that was lost.
+
+    Another attempt may go on from the last checkpoint.
+    """
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError`.

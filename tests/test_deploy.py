@@ -1,5 +1,7 @@
 """The manifests in deploy/: resources of Kubernetes by its own models, which fit each other and cluster.yaml."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ DEPLOY = ROOT / "deploy"
 FILES = sorted(DEPLOY.rglob("*.yaml"))
 KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
 RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kubernetes
-MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME]]
+UI = DEPLOY / "multi-user" / "pipeline-ui.yaml"  # a patch
+MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI]]
+WAYS = {"standalone": ("kubeflow", "pipeline-runner"), "multi-user": ("simipu", "default-editor")}
+"""Overlays: the namespace, and the account of the steps in it."""
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -60,10 +65,59 @@ def test_a_misspelt_field_or_another_type_would_be_found() -> None:
 
 
 def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
-    listed = {file.parent / name for file in KUSTOMIZATIONS for name in read(file)["resources"]}
+    listed = {(file.parent / name).resolve() for file in KUSTOMIZATIONS for name in read(file)["resources"]}
     assert all(path.exists() for path in listed)
     templates = set((DEPLOY / "secrets").iterdir())
     assert {*MANIFESTS, RUNTIME} - listed == templates
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_has_its_namespace_and_accounts(way: str) -> None:
+    namespace, account = WAYS[way]
+    folder = DEPLOY / way
+    assert read(folder / "kustomization.yaml")["resources"] == ["../settings", "../mlflow"]
+    for kustomization in (folder / "kustomization.yaml", folder / "trainer" / "kustomization.yaml"):
+        assert read(kustomization)["namespace"] == namespace
+    binding = read(folder / "trainer" / "role-binding.yaml")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
+    assert binding["roleRef"]["name"] == read(DEPLOY / "trainer" / "role.yaml")["metadata"]["name"]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("overlay", [f"{way}{part}" for way in WAYS for part in ("", "/trainer")])
+def test_kustomize_builds_each_way(overlay: str) -> None:
+    built = subprocess.run(["kubectl", "kustomize", DEPLOY / overlay], capture_output=True, text=True, check=True)
+    resources = list(yaml.safe_load_all(built.stdout))
+    namespace, _ = WAYS[overlay.partition("/")[0]]
+    assert {resource["metadata"]["namespace"] for resource in resources} == {namespace}
+    kinds = {resource["kind"] for resource in resources}
+    assert kinds >= ({"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"})
+    assert namespace in built.stdout
+    (other,) = {namespace for namespace, _ in WAYS.values()} - {namespace}
+    assert f"namespace: {other}" not in built.stdout
+
+
+def test_the_ui_is_given_the_object_store_of_the_settings() -> None:
+    (container,) = read(UI)["spec"]["template"]["spec"]["containers"]
+    assert list(differences(container, "V1Container", "container")) == []
+    given = {variable["name"]: variable.get("value") for variable in container["env"]}
+    store = yaml.safe_load(named("ConfigMap")["kfp-launcher"]["data"]["providers"])["s3"]["default"]
+    host = store["endpoint"].partition(":")[0]
+    assert given["AWS_S3_ENDPOINT"] == host
+    assert given["MINIO_ENDPOINT_REWRITE"] == f"{host}={store['endpoint']}"
+    assert given["AWS_SSL"] == str(not store["disableSSL"]).lower()
+    for variable in container["env"]:
+        if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+            assert reference["key"] in named("Secret")[reference["name"]]["stringData"]
+
+
+def test_in_a_mesh_mlflow_stays_outside_as_the_steps_do() -> None:
+    seen = 0
+    for _, pod in pods():
+        assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+        assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+        seen += 1
+    assert seen == 2
 
 
 def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster_yaml_names() -> None:
@@ -76,6 +130,7 @@ def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster
     assert list(differences(job["template"]["spec"], "V1JobSpec", "job")) == []
     pod = job["template"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["restartPolicy"] == "Never"
     assert [container["name"] for container in pod["containers"]] == [
         "node"
     ]  # the name that the TrainJob's settings go to
@@ -84,10 +139,9 @@ def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster
 
 
 def test_a_step_may_do_what_it_does_with_train_jobs() -> None:
-    (role,), (binding,) = named("Role").values(), named("RoleBinding").values()
+    (role,) = named("Role").values()
     verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert verbs == {"trainjobs": ["create", "get", "delete"], "pods": ["list"], "pods/log": ["get"]}
-    assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_no_secret_has_a_value() -> None:
@@ -102,10 +156,11 @@ def test_what_cluster_yaml_names_is_there() -> None:
         assert set(source.keys.values()) <= set(named("ConfigMap")[source.name]["data"])
     for source in cluster.secrets:
         assert set(source.keys.values()) == set(named("Secret")[source.name]["stringData"])
-    assert cluster.namespace == read(DEPLOY / "kustomization.yaml")["namespace"]
+    assert cluster.namespace == read(DEPLOY / "multi-user" / "kustomization.yaml")["namespace"]
     settings = named("ConfigMap")["simipu-settings"]["data"]
     assert settings["SIMIPU_CHECKPOINTS"].startswith("s3://")
-    assert settings["MLFLOW_TRACKING_URI"] == f"http://mlflow.{cluster.namespace}.svc.cluster.local:5000"
+    (service,) = named("Service")["mlflow"]["spec"]["ports"]
+    assert settings["MLFLOW_TRACKING_URI"] == f"http://mlflow:{service['port']}"
 
 
 def test_what_containers_take_from_secrets_and_config_maps_is_there() -> None:
@@ -143,7 +198,7 @@ def test_services_find_their_pods_and_ports() -> None:
     for kind in ("Deployment", "StatefulSet"):
         for workload in named(kind).values():
             template = workload["spec"]["template"]["metadata"]["labels"]
-            assert workload["spec"]["selector"]["matchLabels"] == template
+            assert workload["spec"]["selector"]["matchLabels"].items() <= template.items()
     for name, service in named("Service").items():
         found, container = labels[name]
         assert service["spec"]["selector"].items() <= found.items()
@@ -159,8 +214,13 @@ def test_mlflow_answers_by_its_names_and_starts_no_jobs() -> None:
         for variable in c["env"]
     }
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    host = named("ConfigMap")["simipu-settings"]["data"]["MLFLOW_TRACKING_URI"].removeprefix("http://").split(":")[0]
-    assert f"{host}:*" in str(environment["MLFLOW_SERVER_ALLOWED_HOSTS"]).split(",")
+    from fnmatch import fnmatch
+
+    patterns = str(environment["MLFLOW_SERVER_ALLOWED_HOSTS"]).split(",")
+    address = named("ConfigMap")["simipu-settings"]["data"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    for host in (address, "mlflow.kubeflow.svc:5000", "mlflow.team-a.svc.cluster.local:5000", "localhost:5000"):
+        assert any(fnmatch(host, pattern) for pattern in patterns)
+    assert not any(fnmatch("mlflow.example.com:5000", pattern) for pattern in patterns)
 
 
 def test_mlflow_reads_the_environment_variables_that_are_set() -> None:

@@ -41,3 +41,20 @@ def finetune_from_start(
     from simipu_core.stages.step import train
 
     train("finetune", section, depth, model)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def finetune_on_nodes(section: dict[str, Any], depth: str, model: dsl.Output[dsl.Model], encoder: str = "") -> None:
+    """The same on several nodes: this step starts a TrainJob and waits for it (:mod:`simipu_core.stages.train_job`).
+
+    It takes addresses, as Kubeflow downloads the artifacts that a step takes.
+
+    Args:
+        section: `finetune`.
+        depth: address of the image-depth shards.
+        model: depth net.
+        encoder: address of the pre-trained weights, if there are any.
+    """
+    from simipu_core.stages.step import train_on_nodes
+
+    train_on_nodes("finetune", section, depth, model, encoder)

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -11,7 +11,7 @@ def pair(
     section: dict[str, Any],
     catalogue: dsl.Input[dsl.Dataset],
     shards: dsl.Output[dsl.Dataset],
-) -> None:
+) -> NamedTuple("Address", [("address", str)]):  # type: ignore[valid-type]
     """Synchronise, project and pack frames.
 
     Args:
@@ -19,6 +19,9 @@ def pair(
         section: `pair`.
         catalogue: output of ingest.
         shards: Parquet files.
+
+    Returns:
+        Their address, for a step that only hands it on.
     """
     from pathlib import Path
     from typing import Literal, cast
@@ -31,3 +34,4 @@ def pair(
     with step("pair", shards) as run:
         kind = cast(Literal["pairs", "depth"], target)
         pair(Path(catalogue.path), from_parameter(PairConfig, section, "pair"), kind, Path(shards.path), run=run)
+    return (shards.uri,)

@@ -1,15 +1,20 @@
-"""Run a training stage in this process, or in one process for each GPU of this machine."""
+"""Run a training stage: in this process, in a process for each GPU of this machine, and again after an interruption."""
 
+import inspect
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.stages import attempts
+from simipu_core.termination import termination
 from simipu_core.tracking.run import Run, SilentRun
 
 PROCESSES = "SIMIPU_PROCESSES"
@@ -21,7 +26,9 @@ def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any
     """Call a training stage as ``SIMIPU_PROCESSES`` says: directly, or in several processes as torchrun would.
 
     The processes share every batch (see :mod:`simipu_core.training.distributed`); the first one records into `run`.
-    SIGTERM is passed on to all of them.
+    SIGTERM is passed on to all of them. Where ``SIMIPU_RETRY`` asks for further attempts, a single process is a child
+    too: when one dies of a signal or an exit code, all are started again and go on from the last checkpoint (see
+    :mod:`simipu_core.stages.attempts`). What the stage refuses is never tried again.
 
     Args:
         stage: a function at the top level of a module, with a keyword `run`.
@@ -30,43 +37,99 @@ def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any
         named: its other keyword arguments.
 
     Raises:
-        SimipuError: what the stage raises; or one of the processes died.
+        SimipuError: what the stage raises.
+        InterruptionError: one of the processes died, and no attempt is left.
     """
     num = _num_processes()
-    if num == 1:
+    if num == 1 and attempts.requested() is None:
         stage(*arguments, run=run, **named)
         return
+    call = _Call(stage, arguments, named, run.run_id)
+
+    def attempt() -> None:
+        with tempfile.TemporaryDirectory(prefix="simipu-ranks-") as folder:
+            if num == 1:
+                _run_child(call, Path(folder))
+            else:
+                _run_ranks(call, num, Path(folder))
+
+    attempts.repeat(attempt, stage.__name__)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What every process does."""
+
+    stage: Callable[..., object]
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    run_id: str | None
+
+    def __call__(self, run: Run) -> None:
+        self.stage(*self.arguments, run=run, **self.named)
+
+    @property
+    def out(self) -> Path | None:
+        """The artifact that the stage writes."""
+        found = inspect.signature(self.stage).bind_partial(*self.arguments, **self.named).arguments.get("out")
+        return found if isinstance(found, Path) else None
+
+
+def _run_child(call: _Call, folder: Path) -> None:
+    """One attempt in one child process."""
+    child = multiprocessing.get_context("spawn").Process(target=_rank, args=(call, folder))
+
+    def pass_on() -> None:
+        if child.pid is not None:
+            child.terminate()
+
+    with termination(pass_on) as ending:
+        child.start()
+        if ending.is_asked:  # before there was a child to tell
+            child.terminate()
+        while child.is_alive() and not ending.is_asked:
+            child.join(0.5)
+        if ending.is_asked:
+            child.join(_SHUTDOWN_SECONDS)
+            child.kill()
+            child.join()
+            if child.exitcode:
+                raise SimipuError(_first(folder, "*.error", "*.interrupted") or "stopped by SIGTERM.")
+    if child.exitcode:
+        raise _failure(folder, [(0, child.exitcode)])
+
+
+def _run_ranks(call: _Call, num: int, folder: Path) -> None:
+    """One attempt in `num` processes."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory(prefix="simipu-ranks-") as folder:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=num,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            run_id=Path(folder).name,
-            local_addr="localhost",
-            max_restarts=0,
-            start_method="spawn",
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-        )
-        before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)  # torchrun's own report of a failure; ours is below
-        try:
-            elastic_launch(config, _rank)(stage, arguments, named, run.run_id, Path(folder))
-        except SignalException as error:
-            raise SimipuError(
-                _first_message(Path(folder)) or f"stopped by {signal.Signals(error.sigval).name}."
-            ) from None
-        except ChildFailedError as error:
-            first = error.get_first_failure()[1]
-            raise SimipuError(_first_message(Path(folder)) or _death(first.local_rank, first.exitcode)) from None
-        finally:
-            logging.disable(before)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=folder.name,
+        local_addr="localhost",
+        max_restarts=0,
+        start_method="spawn",
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torchrun's own report of a failure; ours is below
+    try:
+        elastic_launch(config, _rank)(call, folder)
+    except SignalException as error:
+        name = signal.Signals(error.sigval).name
+        raise SimipuError(_first(folder, "*.error", "*.interrupted") or f"stopped by {name}.") from None
+    except ChildFailedError as error:
+        deaths = [(failure.local_rank, failure.exitcode) for failure in error.failures.values()]
+        raise _failure(folder, deaths) from None
+    finally:
+        logging.disable(before)
 
 
 def _num_processes() -> int:
@@ -76,31 +139,42 @@ def _num_processes() -> int:
     return int(text)
 
 
-def _rank(
-    stage: Callable[..., object], arguments: tuple[Any, ...], named: dict[str, Any], run_id: str | None, folder: Path
-) -> None:
+def _rank(call: _Call, folder: Path) -> None:
     """One of the processes."""
-    rank = os.environ["RANK"]
+    rank = os.environ.get("RANK", "0")
     try:
-        if rank == "0" and run_id:
+        if rank == "0" and call.run_id:
             from simipu_core.tracking.mlflow_run import step
 
-            os.environ["MLFLOW_RUN_ID"] = run_id
-            with step(os.environ.get("SIMIPU_STEP", stage.__name__)) as run:
-                stage(*arguments, run=run, **named)
+            os.environ["MLFLOW_RUN_ID"] = call.run_id
+            with step(os.environ.get("SIMIPU_STEP", call.stage.__name__), out=call.out) as run:
+                call(run)
         else:
-            stage(*arguments, run=SilentRun(), **named)
+            call(SilentRun())
     except SimipuError as error:
+        kind = "interrupted" if isinstance(error, InterruptionError) else "error"
         partial = folder / f".{rank}"
         partial.write_text(str(error), encoding="utf-8")
-        partial.replace(folder / rank)
+        partial.replace(folder / f"{rank}.{kind}")
         sys.exit(1)
 
 
-def _first_message(folder: Path) -> str | None:
-    """Error message of the process that failed first."""
-    files = sorted((file for file in folder.iterdir() if file.name.isdecimal()), key=lambda file: file.stat().st_mtime)
-    return files[0].read_text(encoding="utf-8") if files else None
+def _first(folder: Path, *patterns: str) -> str | None:
+    """Message of the process that failed first, of those by the first pattern that fits any."""
+    for pattern in patterns:
+        if files := sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime):
+            return files[0].read_text(encoding="utf-8")
+    return None
+
+
+def _failure(folder: Path, deaths: Iterable[tuple[int, int]]) -> SimipuError:
+    """Why processes ended, by rank and exit code: what one refused, or how one died, which the others only noticed."""
+    if message := _first(folder, "*.error"):
+        return SimipuError(message)
+    for rank, exit_code in deaths:
+        if not (folder / f"{rank}.interrupted").exists():
+            return InterruptionError(_death(rank, exit_code))
+    return InterruptionError(_first(folder, "*.interrupted") or "the training processes ended.")
 
 
 def _death(rank: int, exit_code: int) -> str:

@@ -59,7 +59,7 @@ def train(
     out: Place,
     encoder: Place | None = None,
 ) -> None:
-    """Train in this pod, or on the nodes of a TrainJob where the cluster's settings say so.
+    """Train in this pod.
 
     Args:
         stage: which one.
@@ -71,15 +71,11 @@ def train(
     from simipu_core import project
     from simipu_core.config import FinetuneConfig, PretrainConfig
     from simipu_core.parameters import from_parameter
-    from simipu_core.stages import train_job
     from simipu_core.stages.launch import launch
 
     with step(stage, out) as run:
         config = from_parameter(PretrainConfig if stage == "pretrain" else FinetuneConfig, section, stage)
-        if job := train_job.requested():
-            start = encoder.uri if encoder else None
-            train_job.train(job, stage, config, shards.uri, Path(out.path), run=run, encoder=start)
-        elif stage == "pretrain":
+        if stage == "pretrain":
             from simipu_core.stages.pretrain import pretrain
 
             launch(pretrain, Path(shards.path), config, Path(out.path), run=run, checkpoints=project.checkpoints())
@@ -95,6 +91,27 @@ def train(
                 run=run,
                 checkpoints=project.checkpoints(),
             )
+
+
+def train_on_nodes(
+    stage: Literal["pretrain", "finetune"], section: Mapping[str, Any], shards: str, out: Place, encoder: str = ""
+) -> None:
+    """Have the nodes of a TrainJob train. Nothing here takes the memory of PyTorch.
+
+    Args:
+        stage: which one.
+        section: its section.
+        shards: address of what they read.
+        out: what they make.
+        encoder: address of pre-trained weights to fine-tune.
+    """
+    from simipu_core.config import FinetuneConfig, PretrainConfig
+    from simipu_core.parameters import from_parameter
+    from simipu_core.stages import train_job
+
+    with step(stage, out) as run:
+        config = from_parameter(PretrainConfig if stage == "pretrain" else FinetuneConfig, section, stage)
+        train_job.train(train_job.requested(), stage, config, shards, Path(out.path), run=run, encoder=encoder or None)
 
 
 def score(

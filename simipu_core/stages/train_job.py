@@ -1,15 +1,17 @@
-"""Train on several nodes: a TrainJob of Kubeflow Trainer that this step starts, waits for, and takes the result of.
+"""Train on several nodes: a TrainJob of Kubeflow Trainer (2.2 or newer) that this step starts and waits for.
 
-The step itself only waits. The job's pods run this module under torchrun, read the shards from object storage and write
-the artifact there.
+The step itself only waits, and takes the result. The job's pods run this module under torchrun, read the shards from
+object storage and write the artifact there.
 """
 
 import json
 import os
+import re
 import shutil
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,22 +20,35 @@ from pydantic import BaseModel
 from simipu_core import project, storage
 from simipu_core.artifacts import MANIFEST, local_artifact, sha256_text
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig, validate
-from simipu_core.errors import SimipuError, plain_errors
+from simipu_core.errors import InterruptionError, SimipuError, plain_errors
 from simipu_core.files import new_folder
+from simipu_core.stages import attempts
+from simipu_core.termination import Termination, termination
 from simipu_core.tracking.run import Run, SilentRun
-from simipu_core.training.guards import termination
 
 TRAIN_JOB = "SIMIPU_TRAIN_JOB"
-"""Environment variable with the job's `spec` as JSON, all but what is trained; unset, the step trains itself."""
+"""Environment variable with the job's `spec` as JSON, all but what is trained."""
+ACCOUNT = "SIMIPU_SERVICE_ACCOUNT"
+"""Environment variable with the step's own service account, which the job's pods get too."""
 CALL = "SIMIPU_CALL"
 """Environment variable of the job's pods: what they are to train, as JSON of a `Call`."""
+PATCHES = "simipu"
+"""Manager of what `spec.runtimePatches` change."""
 _COMMAND = ["torchrun", "-m", "simipu_core.stages.train_job"]
 """torchrun takes the nodes' addresses and numbers from the variables PET_* that Kubeflow Trainer sets."""
+_HANDED_ON = ("MLFLOW_TRACKING_URI",)
+"""Variables that the pods get from the step where the job's `spec` does not name them."""
 _GROUP = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_MAKE_RUNTIME = "kubectl apply -k deploy/standalone/trainer, or deploy/multi-user/trainer (docs/kubeflow.md)"
 _POLL_S = 5.0
-_PATIENCE_S = 900.0  # for an API server that does not answer
-_LAST_LINES = 30
+_PATIENCE_S = 900.0  # for an API server or webhook that does not answer, and for pods to end
+_AT_ONCE_S = (1.0, 2.0)  # to connect and to be answered, while SIGTERM is handled
+_LOG_LINES = 200  # torchrun adds more than 30 after an error
+_MOST_LOGS = 2
+_FINAL = {"DeadlineExceeded", "TrainingRuntimeNotSupported"}
+"""Reasons of a job's failure that no further attempt mends."""
+_BEGINNING = {"ContainerCreating", "PodInitializing"}
 
 
 class Call(BaseModel):
@@ -51,10 +66,17 @@ class Call(BaseModel):
     checkpoints: str
 
 
-def requested() -> dict[str, Any] | None:
-    """The job's `spec`, where this step is to train on several nodes."""
+def requested() -> dict[str, Any]:
+    """The job's `spec`, all but what is trained.
+
+    Raises:
+        SimipuError: the step was not told.
+    """
     text = os.environ.get(TRAIN_JOB)
-    return json.loads(text) if text else None
+    if not text:
+        raise SimipuError(f"{TRAIN_JOB} is not set; compile the pipeline with a cluster.yaml that names nodes.")
+    spec: dict[str, Any] = json.loads(text)
+    return spec
 
 
 def train(
@@ -70,8 +92,10 @@ def train(
     """Train on the nodes of a TrainJob.
 
     The job is named after everything that decides its result: a repeated step finds the one that is under way, the
-    result of one that has ended, or else starts one anew, which goes on from its last checkpoint. SIGTERM ends the
-    job, whose pods then write a checkpoint.
+    result of one that has ended, or else starts one anew, which goes on from its last checkpoint. A job whose pods are
+    killed or lost is replaced as often as `SIMIPU_RETRY` says (see :mod:`simipu_core.stages.attempts`); what a pod
+    refuses is not tried again. SIGTERM deletes the job, whose pods then write a checkpoint. Once its result is taken,
+    the job is deleted.
 
     Args:
         spec: answer of :func:`requested`.
@@ -83,8 +107,9 @@ def train(
         encoder: address in S3 of the encoder to start from.
 
     Raises:
-        SimipuError: artifacts or checkpoints are not in S3, there is no Kubeflow Trainer, the job failed, or SIGTERM
-            was received.
+        SimipuError: artifacts or checkpoints are not in S3, there is no Kubeflow Trainer or it refuses the job, a pod
+            refused what it is to train, or SIGTERM was received.
+        InterruptionError: the job failed for another reason, and no attempt is left.
     """
     root = project.checkpoints()
     if isinstance(root, Path):
@@ -103,15 +128,21 @@ def train(
     digest = sha256_text(json.dumps([spec, call.model_dump()], sort_keys=True))
     name = f"simipu-{stage}-{digest[:16]}"
     result = storage.place(f"{root}/{name}")
-    if not (result / MANIFEST).is_file():
-        call.out = str(result)
-        variables = {CALL: call.model_dump_json(), "SIMIPU_STEP": os.environ.get("SIMIPU_STEP", stage)}
-        if run.run_id:
-            variables["MLFLOW_RUN_ID"] = run.run_id
-        _Job(name, _filled(spec, variables)).finish()
+    call.out = str(result)
+
+    def is_done() -> bool:
         storage.forget_listings()
+        return (result / MANIFEST).is_file()
+
+    variables = {CALL: call.model_dump_json(), "SIMIPU_STEP": os.environ.get("SIMIPU_STEP", stage)}
+    if run.run_id:
+        variables["MLFLOW_RUN_ID"] = run.run_id
+    job = _Job(name, _filled(spec, variables), is_done)
+    if not is_done():
+        attempts.repeat(job.finish, f"TrainJob {name}")
     with new_folder(out) as folder:
         shutil.copytree(local_artifact(result), folder, dirs_exist_ok=True)
+    job.remove_ended()
 
 
 def _address(uri: str) -> str:
@@ -123,69 +154,126 @@ def _address(uri: str) -> str:
 
 
 def _filled(spec: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """The `spec` with what is trained, and with the step's own account for its pods."""
     trainer = dict(spec["trainer"])
-    own = [{"name": name, "value": value} for name, value in variables.items()]
-    return {**spec, "trainer": {**trainer, "command": _COMMAND, "env": [*trainer["env"], *own]}}
+    known = {variable["name"] for variable in trainer["env"]}
+    handed_on = {name: os.environ[name] for name in _HANDED_ON if name in os.environ and name not in known}
+    own = [{"name": name, "value": value} for name, value in {**handed_on, **variables}.items()]
+    filled = {**spec, "trainer": {**trainer, "command": _COMMAND, "env": [*trainer["env"], *own]}}
+    if account := os.environ.get(ACCOUNT):
+        patch = json.loads(json.dumps(spec.get("runtimePatches") or [pod_patch({}, {})]))
+        pod = patch[0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        pod["spec"] = {**pod.get("spec", {}), "serviceAccountName": account}
+        filled["runtimePatches"] = patch
+    return filled
+
+
+def pod_patch(labels: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A patch of the runtime's pods, one of the `runtimePatches` of a TrainJob.
+
+    Args:
+        labels: of the pods.
+        spec: fields of the pods, of those that may be patched.
+    """
+    pod = {"metadata": {"labels": dict(labels)}, "spec": dict(spec)}
+    jobs = [{"name": "node", "template": {"spec": {"template": pod}}}]
+    return {"manager": PATCHES, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
 
 
 class _Job:
     """One TrainJob, by name."""
 
-    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], is_done: Callable[[], bool]) -> None:
+        """Connect to the cluster, the step's own or that of the kubeconfig.
+
+        Args:
+            name: of the job.
+            spec: of the job, whole.
+            is_done: whether its result is there.
+        """
         from kubernetes import client, config
 
-        self.name, self.spec = name, spec
+        self.name, self.spec, self._is_done = name, spec, is_done
         try:
             config.load_incluster_config() if _NAMESPACE.is_file() else config.load_kube_config()
         except config.ConfigException:
             raise SimipuError("there is no Kubernetes cluster here to train on; set nodes to 1.") from None
         self.namespace = _namespace()
         self._where = {**_GROUP, "namespace": self.namespace}
-        self._jobs, self._pods = client.CustomObjectsApi(), client.CoreV1Api()
+        settings = client.Configuration.get_default_copy()
+        settings.client_side_validation = False  # what newer servers say must not be an error here
+        api = client.ApiClient(settings)
+        self._jobs, self._pods = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self._at_once = client.CustomObjectsApi(client.ApiClient(settings))  # the other may have a request under way
+        self._ending = Termination()
+        self._shown: set[str] = set()
 
     def finish(self) -> None:
-        """Start the job if it is not there, and wait until it is complete."""
-        with termination() as ending:
-            if self._outcome(self._read()) == "Failed":
-                self._delete()
-            self._create()
-            shown, answered = "", time.monotonic()
-            while True:
-                try:
-                    job = self._read()
-                    answered = time.monotonic()
-                except _AwayError as error:
-                    if time.monotonic() - answered > _PATIENCE_S:
-                        raise SimipuError(f"{error}; run the step again, which finds the job.") from None
-                    job = {}
-                if job is None:
-                    raise SimipuError(f"TrainJob {self.name}: was deleted; run the step again.")
-                outcome = self._outcome(job)
-                if outcome == "Complete":
-                    return
-                if outcome == "Failed":
-                    raise SimipuError(f"TrainJob {self.name}: {self._reason(job)}")
-                if outcome and outcome != shown:
-                    print(f"TrainJob {self.name}: {outcome.lower()}", flush=True)
-                    shown = outcome
-                self._wait(ending)
+        """Start the job if it is not there, and wait until it is complete.
 
-    def _wait(self, ending: Any) -> None:
-        until = time.monotonic() + _POLL_S
-        while time.monotonic() < until:
-            if ending.is_asked:
-                self._delete()
-                raise SimipuError(f"stopped by SIGTERM, and TrainJob {self.name} with it: run it again to go on.")
-            time.sleep(min(0.2, _POLL_S))
+        Raises:
+            SimipuError: it cannot be started, a pod refused what it is to train, or SIGTERM was received.
+            InterruptionError: it failed for another reason.
+        """
+        with termination(self._delete_at_once) as self._ending:
+            self._begin()
+            while True:
+                job = self._read()
+                if self._ending.is_asked:
+                    self._end()
+                if job is None or _is_being_deleted(job):
+                    raise InterruptionError(f"TrainJob {self.name}: was deleted; run the step again.")
+                state = _state(job)
+                if state == "Complete":
+                    break
+                if state == "Failed":
+                    raise self._failure(_condition(job, "Failed"))
+                if state == "Suspended":
+                    self._show(f"TrainJob {self.name}: suspended")
+                else:
+                    self._show_pods()
+                self._pause(_POLL_S)
+        if not self._is_done():
+            raise InterruptionError(f"TrainJob {self.name}: is complete, but its result is not there.")
+
+    def remove_ended(self) -> None:
+        """Delete the job if it has ended; where the API server refuses, it stays."""
+        with suppress(SimipuError):
+            job = self._ask(self._jobs.get_namespaced_custom_object, **self._where, name=self.name, allowed=404)
+            if job and _state(job) in ("Complete", "Failed"):
+                self._ask(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
+
+    def _begin(self) -> None:
+        """Make the job, unless it is under way; one that has ended without a result makes room."""
+        self._shown.clear()
+        job = self._read()
+        if job is not None and not _is_being_deleted(job) and _state(job) in ("Running", "Suspended"):
+            print(f"TrainJob {self.name}: is there already", flush=True)
+            return
+        if job is not None and self._is_done():  # ended since the step looked for its result
+            return
+        if job is not None:
+            self._delete()
+        self._wait_until_gone()
+        self._create()
 
     def _create(self) -> None:
+        labels = {"app.kubernetes.io/part-of": "simipu"}
+        if run := os.environ.get("SIMIPU_PIPELINE_RUN"):
+            labels["pipeline/runid"] = run
         body = {
             "apiVersion": f"{_GROUP['group']}/{_GROUP['version']}",
             "kind": "TrainJob",
-            "metadata": {"name": self.name, "labels": {"app.kubernetes.io/part-of": "simipu"}},
+            "metadata": {"name": self.name, "labels": labels},
             "spec": self.spec,
         }
         made = self._call(self._jobs.create_namespaced_custom_object, **self._where, body=body, allowed=409)
+        if made and (dropped := sorted(self.spec.keys() - made["spec"].keys())):
+            self._delete()
+            raise SimipuError(
+                f"this cluster's Kubeflow Trainer does not know {', '.join(dropped)} of a TrainJob; bring it to 2.2 or "
+                "newer, or set nodes to 1."
+            )
         print(f"TrainJob {self.name}: {'started' if made else 'is there already'}", flush=True)
 
     def _read(self) -> dict[str, Any] | None:
@@ -194,49 +282,118 @@ class _Job:
         )
         return job
 
+    # -- the end of a job --------------------------------------------------------------------------------------------
+
+    def _deletion(self) -> dict[str, Any]:
+        """Arguments of the request; in the foreground the job would stay, and Trainer would start it again."""
+        return {**self._where, "name": self.name, "propagation_policy": "Background"}
+
+    def _delete_at_once(self) -> None:
+        """Ask for the deletion while SIGTERM is handled: the process may have but tenths of a second."""
+        with suppress(Exception):  # the loop asks again, if it has the time
+            self._at_once.delete_namespaced_custom_object(**self._deletion(), _request_timeout=_AT_ONCE_S)
+
     def _delete(self) -> None:
-        """Delete the job and wait until it is gone, its pods included."""
-        self._call(
-            self._jobs.delete_namespaced_custom_object,
-            **self._where,
-            name=self.name,
-            propagation_policy="Foreground",
-            allowed=404,
-        )
+        self._call(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
+
+    def _wait_until_gone(self) -> None:
+        """Return when neither the job nor a pod of it is there: new pods would hang beside old ones."""
         until = time.monotonic() + _PATIENCE_S
-        while self._read() is not None and time.monotonic() < until:
-            time.sleep(min(1.0, _POLL_S))
+        while self._read() is not None or self._list_pods():
+            if time.monotonic() > until:
+                raise InterruptionError(
+                    f"TrainJob {self.name}: pods of an earlier one do not end; delete them (kubectl --namespace "
+                    f"{self.namespace} delete pods --selector {self._selector}) and run the step again."
+                )
+            self._show(f"TrainJob {self.name}: waits for an earlier one to end")
+            self._pause(min(1.0, _POLL_S))
 
-    @staticmethod
-    def _outcome(job: Mapping[str, Any] | None) -> str:
-        """`Complete`, `Failed`, `Suspended`, or `Running`; nothing where there is no job."""
-        if not job:
-            return ""
-        holds = {c["type"] for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"}
-        return next((state for state in ("Complete", "Failed", "Suspended") if state in holds), "Running")
+    def _end(self) -> None:
+        """Delete the job after SIGTERM.
 
-    def _reason(self, job: Mapping[str, Any]) -> str:
-        """The error in a pod's log, or else the job's own message."""
-        (failed,) = [c for c in job["status"]["conditions"] if c["type"] == "Failed"]
-        selector = f"jobset.sigs.k8s.io/jobset-name={self.name}"
-        pods = self._call(self._pods.list_namespaced_pod, self.namespace, label_selector=selector, allowed=404)
-        dead = [pod for pod in pods.items if pod.status.phase == "Failed"] if pods else []
-        for pod in dead:
-            log = self._call(
-                self._pods.read_namespaced_pod_log,
-                pod.metadata.name,
-                self.namespace,
-                tail_lines=_LAST_LINES,
-                allowed=404,
+        Raises:
+            SimipuError: always.
+        """
+        with suppress(SimipuError):
+            self._ask(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
+        raise SimipuError(f"stopped by SIGTERM, and TrainJob {self.name} with it: run it again to go on.")
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._ending.is_asked:
+                self._end()
+            time.sleep(min(0.2, left))
+
+    # -- what its pods say -------------------------------------------------------------------------------------------
+
+    @property
+    def _selector(self) -> str:
+        return f"jobset.sigs.k8s.io/jobset-name={self.name}"
+
+    def _list_pods(self) -> list[Any]:
+        found = self._call(self._pods.list_namespaced_pod, self.namespace, label_selector=self._selector, allowed=404)
+        return list(found.items) if found else []
+
+    def _show(self, line: str) -> None:
+        """Print a line, once."""
+        if line not in self._shown:
+            self._shown.add(line)
+            print(line, flush=True)
+
+    def _show_pods(self) -> None:
+        """Tell how many pods run, and why others cannot start."""
+        pods = self._list_pods()
+        running = sum(pod.status.phase == "Running" for pod in pods)
+        self._show(f"TrainJob {self.name}: {running} of {self.spec['trainer']['numNodes']} pods running")
+        for pod in pods:
+            for obstacle in _obstacles(pod):
+                self._show(f"{pod.metadata.name}: {obstacle}")
+
+    def _failure(self, condition: Mapping[str, Any]) -> SimipuError:
+        """What a pod refused, or else how one died, or else the job's own message."""
+        reason, message = condition.get("reason", ""), condition.get("message", "")
+        if reason in _FINAL:
+            return SimipuError(f"TrainJob {self.name}: {message} ({reason}); mend steps of cluster.yaml.")
+        failed = [pod for pod in self._list_pods() if pod.status.phase == "Failed"]
+        logs = {pod.metadata.name: self._log(pod.metadata.name) for pod in failed}
+        for log in logs.values():
+            if errors := [line for line in log.splitlines() if line.startswith("error: ")]:
+                return SimipuError(f"TrainJob {self.name}: {errors[0].removeprefix('error: ')}")
+        for pod, log in [item for item in logs.items() if item[1].strip()][:_MOST_LOGS]:
+            print(f"--- {pod}\n{log}", flush=True)
+        if deaths := [f"{pod.metadata.name}: {death}" for pod in failed for death in _deaths(pod)]:
+            return InterruptionError(f"TrainJob {self.name}: {deaths[0]}")
+        if not failed:
+            return InterruptionError(
+                f"TrainJob {self.name}: failed ({reason}: {message}), and its pods are gone with what they printed: "
+                "their nodes were lost, or the runtime lacks restartPolicy: Never (see deploy/trainer/runtime.yaml)."
             )
-            print(f"--- {pod.metadata.name}\n{log or ''}", flush=True)
-            errors = [line for line in (log or "").splitlines() if line.startswith("error: ")]
-            if errors:
-                return errors[0].removeprefix("error: ")
-        return f"failed ({failed.get('reason', '')}: {failed.get('message', '')}); see the lines above."
+        see = "; see the lines above" if any(logs.values()) else ""
+        return InterruptionError(f"TrainJob {self.name}: failed ({reason}: {message}){see}.")
 
-    def _call(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
-        """Answer of the API server; None where it answers with the status `allowed`."""
+    def _log(self, pod: str) -> str:
+        log = self._call(
+            self._pods.read_namespaced_pod_log, pod, self.namespace, tail_lines=_LOG_LINES, allowed=(400, 404)
+        )
+        return log or ""
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _call(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
+        """Answer of the API server, which is asked again while it is away; None for a status of `allowed`."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._ask(method, *arguments, allowed=allowed, **named)
+            except _AwayError as error:
+                if time.monotonic() > until:
+                    raise InterruptionError(f"{error}; run the step again, which finds the job.") from None
+                self._show(f"{error}; asked again for {_PATIENCE_S:g} s")
+            self._pause(_POLL_S)
+
+    def _ask(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
+        """Answer of the API server; None where it answers with a status of `allowed`."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -245,25 +402,69 @@ class _Job:
         except HTTPError as error:
             raise _AwayError(f"the Kubernetes API server does not answer ({type(error).__name__})") from None
         except ApiException as error:
-            if error.status == allowed:
+            if error.status in ([allowed] if isinstance(allowed, int) else allowed):
                 return None
             message = _message(error.body) or str(error.reason)
-            if error.status == 404:
-                raise SimipuError(
-                    "this cluster has no Kubeflow Trainer (no resource trainjobs.trainer.kubeflow.org); install it, or "
-                    "set nodes to 1."
-                ) from None
-            if error.status in (401, 403):
-                raise SimipuError(
-                    f"TrainJob: {message}; give the step's service account deploy/trainer/role.yaml."
-                ) from None
             if error.status >= 500 or error.status == 429:
                 raise _AwayError(f"the Kubernetes API server is failing ({error.status} {message})") from None
-            raise SimipuError(f"TrainJob: refused ({error.status}): {message}") from None
+            raise SimipuError(self._refusal(error.status, message)) from None
+
+    def _refusal(self, status: int, message: str) -> str:
+        if status == 404:
+            return (
+                "this cluster has no Kubeflow Trainer (no resource trainjobs.trainer.kubeflow.org); install it, or set "
+                "nodes to 1."
+            )
+        if runtime := re.search(r'(\w*TrainingRuntime)\S* "([^"]+)" not found', message):
+            return f"{runtime[1]} {runtime[2]} is not in namespace {self.namespace}; make it with {_MAKE_RUNTIME}."
+        if status in (401, 403) and "admission webhook" not in message:
+            return f"TrainJob: {message}; give the step's service account deploy/trainer/role.yaml."
+        return f"TrainJob: refused ({status}): {message}"
 
 
 class _AwayError(SimipuError):
     """The API server could not be asked."""
+
+
+def _is_being_deleted(job: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in job.get("metadata", {})
+
+
+def _state(job: Mapping[str, Any]) -> str:
+    """`Complete`, `Failed`, `Suspended`, or `Running`."""
+    return next((state for state in ("Complete", "Failed", "Suspended") if _condition(job, state)), "Running")
+
+
+def _condition(job: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The condition, if it holds."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return next((dict(c) for c in conditions if (c["type"], c["status"]) == (kind, "True")), {})
+
+
+def _obstacles(pod: Any) -> Iterator[str]:
+    """Why a pod has not started."""
+    for condition in pod.status.conditions or []:
+        if (condition.type, condition.status) == ("PodScheduled", "False"):
+            yield f"{condition.reason}: {condition.message}"
+    for container in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
+        waiting = container.state and container.state.waiting
+        if waiting and waiting.reason not in _BEGINNING:
+            yield f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
+
+
+def _deaths(pod: Any) -> Iterator[str]:
+    """How a failed pod died, where that says more than its exit code."""
+    if pod.status.reason:
+        yield f"{pod.status.reason}: {pod.status.message}" if pod.status.message else str(pod.status.reason)
+    for container in pod.status.container_statuses or []:
+        ended = container.state and container.state.terminated
+        if ended and ended.reason == "OOMKilled":
+            yield (
+                f"OOMKilled (exit code {ended.exit_code}): raise memory_limit, or lower workers, batch_size or shm; it "
+                "goes on from its last checkpoint."
+            )
+        elif ended and (ended.reason not in (None, "Error", "Completed") or ended.exit_code not in (0, 1)):
+            yield f"{ended.reason} (exit code {ended.exit_code})"
 
 
 def _namespace() -> str:
@@ -276,10 +477,21 @@ def _namespace() -> str:
 
 
 def _message(body: Any) -> str:
+    """The server's message, without the whole values that webhooks quote."""
     try:
-        return " ".join(str(json.loads(body)["message"]).split())
+        message = " ".join(str(json.loads(body)["message"]).split())
     except (ValueError, TypeError, KeyError):
         return ""
+    return re.sub(r"Invalid value: [\[{].*[\]}]: ", "", message)
+
+
+@contextmanager
+def _plain_interruptions() -> Iterator[None]:
+    """End without the ``error: `` by which the waiting step knows what no further attempt can mend."""
+    try:
+        yield
+    except InterruptionError as error:
+        sys.exit(f"interrupted: {error}")
 
 
 def main() -> None:
@@ -288,7 +500,8 @@ def main() -> None:
 
     call = Call.model_validate_json(os.environ[CALL])
     is_first = os.environ["RANK"] == "0"
-    with plain_errors(), step(os.environ["SIMIPU_STEP"]) if is_first else nullcontext(SilentRun()) as run:
+    track = step(os.environ["SIMIPU_STEP"]) if is_first else nullcontext(SilentRun())
+    with plain_errors(), _plain_interruptions(), track as run:
         shards, out = storage.place(call.shards), storage.place(call.out)
         if call.stage == "pretrain":
             from simipu_core.stages.pretrain import pretrain

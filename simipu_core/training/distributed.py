@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError
 from simipu_core.training.devices import pick_device
 
 ValueT = TypeVar("ValueT")
@@ -83,7 +83,8 @@ def join(device: str) -> Iterator[Ranks]:
         device: the configuration's `device`; every process of a machine takes a GPU of its own.
 
     Raises:
-        SimipuError: a GPU is asked for and there is none, or another process stopped.
+        SimipuError: a GPU is asked for and there is none.
+        InterruptionError: another process stopped.
     """
     place = pick_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -100,7 +101,7 @@ def join(device: str) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # whose errors have no type of their own
             raise
-        raise SimipuError(
+        raise InterruptionError(
             f"rank {dist.get_rank()}: another rank stopped or does not answer; what it printed says why."
         ) from error
     finally:

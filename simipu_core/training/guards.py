@@ -1,12 +1,7 @@
-"""What stops a training, in one sentence: numbers that ran away, unused parameters, a signal."""
+"""What stops a training, in one sentence: numbers that ran away, unused parameters."""
 
 import math
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -69,27 +64,3 @@ def check_all_trained(name: str, model: nn.Module) -> None:
             f"{name}: the loss does not reach {', '.join(unused)}; these would keep their random values: freeze them "
             "(requires_grad) where that is meant, or give their loss a weight."
         )
-
-
-class Termination:
-    """Whether the process was asked to end."""
-
-    is_asked = False
-
-
-@contextmanager
-def termination() -> Iterator[Termination]:
-    """Note SIGTERM instead of dying of it, for as long as the block runs; only in a process's main thread."""
-    state = Termination()
-
-    def note(_signal: int, _frame: FrameType | None) -> Any:
-        state.is_asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield state
-        return
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield state
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from simipu_core.config import LoopConfig
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.progress import Advance, progress
+from simipu_core.termination import termination
 from simipu_core.tracking.run import Run
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
 from simipu_core.training.devices import autocast, to_device
 from simipu_core.training.distributed import Ranks, keep_gradients_local, without_wrapper
-from simipu_core.training.guards import Watch, check_all_trained, termination
+from simipu_core.training.guards import Watch, check_all_trained
 
 
 class Batch(Protocol):
@@ -101,7 +102,7 @@ def fit(
             advance(note=f"loss {mean_loss:.3f}")
             if is_ending:
                 ranks.wait()  # for the checkpoint: when one process ends, torchrun ends the others
-                raise SimipuError(_farewell(name, step + 1, steps, checkpoints))
+                raise InterruptionError(_farewell(name, step + 1, steps, checkpoints))
     state.model.eval()
 
 

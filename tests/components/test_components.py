@@ -90,7 +90,7 @@ def test_ingest(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
 
 
 def test_pair(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
-    component("pair")(
+    address = component("pair")(
         target="depth",
         section=to_parameter(PairConfig()),
         catalogue=artifact(dsl.Dataset, tmp_path / "in"),
@@ -98,6 +98,7 @@ def test_pair(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     )
     ((given, _),) = calls
     assert given == (tmp_path / "in", PairConfig(), "depth", tmp_path / "out")
+    assert address == (str(tmp_path / "out"),)
     assert tracked == ["its own name"]
 
 
@@ -112,6 +113,33 @@ def test_pretrain(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     assert given == (tmp_path / "in", config, tmp_path / "out")
     assert named["checkpoints"] == tmp_path / "checkpoints"
     assert tracked == ["its own name"]
+
+
+def test_training_on_nodes_is_told_addresses(
+    calls: Calls, tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"trainer": {"numNodes": 2}}
+    monkeypatch.setenv("SIMIPU_TRAIN_JOB", json.dumps(spec))
+    jobs: Calls = []
+    monkeypatch.setattr("simipu_core.stages.train_job.train", lambda *given, **named: jobs.append((given, named)))
+    address = component("pretrain", "pretrain_on_nodes")(
+        section=to_parameter(PretrainConfig()), pairs="s3://pairs", encoder=artifact(dsl.Model, tmp_path / "encoder")
+    )
+    assert address == (str(tmp_path / "encoder"),)
+    for encoder in ("s3://encoder", ""):
+        component("finetune", "finetune_on_nodes")(
+            section=to_parameter(FinetuneConfig()),
+            depth="s3://depth",
+            encoder=encoder,
+            model=artifact(dsl.Model, tmp_path / "model"),
+        )
+    assert [given for given, _ in jobs] == [
+        (spec, "pretrain", PretrainConfig(), "s3://pairs", tmp_path / "encoder"),
+        (spec, "finetune", FinetuneConfig(), "s3://depth", tmp_path / "model"),
+        (spec, "finetune", FinetuneConfig(), "s3://depth", tmp_path / "model"),
+    ]
+    assert [named["encoder"] for _, named in jobs] == [None, "s3://encoder", None]
+    assert calls == []
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

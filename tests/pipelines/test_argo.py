@@ -121,6 +121,8 @@ def test_training_on_several_gpus_is_told_how_many() -> None:
     assert steps["pretrain"]["container"]["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert "SIMIPU_PROCESSES" not in json.dumps(steps["pair-depth"]["container"]["env"])
     assert steps["pretrain"]["retryStrategy"]["retryPolicy"] == "Always"  # lost nodes too
+    node = {"fieldRef": {"fieldPath": "metadata.annotations['workflows.argoproj.io/node-name']"}}
+    assert {"name": "SIMIPU_WORKFLOW_NODE", "valueFrom": node} in steps["pretrain"]["container"]["env"]  # counts them
 
 
 def filled(words: list[str], form: dict[str, str], results: dict[str, str]) -> list[str]:

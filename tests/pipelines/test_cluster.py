@@ -48,6 +48,7 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
         ({"steps": {"pair": {"cpu_request": "many"}}}, "pair.cpu_request"),
         ({"steps": {"pretrain": {"timeout": "9d"}}}, r"retry.within \(604800 s\) must exceed timeout"),
         ({"steps": {"pretrain": {"timeout": "soon"}}}, "pretrain.timeout"),
+        ({"defaults": {"retry": {"factor": 1.5}}}, r"retry.factor: Input should be a valid integer"),
         ({"steps": {"pair": {"tolerations": [{"key": "a", "value": "b"}]}}}, "operator Equal and a value go together"),
         ({"steps": {"pair": {"retry": {"factor": 1.5}}}}, r"pair.retry.factor: Input should be a valid integer"),
         ({"steps": {"evaluate": {"nodes": 2}}}, "only pretrain and finetune can use more than one node"),

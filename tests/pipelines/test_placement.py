@@ -108,9 +108,10 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         assert [source["secretName"] for source in placed["secretAsEnv"]] == ["simipu-object-store", "simipu-mlflow"]
         (config_map,) = placed["configMapAsEnv"]
         assert config_map["configMapName"] == "simipu-settings"
-        assert placed["fieldPathAsEnv"] == [
-            {"name": "SIMIPU_PIPELINE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
-        ]
+        fields = {field["name"]: field["fieldPath"] for field in placed["fieldPathAsEnv"]}
+        is_training = component in ("pretrain", "finetune")
+        node = {"SIMIPU_WORKFLOW_NODE": "metadata.annotations['workflows.argoproj.io/node-name']"}
+        assert fields == {"SIMIPU_PIPELINE_RUN": "metadata.labels['pipeline/runid']", **(node if is_training else {})}
         assert placed["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
         assert placed["imagePullPolicy"] == "IfNotPresent"
         assert placed["activeDeadlineSeconds"] == str(settings.timeout)
@@ -125,9 +126,12 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         assert environment.get("SIMIPU_STEP") == (None if step == "configure" else step)
         assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
         assert environment["SIMIPU_IMAGE"] == image
-        assert environment.get("SIMIPU_PROCESSES") == ("8" if component in ("pretrain", "finetune") else None)
+        assert environment.get("SIMIPU_PROCESSES") == ("8" if is_training else None)
+        retry = {"times": 3, "wait": 60, "factor": 2, "within": 14 * 86400}
+        assert json.loads(environment.get("SIMIPU_RETRY", "null")) == (retry if is_training else None)
     pipeline_settings = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
-    assert pipeline_settings == {"resourceTtlOnCompletion": 7 * 86400}
+    ends = ("Completion", "Success", "Failure")  # the server's own times for the last two would win over the first
+    assert pipeline_settings == {f"resourceTtlOn{end}": 7 * 86400 for end in ends}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,14 +185,18 @@ def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
 
 def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-    settings["steps"]["pretrain"] |= {"nodes": 2}
+    settings["pull_secrets"] = ["registry-login"]
+    settings["steps"]["pretrain"] |= {"nodes": 2, "labels": {"team": "a"}}
     settings["steps"]["finetune"] = settings["steps"]["pretrain"] | {"nodes": 1}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings))
     several = load_cluster(tmp_path / "cluster.yaml", IMAGE, DATA_IMAGE)
     (tmp_path / "out").mkdir()
     found = tasks(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", several))
-    _, container, placed, _ = found["pretrain"]
+    task, container, placed, _ = found["pretrain"]
+    assert task["inputs"].get("artifacts", {}) == {}  # Kubeflow downloads those
+    assert task["inputs"]["parameters"]["pairs"]["taskOutputParameter"]["outputParameterKey"] == "address"
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    fields = {field["name"]: field["fieldPath"] for field in placed["fieldPathAsEnv"]}
     spec = json.loads(environment["SIMIPU_TRAIN_JOB"])
     job = {"metadata": {"name": "job"}, "spec": spec}
     assert problems(job) == []
@@ -200,17 +208,29 @@ def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tm
     assert given["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "simipu-object-store"
     assert given["SIMIPU_CHECKPOINTS"]["valueFrom"]["configMapKeyRef"]["key"] == "SIMIPU_CHECKPOINTS"
     assert "SIMIPU_PROCESSES" not in given
+    (patch,) = spec["runtimePatches"]
+    pod = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == {"app.kubernetes.io/part-of": "simipu", "team": "a"}
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry-login"}]
+    assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000}
+    assert fields["SIMIPU_SERVICE_ACCOUNT"] == "spec.serviceAccountName"
     assert "accelerator" not in container["resources"]
-    assert container["resources"]["resourceMemoryLimit"] == "4Gi"
+    waiting = {key: value for key, value in container["resources"].items() if key.startswith("resource")}
+    assert waiting == {
+        "resourceCpuRequest": "50m",
+        "resourceMemoryRequest": "256Mi",
+        "resourceMemoryLimit": "1Gi",
+    }
     assert "nodeSelector" not in placed
     assert placed["activeDeadlineSeconds"] == str(several.step("pretrain").timeout)
 
+    assert set(found["finetune"][0]["inputs"]["artifacts"]) == {"depth", "encoder"}
     names = {variable["name"] for variable in found["finetune"][1]["env"]}
     assert "SIMIPU_PROCESSES" in names
     assert "SIMIPU_TRAIN_JOB" not in names
     one = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", example()))
     two = fingerprints(compiled(load_experiment(ROOT / "params.yaml"), tmp_path / "out", several))
-    assert one == two
+    assert {name for name in one if one[name] != two[name]} == {"pretrain"}  # which is told addresses
 
 
 # -- what the cache sees ---------------------------------------------------------------------------------------------

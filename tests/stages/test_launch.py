@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.stages.launch import launch
 from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import Run, SilentRun
@@ -32,7 +32,7 @@ def die(*, run: Run) -> None:
 
 
 def wait_for_the_end(folder: Path, *, run: Run) -> None:
-    from simipu_core.training.guards import termination
+    from simipu_core.termination import termination
 
     with termination() as end:
         (folder / f"ready-{os.environ['RANK']}").touch()
@@ -122,3 +122,23 @@ def test_two_processes_train_and_the_first_one_records(tmp_path: Path, monkeypat
     assert recorded.info.status == "FINISHED"
     assert recorded.data.params["batch_size"] == "4"
     assert len(MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs([recorded.info.experiment_id])) == 1
+
+
+def lose_a_rank_once(folder: Path, *, run: Run) -> None:
+    rank = os.environ["RANK"]
+    if (folder / "lost").exists():
+        (folder / f"done-{rank}").touch()
+    elif rank == "1":
+        (folder / "lost").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        while not (folder / "lost").exists():
+            signal.sigtimedwait([], 0.05)
+        raise InterruptionError(f"rank {rank}: another rank stopped or does not answer.")
+
+
+@pytest.mark.usefixtures("two")
+def test_when_a_process_is_lost_all_are_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", '{"times": 1, "wait": 0, "factor": 1, "within": 600}')
+    launch(lose_a_rank_once, tmp_path, run=SilentRun())
+    assert {path.name for path in tmp_path.iterdir()} == {"lost", "done-0", "done-1"}

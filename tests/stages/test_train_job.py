@@ -1,8 +1,13 @@
 """A step that has a TrainJob train for it, against a server that speaks Kubernetes' protocol."""
 
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +17,13 @@ import pytest
 from simipu_core import project
 from simipu_core.artifacts import read_manifest, write_artifact
 from simipu_core.config import ContrastConfig, PretrainConfig
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.stages import train_job
 from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import SilentRun
 from tests.samples import pair_row, tiny_pretrain, write_shards
 from tests.servers import SeaweedFS, seaweedfs
-from tests.trainer_api import TrainerApi, trainer_api
+from tests.trainer_api import RECORDED, TrainerApi, container_status, trainer_api
 
 SPEC: dict[str, Any] = {
     "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "simipu"},
@@ -31,6 +36,7 @@ SPEC: dict[str, Any] = {
         "env": [{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "GLOO_SOCKET_IFNAME", "value": "lo"}],
     },
 }
+RETRY = '{"times": 2, "wait": 0.05, "factor": 2, "within": 600}'
 CONFIG = tiny_pretrain(ContrastConfig(group_size=2), epochs=2, batch_size=4, workers=0)
 
 
@@ -62,13 +68,17 @@ def call_of(job: dict[str, Any]) -> train_job.Call:
     return train_job.Call.model_validate_json(text)
 
 
+def name_of(job: dict[str, Any]) -> str:
+    return str(job["metadata"]["name"])
+
+
 def finish(api: TrainerApi, job: dict[str, Any]) -> None:
     """What the job's pods would do: write the artifact, then end."""
     from simipu_core import storage
 
     with write_artifact(storage.place(call_of(job).out), "encoder", inputs={}, parameters={}, licence="none") as draft:
         (draft.path / "encoder.safetensors").write_bytes(b"weights")
-    api.settle(job["metadata"]["name"], "Complete")
+    api.complete(name_of(job))
 
 
 def test_the_job_says_what_is_trained_and_its_result_is_taken(api: TrainerApi, tmp_path: Path) -> None:
@@ -99,8 +109,11 @@ def test_a_repeated_step_takes_the_result_that_is_there(api: TrainerApi, tmp_pat
 def test_a_job_under_way_is_waited_for_and_a_failed_one_is_replaced(
     api: TrainerApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api.on_create = lambda job: api.settle(job["metadata"]["name"], "Failed", "node lost")
-    with pytest.raises(SimipuError, match=r"TrainJob simipu-pretrain-\w+: failed \(Test: node lost\)"):
+    api.grace = 0.3
+    api.on_create = lambda job: api.fail(name_of(job), "nothing\n", "nothing\n")
+    with pytest.raises(
+        SimipuError, match=r"TrainJob simipu-pretrain-\w+: failed \(FailedJobs: jobset failed due to one"
+    ):
         train(tmp_path / "encoder")
     (name,) = api.jobs
 
@@ -115,7 +128,8 @@ def test_a_job_under_way_is_waited_for_and_a_failed_one_is_replaced(
 
     api.on_create = suspended_then_done
     train(tmp_path / "encoder")
-    assert api.deleted == [name]
+    assert api.deleted[0] == (name, "Background")
+    assert (api.restarted, api.hung) == ([], [])
     assert "suspended" in capsys.readouterr().out
 
     other = CONFIG.model_copy(update={"seed": 2})
@@ -125,39 +139,226 @@ def test_a_job_under_way_is_waited_for_and_a_failed_one_is_replaced(
     assert len(api.created) == 3
 
 
-def test_what_a_pod_said_is_the_error(api: TrainerApi, tmp_path: Path) -> None:
-    def fail(job: dict[str, Any]) -> None:
-        name = job["metadata"]["name"]
-        api.logs = {
-            f"{name}-node-0-0": "warming up\n",
-            f"{name}-node-0-1": "x\nerror: train: NaN in step 3; mend it.\n",
-        }
-        api.settle(name, "Failed")
+def test_a_job_waits_for_the_pods_of_one_that_was_deleted(api: TrainerApi, tmp_path: Path) -> None:
+    api.grace = 0.5
 
-    api.on_create = fail
-    with pytest.raises(SimipuError, match=r"TrainJob simipu-pretrain-\w+: train: NaN in step 3; mend it\.$"):
+    def delete_and_make_again(job: dict[str, Any]) -> None:
+        api.on_create = lambda job: finish(api, job)
+        with api.lock:
+            api.delete(name_of(job), "Background")
+
+    api.on_create = delete_and_make_again
+    with pytest.raises(InterruptionError, match="was deleted; run the step again"):
         train(tmp_path / "encoder")
+    assert api.pods
+    train(tmp_path / "encoder")
+    assert (len(api.created), api.hung) == (2, [])
+
+
+def test_a_result_that_is_taken_needs_its_job_no_more(api: TrainerApi, tmp_path: Path) -> None:
+    api.on_create = lambda job: finish(api, job)
+    train(tmp_path / "encoder")
+    assert api.deleted == [(name_of(api.created[0]), "Background")]
+    assert api.jobs == {}
+
+
+def test_a_complete_job_whose_result_is_gone_is_run_again(
+    api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.on_create = lambda job: api.complete(name_of(job))  # and its result is removed
+    with pytest.raises(InterruptionError, match="is complete, but its result is not there"):
+        train(tmp_path / "encoder")
+    api.on_create = lambda job: finish(api, job)
+    train(tmp_path / "encoder")
+    assert len(api.created) == 2
+
+
+def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
+    api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    log = (RECORDED / "node.batch-size.log").read_text()
+    assert len(log.splitlines()) > 30
+    api.on_create = lambda job: api.fail(name_of(job), log, log)
+    with pytest.raises(
+        SimipuError, match=r"^TrainJob simipu-pretrain-\w+: batch_size 7 cannot be cut into 2 ranks"
+    ) as it:
+        train(tmp_path / "encoder")
+    assert not isinstance(it.value, InterruptionError)
+    assert len(api.created) == 1
     assert not (tmp_path / "encoder").exists()
 
 
-def test_sigterm_ends_the_job(api: TrainerApi, tmp_path: Path) -> None:
-    api.on_create = lambda job: threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(SimipuError, match=r"stopped by SIGTERM, and TrainJob .* with it: run it again to go on"):
+def test_pods_that_are_gone_with_what_they_said_are_told(api: TrainerApi, tmp_path: Path) -> None:
+    assert api.runtime is not None
+    (job,) = api.runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    del job["template"]["spec"]["template"]["spec"]["restartPolicy"]
+    api.on_create = lambda job: api.fail(name_of(job), "error: no\n", "error: no\n")
+    with pytest.raises(InterruptionError, match=r"its pods are gone .* the runtime lacks restartPolicy: Never"):
         train(tmp_path / "encoder")
-    assert api.deleted == [api.created[0]["metadata"]["name"]]
+
+
+OOM = json.loads((RECORDED / "pod.oom.json").read_text())["status"]
+EVICTED = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("status", "told"),
     [
-        ((403, "trainjobs is forbidden"), r"trainjobs is forbidden; give the step's service account deploy/trainer"),
+        (OOM, r"node-0-0-\w+: OOMKilled \(exit code 137\): raise memory_limit"),
+        (EVICTED, r"node-0-0-\w+: Evicted: The node was low on resource: ephemeral-storage"),
+        (
+            {
+                "phase": "Failed",
+                "containerStatuses": [container_status(terminated={"exitCode": 139, "reason": "Error"})],
+            },
+            r"node-0-0-\w+: Error \(exit code 139\)",
+        ),
+    ],
+)
+def test_how_a_pod_died_is_told_and_it_is_tried_again_as_often_as_stated(
+    api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    api.on_create = lambda job: api.fail(name_of(job), status=status)
+    with pytest.raises(InterruptionError, match=told):
+        train(tmp_path / "encoder")
+    assert len(api.created) == 3
+    assert (api.restarted, api.hung) == ([], [])
+
+
+def test_a_job_that_took_too_long_is_not_tried_again(
+    api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    message = "TrainJob exceeded its active deadline"
+    api.on_create = lambda job: api.settle(name_of(job), "Failed", "DeadlineExceeded", message)
+    with pytest.raises(SimipuError, match=rf"{message} \(DeadlineExceeded\)"):
+        train(tmp_path / "encoder")
+    assert len(api.created) == 1
+
+
+def test_pods_that_cannot_start_are_told(api: TrainerApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    why = "0/1 nodes are available: 1 Insufficient cpu."
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+    missing = {"reason": "CreateContainerConfigError", "message": 'secret "simipu-object-store" not found'}
+
+    def hold(job: dict[str, Any]) -> None:
+        api.hold(name_of(job), {"phase": "Pending", "conditions": [unscheduled]})
+        waiting = {"phase": "Pending", "containerStatuses": [container_status(waiting=missing)]}
+        threading.Timer(0.3, api.hold, (name_of(job), waiting)).start()
+        threading.Timer(0.6, api.hold, (name_of(job), {"phase": "Running"})).start()
+        threading.Timer(0.9, finish, (api, job)).start()
+
+    api.on_create = hold
+    train(tmp_path / "encoder")
+    lines = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["started", "0 of 2 pods running"]
+    assert lines.count(f"Unschedulable: {why}") == 2  # pods
+    assert lines.count(f"CreateContainerConfigError: {missing['message']}") == 2
+    assert lines.count("2 of 2 pods running") == 1
+
+
+def test_sigterm_deletes_the_job_at_once(api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    sent: list[float] = []
+
+    def terminate(job: dict[str, Any]) -> None:
+        api.slow = 3.0  # a request is under way when the signal comes
+
+        def kill() -> None:
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Timer(0.5, kill).start()
+        threading.Thread(target=watch).start()
+
+    def watch() -> None:
+        while not api.deleted:
+            time.sleep(0.01)
+        sent.append(time.monotonic())
+
+    api.on_create = terminate
+    with pytest.raises(SimipuError, match=r"stopped by SIGTERM, and TrainJob .* with it: run it again to go on"):
+        train(tmp_path / "encoder")
+    assert api.deleted == [(name_of(api.created[0]), "Background")]
+    assert len(api.created) == 1
+    assert sent[1] - sent[0] < 1.0
+
+
+def test_the_pods_are_those_of_the_step(api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_SERVICE_ACCOUNT", "default-editor")
+    monkeypatch.setenv("SIMIPU_PIPELINE_RUN", "f00d")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    pods: list[dict[str, Any]] = []
+
+    def keep(job: dict[str, Any]) -> None:
+        pods.extend(api.pods[pod] for pod in api.pods_of(name_of(job)))
+        finish(api, job)
+
+    api.on_create = keep
+    patch = train_job.pod_patch({"team": "a"}, {"imagePullSecrets": [{"name": "registry-login"}]})
+    train_job.train(
+        {**SPEC, "runtimePatches": [patch]}, "pretrain", CONFIG, "s3://shards/pairs", tmp_path / "one", run=SilentRun()
+    )
+    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"default-editor"}
+    assert pods[0]["spec"]["imagePullSecrets"] == [{"name": "registry-login"}]
+    assert pods[0]["metadata"]["labels"]["team"] == "a"
+    assert api.created[0]["metadata"]["labels"]["pipeline/runid"] == "f00d"
+    variables = {variable["name"]: variable.get("value") for variable in api.created[0]["spec"]["trainer"]["env"]}
+    assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    train(tmp_path / "two", CONFIG.model_copy(update={"seed": 5}))
+    assert pods[-1]["spec"]["serviceAccountName"] == "default-editor"
+
+
+def test_an_older_trainer_is_told(api: TrainerApi, tmp_path: Path) -> None:
+    api.unknown = {"activeDeadlineSeconds"}
+    with pytest.raises(SimipuError, match=r"does not know activeDeadlineSeconds of a TrainJob; bring it to 2\.2"):
+        train(tmp_path / "encoder")
+    assert api.jobs == {}
+
+
+def recorded(name: str) -> str:
+    return str(json.loads((RECORDED / "refusals.json").read_text())[name])
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            (403, recorded("no-role")),
+            r'User "system:\S+" cannot get .*; give the step\'s service account deploy/trainer',
+        ),
         ((400, "spec.trainer is wrong"), r"refused \(400\): spec.trainer is wrong"),
     ],
 )
-def test_refusals_are_told(api: TrainerApi, tmp_path: Path, fault: tuple[int, str], said: str) -> None:
+def test_refusals_are_told(api: TrainerApi, tmp_path: Path, fault: tuple[int, str], told: str) -> None:
     api.fault = fault
-    with pytest.raises(SimipuError, match=said):
+    with pytest.raises(SimipuError, match=told):
         train(tmp_path / "encoder")
+
+
+def test_a_missing_runtime_is_told_with_its_mend(api: TrainerApi, tmp_path: Path) -> None:
+    api.runtime = None
+    told = (
+        r"^TrainingRuntime simipu is not in namespace team-a; make it with kubectl apply -k deploy/standalone/trainer"
+    )
+    with pytest.raises(SimipuError, match=told):
+        train(tmp_path / "encoder")
+
+
+def test_what_an_admission_webhook_denies_is_told_without_advice_to_give_a_role(
+    api: TrainerApi, tmp_path: Path
+) -> None:
+    own = {**SPEC["trainer"], "env": [{"name": "PET_NNODES", "value": "2"}]}
+    with pytest.raises(SimipuError) as caught:
+        train_job.train(
+            {**SPEC, "trainer": own}, "pretrain", CONFIG, "s3://shards/pairs", tmp_path / "encoder", run=SilentRun()
+        )
+    message = str(caught.value)
+    assert "denied the request: spec.trainer.env: must not have envs that are reserved" in message
+    assert "role" not in message
+    assert len(message) < 250
 
 
 def test_a_cluster_without_the_trainer_is_told(api: TrainerApi, tmp_path: Path) -> None:
@@ -188,6 +389,18 @@ def test_a_failing_server_is_asked_again(api: TrainerApi, tmp_path: Path, monkey
         train(tmp_path / "other", CONFIG.model_copy(update={"seed": 3}))
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_server_or_webhook_that_is_away_when_the_job_begins_is_asked_again(
+    api: TrainerApi, tmp_path: Path, method: str
+) -> None:
+    message = "Internal error occurred: failed calling webhook: connection refused"
+    api.fault = {method: (500, message)}
+    threading.Timer(0.3, lambda: setattr(api, "fault", None)).start()
+    api.on_create = lambda job: finish(api, job)
+    train(tmp_path / "encoder")
+    assert len(api.created) == 1
+
+
 def test_places_that_the_nodes_do_not_reach_are_refused(
     api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +411,24 @@ def test_places_that_the_nodes_do_not_reach_are_refused(
     with pytest.raises(SimipuError, match="set SIMIPU_CHECKPOINTS to s3://bucket/prefix"):
         train(tmp_path / "encoder")
     assert api.created == []
+
+
+def test_a_step_that_was_not_told_of_nodes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIMIPU_TRAIN_JOB", raising=False)
+    with pytest.raises(SimipuError, match=r"SIMIPU_TRAIN_JOB is not set; compile the pipeline with a cluster.yaml"):
+        train_job.requested()
+
+
+def test_waiting_takes_little_memory() -> None:
+    """All that a waiting step imports; PyTorch alone would take more than it asks for."""
+    modules = "simipu_core.stages.step simipu_core.stages.train_job simipu_core.tracking.mlflow_run kubernetes.client"
+    code = f"import re, sys, {', '.join(modules.split())}\n"
+    code += "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
+    code += "print('torch' in sys.modules, peak)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    has_torch, kilobytes = done.stdout.split()
+    assert has_torch == "False"
+    assert int(kilobytes) < 256 * 1024
 
 
 @pytest.mark.slow
@@ -217,6 +448,39 @@ def test_two_nodes_train_as_one_process_with_two_micro_batches(api: TrainerApi, 
         if "running" not in name and "num_batches" not in name:
             assert (tensor - two[name]).abs().max() < 1e-4, name
     assert read_manifest(tmp_path / "two").inputs == read_manifest(tmp_path / "one").inputs
+
+
+@pytest.mark.slow
+def test_a_job_whose_node_is_killed_is_replaced_and_goes_on_from_its_checkpoint(
+    api: TrainerApi, s3: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    monkeypatch.setenv("SIMIPU_RETRY", RETRY)
+    pairs = write_shards(tmp_path / "pairs", "pairs", pairs=[pair_row(i) for i in range(8)])
+    uri = f"s3://{s3.bucket}/{tmp_path.name}-pairs"
+    for file in pairs.iterdir():
+        _upload(s3, file, uri)
+    client = boto3.client("s3")
+
+    def kill(job: dict[str, Any]) -> None:
+        prefix = f"{tmp_path.name}/pretrain-"
+        while not client.list_objects_v2(Bucket=s3.bucket, Prefix=prefix).get("KeyCount"):
+            time.sleep(0.1)
+        api.kill(name_of(job), 1)
+
+    def execute(job: dict[str, Any]) -> None:
+        api.execute(job)
+        if len(api.created) == 1:
+            threading.Thread(target=kill, args=(job,), daemon=True).start()
+
+    api.on_create, api.grace = execute, 2.0
+    config = CONFIG.model_copy(update={"epochs": 20, "checkpoint_every": 1})
+    train(tmp_path / "encoder", config, uri)
+    assert (len(api.created), api.hung) == (2, [])
+    assert read_manifest(tmp_path / "encoder", "encoder").counts["steps"] == 40
+    steps = [int(step) for log in api.logs.values() for step in re.findall(r"pretrain (\d+)/40", log)]
+    assert min(steps) > 1
 
 
 def _upload(s3: SeaweedFS, file: Path, uri: str) -> None:
