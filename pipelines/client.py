@@ -107,13 +107,14 @@ class Client:
         """The package as this server understands it, and sentences about what it lacks there."""
         return versions.fitted(package, self.version)
 
-    def submit(self, package: Package, name: str, parameters: Mapping[str, Any]) -> Any:
+    def submit(self, package: Package, name: str, parameters: Mapping[str, Any], description: str = "") -> Any:
         """Start a run.
 
         Args:
             package: the pipeline.
             name: of the run.
             parameters: values; all of them, so that the run can be cloned and compared in the UI.
+            description: that the UI shows with it.
 
         Returns:
             ``V2beta1Run``.
@@ -124,6 +125,7 @@ class Client:
         group = self._group(make=True)
         run = kfp.V2beta1Run(
             display_name=name,
+            description=description or None,
             experiment_id=group,
             pipeline_spec=package.specification,
             runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
@@ -251,14 +253,15 @@ class Client:
         if "html" in (answer.headers.get("content-type") or ""):
             return None
         text = _tail(answer)
-        return None if text.startswith('{"error_message"') else text
+        return None if _is_error(text) else text
 
-    def upload(self, package: Package, name: str) -> Version:
+    def upload(self, package: Package, name: str, description: str = "") -> Version:
         """Make the package a version of the pipeline; the same content is a version only once.
 
         Args:
             package: the pipeline.
             name: of the version; the start of the content's digest is added where another content has it.
+            description: that the UI shows with it, before the digest.
 
         Raises:
             ApiError: the server refused.
@@ -286,11 +289,18 @@ class Client:
                 str(file),
                 name=name,
                 pipelineid=pipeline,
-                description=digest,
+                description=f"{description} {digest}".strip(),
             )
         return Version(pipeline, made.pipeline_version_id, _label(made), is_new=True)
 
-    def schedule(self, version: Version, name: str, parameters: Mapping[str, Any], trigger: "Trigger") -> Any:
+    def schedule(
+        self,
+        version: Version,
+        name: str,
+        parameters: Mapping[str, Any],
+        trigger: "Trigger",
+        description: str = "",
+    ) -> Any:
         """Start runs of a version again and again, one at a time, without making up for missed ones.
 
         Args:
@@ -298,6 +308,7 @@ class Client:
             name: of the schedule.
             parameters: values; all of them, so that runs can be cloned and compared in the UI.
             trigger: when.
+            description: that the UI shows with it.
 
         Returns:
             ``V2beta1RecurringRun``.
@@ -318,6 +329,7 @@ class Client:
             when = kfp.V2beta1Trigger(periodic_schedule=period)
         job = kfp.V2beta1RecurringRun(
             display_name=name,
+            description=description or None,
             experiment_id=self._group(make=True),
             pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
                 pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
@@ -461,6 +473,13 @@ class Trigger(NamedTuple):
 def _stored(log: StoredLog, namespace: str) -> dict[str, str]:
     known = {"source": log.scheme, "bucket": log.bucket, "key": log.key, "namespace": namespace}
     return {**known, "providerInfo": log.provider}
+
+
+def _is_error(text: str) -> bool:
+    try:
+        return text.startswith("{") and "error_message" in json.loads(text)
+    except ValueError:
+        return False
 
 
 def _tail(answer: Any) -> str:

@@ -45,7 +45,7 @@ class StepLines(io.TextIOBase):
         if launcher:
             self._in_dump = launcher[2].endswith("{")
             if launcher[1] == "F" and (fatal := _FATAL.fullmatch(launcher[2])):
-                self.launcher_error = fatal[1][:_LONGEST]
+                self.launcher_error = fatal[1] if len(fatal[1]) <= _LONGEST else f"{fatal[1][:_LONGEST]} …"
         elif line.startswith("[KFP Executor"):
             self._in_dump = line.endswith("Got executor_input:")
         elif self._in_dump:

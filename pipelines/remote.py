@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipelines.form import Rows, title
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
+from simipu_core.artifacts import code_revision
 from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError
 
@@ -71,7 +72,7 @@ def submit(
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
-    run = client.submit(package, run_name or usual_name(rows), values)
+    run = client.submit(package, run_name or usual_name(rows), values, _about(rows))
     print(f"Run      {run.run_id}  {run.display_name}")
     print(f"See      {client.url('runs', run.run_id)}", flush=True)
     if wait:
@@ -101,7 +102,7 @@ def upload(
     rows = chosen(experiment, overrides, sweep=sweep)
     client = Client(find(host, namespace))
     package = _fitted(client, pack(rows, not no_cache, placed(cluster, image, data_image)))
-    made = client.upload(package, version or version_name(rows))
+    made = client.upload(package, version or version_name(rows), _about(rows))
     print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
@@ -138,8 +139,8 @@ def schedule(
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
-    version = client.upload(package, version_name(rows))
-    made = client.schedule(version, name or title(rows), values, trigger)
+    version = client.upload(package, version_name(rows), _about(rows))
+    made = client.schedule(version, name or title(rows), values, trigger, _about(rows))
     print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
     print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
 
@@ -253,6 +254,12 @@ def _defaults(package: "Package") -> dict[str, Any]:
         name: int(given["defaultValue"]) if given["parameterType"] == "NUMBER_INTEGER" else given["defaultValue"]
         for name, given in declared.items()
     }
+
+
+def _about(rows: Rows) -> str:
+    """What is run, for the lists of the UI, which cut names off."""
+    revision, _, changed = code_revision().partition("+")
+    return f"{title(rows)}, revision {revision[:12]}{' with uncommitted changes' if changed else ''}."
 
 
 def _fitted(client: "Client", package: "Package") -> "Package":

@@ -384,6 +384,9 @@ class TestVersions:
             f"Version  {version.pipeline_version_id}  {version.display_name}",
             f"See      {server.url}/#/pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}",
         ]
+        assert re.fullmatch(
+            r"demo, revision \w+( with uncommitted changes)?\. sha256:[0-9a-f]{64}", version.description
+        )
         assert "the same content is there already" in cli("upload", *SCRATCH, "--version", "other").out
         cli("upload", *SCRATCH, "--no-cache", "--version", "uncached")
         assert [one.display_name for one in server.backend.versions.values()] == [version.display_name, "uncached"]
@@ -404,6 +407,7 @@ class TestSchedules:
         assert (schedule.mode, schedule.max_concurrency, schedule.no_catchup) == ("ENABLE", "1", True)
         assert schedule.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
         assert schedule.pipeline_spec is None
+        assert schedule.description.startswith("demo, revision ")
         assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["depth_uri"])
 
         assert "there is a schedule “weekly” already" in cli(*arguments).error

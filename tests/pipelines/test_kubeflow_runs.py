@@ -89,6 +89,7 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     ]
     assert f"every pod must see the folder {data};" in done.error
     run = server.backend.runs[run_id]
+    assert run.description.startswith("demo, revision ")
     values = run.runtime_config.parameters
     assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", values["depth_uri"])
     assert values.keys() == run.pipeline_spec["root"]["inputDefinitions"]["parameters"].keys()
