@@ -9,6 +9,7 @@ import base64
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -76,7 +77,7 @@ class Workflow:
         """The workflow of a manifest; None where the text is none."""
         try:
             return cls(json.loads(text))
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zlib.error):
             return None
 
     @cached_property

@@ -194,7 +194,8 @@ def test_the_log_of_a_pod_is_known_by_three_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"metadata": {"name": "a"}, "status": {"compressedNodes": "?"}}']
+    "text",
+    ["", "{", "[]", "{}", '{"metadata": "a"}', '{"metadata": {"name": "a"}, "status": {"compressedNodes": "?"}}'],
 )
 def test_what_is_no_workflow_is_none(text: str) -> None:
     assert Workflow.read(text) is None
