@@ -132,12 +132,18 @@ class Workflow:
             "templateDefaults": {"retryStrategy": CONTROLLER_RETRY},
         }
 
+    @property
+    def _late(self) -> str:
+        """What Argo says of the nodes that it tries no more, as the run was cancelled."""
+        return f"retry exceeded workflow deadline {self.begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} +0000 UTC"
+
     def _nodes(self) -> Iterator[dict[str, Any]]:
         whole, root = f"{self.name}(0)", f"{self.name}(0).root(0)"
-        yield self._node(self.name, "Retry", "entrypoint", self.phase, [whole])
+        late = self._late if any(task.message.endswith("(exit code 143)") for task in self.tasks.values()) else ""
+        yield self._node(self.name, "Retry", "entrypoint", self.phase, [whole], message=late)
         yield self._node(whole, "DAG", "entrypoint", self.phase, [f"{whole}.root-driver"])
         yield from self._driver(whole, "root", "system-dag-driver", self.begin, f"{whole}.root")
-        yield self._node(f"{whole}.root", "Retry", "root", self.phase, [root], within=whole)
+        yield self._node(f"{whole}.root", "Retry", "root", self.phase, [root], within=whole, message=late)
         tasks: dict[str, Any] = self.spec["root"]["dag"]["tasks"]
         first = [f"{root}.{key}-driver" for key, task in tasks.items() if not task.get("dependentTasks")]
         yield self._node(root, "DAG", "root", self.phase, first, within=whole)
@@ -155,7 +161,7 @@ class Workflow:
         yield from self._driver(root, key, DRIVER, task.begin, wrapper)
         within = "Running" if task.phase == "Pending" else task.phase
         times = (task.begin, task.end)
-        late = "retry exceeded workflow deadline" if task.message.endswith("(exit code 143)") else ""
+        late = self._late if task.message.endswith("(exit code 143)") else ""
         yield self._node(wrapper, "Retry", STEP, within, [attempt], root, *times, message=late)
         yield self._node(attempt, "DAG", STEP, within, [executor, *after], root, *times)
         if task.cached:

@@ -137,9 +137,10 @@ def test_through_the_ui_too_the_cause_is_found(server: KfpServer, data: str) -> 
     execution = server.backend.executions[run_id]
     before = len(server.requests)
     execution.pods_gone = True
+    (node,) = (identity for key, identity, _ in execution.workflow(run_id).pods() if key.startswith("ingest"))
     assert cli("status", run_id).out.splitlines()[-1] == cause
     assert [path for path in server.requests[before:] if "log" in path or "artifacts" in path] == [
-        f"GET /apis/v1alpha1/runs/{run_id}/nodes/{next(execution.workflow(run_id).pods())[1]}/log",
+        f"GET /apis/v1alpha1/runs/{run_id}/nodes/{node}/log",
         "GET /k8s/pod/logs",
         "GET /artifacts/get",
     ]
