@@ -136,21 +136,29 @@ class Execution:
     def _tasks(self) -> dict[str, Task]:
         file = self.folder / "nodes.jsonl"
         notes = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        made = {}
-        for key in dict.fromkeys(note["task"] for note in notes):
-            own = [note for note in notes if note["task"] == key]
-            begin, last = datetime.fromtimestamp(own[0]["time"], UTC), own[-1]
-            if len(own) > 1:
-                phase, end = str(last["state"]).capitalize(), datetime.fromtimestamp(last["time"], UTC)
-            elif self.finished_at is not None:
-                phase, end = "Failed", self.finished_at
-            else:
-                phase, end = "Pending" if self.waiting else "Running", None
-            cancelled = any(status.state == "CANCELING" for status in self.history)
-            code = 143 if len(own) == 1 and cancelled else 1
-            message = f"main: Error (exit code {code})" if phase == "Failed" else self.waiting if end is None else ""
-            made[key] = Task(phase, begin, end, bool(last.get("cached")), message)
-        return made
+        return {
+            key: self._task([note for note in notes if note["task"] == key])
+            for key in dict.fromkeys(note["task"] for note in notes)
+        }
+
+    def _task(self, notes: list[dict[str, Any]]) -> Task:
+        times = [datetime.fromtimestamp(note["time"], UTC) for note in notes]
+        known = [note["state"] for note in notes]
+        lost = [(times[at - 1], times[at]) for at, state in enumerate(known) if state == "LOST"]
+        begin = times[max(at for at, state in enumerate(known) if state == "RUNNING")]
+        last = known[-1]
+        if last in ("RUNNING", "LOST") and self.finished_at is None:
+            waiting = bool(self.waiting)
+            return Task("Pending" if waiting else "Running", begin, None, message=self.waiting, lost=tuple(lost))
+        if known[-2:] == ["LOST", "FAILED"]:  # and was not tried again
+            return Task("Error", *lost[-1], message="pod deleted", lost=tuple(lost[:-1]))
+        if last in ("SUCCEEDED", "FAILED"):
+            phase, end, code = str(last).capitalize(), times[-1], 1
+        else:
+            phase, end = "Failed", self.finished_at or times[-1]
+            code = 143 if any(status.state == "CANCELING" for status in self.history) else 1
+        message = f"main: Error (exit code {code})" if phase == "Failed" else ""
+        return Task(phase, begin, end, bool(notes[-1].get("cached")), message, tuple(lost))
 
     def details(self, run_id: str, largest: int) -> list[Any]:
         """The nodes as the API server reports them, which knows none that Argo has compressed."""

@@ -37,6 +37,8 @@ class Task:
     cached: bool = False
     message: str = ""
     """What Kubernetes says about its pod."""
+    lost: tuple[tuple[datetime, datetime], ...] = ()
+    """Begin and end of earlier attempts, whose pods were deleted."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Workflow:
     def pods(self) -> Iterator[tuple[str, str, str]]:
         """Key, node id and name of each step's pod."""
         for key, task in self.tasks.items():
-            if not task.cached:
-                identity = self._id(f"{self.name}(0).root(0).{key}(0).executor(0)")
+            for attempt in range(0 if task.cached else len(task.lost) + 1):
+                identity = self._id(f"{self.name}(0).root(0).{key}(0).executor({attempt})")
                 yield key, identity, f"{self.name}-{POD}-{identity.removeprefix(self.name + '-')}"
 
     def log_key(self, key: str) -> str:
@@ -157,10 +159,10 @@ class Workflow:
 
     def _step(self, root: str, key: str, task: Task, after: list[str]) -> Iterator[dict[str, Any]]:
         wrapper, attempt = f"{root}.{key}", f"{root}.{key}(0)"
-        executor, pod = f"{attempt}.executor", f"{attempt}.executor(0)"
+        executor = f"{attempt}.executor"
         yield from self._driver(root, key, DRIVER, task.begin, wrapper)
         within = "Running" if task.phase == "Pending" else task.phase
-        times = (task.begin, task.end)
+        times = (task.lost[0][0] if task.lost else task.begin, task.end)
         late = self._late if task.message.endswith("(exit code 143)") else ""
         yield self._node(wrapper, "Retry", STEP, within, [attempt], root, *times, message=late)
         yield self._node(attempt, "DAG", STEP, within, [executor, *after], root, *times)
@@ -170,8 +172,12 @@ class Workflow:
             return
         inputs = {"parameters": [{"name": "pod-spec-patch", "value": self._patch(key)}]}
         about = late or ("" if task.phase == "Pending" else task.message)
-        yield self._node(executor, "Retry", POD, within, [pod], attempt, *times, message=about, inputs=inputs)
-        yield self._node(pod, "Pod", POD, task.phase, [], attempt, *times, message=task.message, inputs=inputs)
+        pods = [f"{executor}({number})" for number in range(len(task.lost) + 1)]
+        yield self._node(executor, "Retry", POD, within, pods, attempt, *times, message=about, inputs=inputs)
+        for pod, (begin, end) in zip(pods, task.lost, strict=False):
+            yield self._node(pod, "Pod", POD, "Error", [], attempt, begin, end, message="pod deleted", inputs=inputs)
+        own = (task.begin, task.end)
+        yield self._node(pods[-1], "Pod", POD, task.phase, [], attempt, *own, message=task.message, inputs=inputs)
 
     def _patch(self, key: str) -> str:
         address = f"{self.logs_at.removesuffix('v2/artifacts')}{self.log_key(key).removesuffix('-0')}"

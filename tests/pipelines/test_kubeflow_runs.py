@@ -9,12 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import psutil  # type: ignore[import-untyped]
 import pytest
+import yaml
 from rich.console import Console
 
 from pipelines.client import Client
 from pipelines.connection import Connection
 from pipelines.follow import Outcome, Pace, clock, follow
+from pipelines.options import chosen
+from pipelines.submission import Package, data_addresses, pack
 from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, alive, cli
@@ -153,6 +157,35 @@ def test_a_workflow_too_large_for_the_api_is_followed(server: KfpServer, data: s
     run_id = done.out.split()[1]
     assert server.backend.run(run_id).run_details.task_details == []
     assert re.search(r"evaluate +│ succeeded", cli("status", run_id).out)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["pod", "process"])
+def test_only_a_lost_pod_is_tried_again(server: KfpServer, data: str, whole: bool) -> None:
+    """As Kubeflow configures Argo; what its container makes of a dead process is a failure."""
+    server.backend.environment["FAKE_BLOCK"] = "ingest"
+    file = server.backend.folder / "pid"
+    file.unlink(missing_ok=True)
+    rows = chosen(SCRATCH[1], [SCRATCH[3]], data=data)
+    package = pack(rows, cache=False)
+    pipeline = yaml.safe_load(package.text)
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        task["retryPolicy"] = {"maxRetryCount": 2, "backoffDuration": "1s", "backoffFactor": 1}
+    client = Client(Connection(server.url))
+    retried = Package(yaml.safe_dump(pipeline))
+    run_id = client.submit(retried, "retried", data_addresses(rows, package)).run_id
+    until(lambda: file.is_file() and bool(file.read_text()))
+    process = psutil.Process(int(file.read_text()))
+    for victim in [process.parent(), process] if whole else [process]:
+        assert victim is not None
+        victim.kill()
+    until(lambda: "attempt 2" in cli("status", run_id).out or server.backend.run(run_id).state == "FAILED")
+    shown = cli("status", run_id).out
+    if whole:
+        assert re.search(r"ingest_depth +│ running, attempt 2", shown)
+        assert "ingest_depth: the attempt before failed: its pod was deleted" in shown
+        server.backend.executions[run_id].kill()
+    else:
+        assert re.search(r"ingest_depth +│ failed +│", shown)
 
 
 def test_a_pod_that_cannot_start_is_told(server: KfpServer, blocked: tuple[str, int]) -> None:
