@@ -73,8 +73,9 @@ class Client:
         self.version = versions.parse(str(health.get("tag_name") or health.get("apiServerTagName") or ""))
         if self.version and self.version < versions.OLDEST:
             raise ApiError(
-                f"{connection.host} is Kubeflow Pipelines {'.'.join(map(str, self.version))}; 2.15 or newer is needed, "
-                "as older ones start no step whose optional secret is missing."
+                f"{connection.host} is Kubeflow Pipelines {versions.label(self.version)}; "
+                f"{versions.label(versions.OLDEST)} or newer is needed, as older ones start no step whose optional "
+                "secret is missing."
             )
 
     def _health(self) -> dict[str, Any]:

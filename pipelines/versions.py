@@ -37,6 +37,11 @@ def parse(text: str) -> Version | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def label(version: Version) -> str:
+    """As people write it."""
+    return ".".join(map(str, version))
+
+
 def fitted(package: Package, version: Version | None) -> tuple[Package, list[str]]:
     """The package as a server of this version understands it, and a sentence for all that it lacks there.
 
@@ -48,8 +53,8 @@ def fitted(package: Package, version: Version | None) -> tuple[Package, list[str
     lacks = [lack for lack in _LACKS if (version or OLDEST) < lack.since and lack.remove(documents)]
     if not lacks:
         return package, []
-    server = "Kubeflow Pipelines {}.{}".format(*version) if version else "A server that does not tell its version"
-    said = [f"{server}: {lack.sentence} ({'.'.join(map(str, lack.since))} does)." for lack in lacks]
+    server = f"Kubeflow Pipelines {label(version)}" if version else "A server that does not tell its version"
+    said = [f"{server}: {lack.sentence} (as of {label(lack.since)} it is known)." for lack in lacks]
     return Package(yaml.safe_dump_all(documents)), said
 
 

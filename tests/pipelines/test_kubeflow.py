@@ -318,7 +318,7 @@ class TestVersionsOfTheServer:
         done = cli("upload", *SCRATCH)
         assert done.code == 0
         assert "note: Kubeflow Pipelines 2.15: keep_finished is left out" in done.error
-        assert "(2.17 does)" in done.error
+        assert "(as of 2.17 it is known)" in done.error
         server.backend.version = (2, 17)
         assert cli("upload", *SCRATCH).error == ""
 
