@@ -2,8 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,15 +12,18 @@ from typing import Any, Literal, NamedTuple
 import kfp_server_api as kfp
 from urllib3.exceptions import HTTPError
 
+from pipelines import versions
 from pipelines.api import Api, ApiError
 from pipelines.connection import Connection
-from pipelines.states import FINISHED
+from pipelines.states import FINISHED, StepState, steps
 from pipelines.submission import Package
+from pipelines.workflow import Pod, StoredLog, Workflow
 
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
 _DIGEST = "sha256:"
-_PAGE = 100
+_PAGE = 10
+"""Each run and each version holds its whole pipeline, a hundred kilobytes or more."""
 _LOG_TAIL = 2**18
 """Bytes of a log that are kept."""
 
@@ -33,14 +37,26 @@ class Version(NamedTuple):
     is_new: bool
 
 
+class Cancelled(Enum):
+    """What a request to stop a run has found."""
+
+    NOW = "is being stopped"
+    BEFORE = "is being stopped already"
+    ENDED = "had ended already"
+
+
 class Client:
     """A session with an API server.
 
     Args:
         connection: address, namespace, credential.
 
+    Attributes:
+        namespace: that requests name; None where the server is one user's.
+        version: of the server, major and minor number; None where it does not tell.
+
     Raises:
-        ApiError: at once, where the server cannot be reached, refuses, or is none of Kubeflow Pipelines.
+        ApiError: at once, where the server cannot be reached, refuses, is none of Kubeflow Pipelines or too old.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -51,13 +67,22 @@ class Client:
         self._pipelines = kfp.PipelineServiceApi(api)
         self._recurring = kfp.RecurringRunServiceApi(api)
         self._runs = kfp.RunServiceApi(api)
-        self.namespace = self._namespace()
+        self._specifications: dict[str, Any] = {}
+        health = self._health()
+        self.namespace = self._namespace(bool(health["multi_user"]))
+        self.version = versions.parse(str(health.get("tag_name") or health.get("apiServerTagName") or ""))
+        if self.version and self.version < versions.OLDEST:
+            raise ApiError(
+                f"{connection.host} is Kubeflow Pipelines {versions.label(self.version)}; "
+                f"{versions.label(versions.OLDEST)} or newer is needed, as older ones start no step whose optional "
+                "secret is missing."
+            )
 
-    def _namespace(self) -> str | None:
-        """The namespace that requests name: only where several users share the server, which then asks for one."""
+    def _health(self) -> dict[str, Any]:
+        """What the server says about itself; the UI's server and the API's own name things differently."""
         asked = self._connection
         try:
-            health = self._call(kfp.HealthzServiceApi(self._api).healthz_service_get_healthz)
+            health = json.loads(self._api.request("GET", f"{asked.host}/apis/v2beta1/healthz").data)
         except ApiError as error:
             if error.status in (404, 405):
                 raise ApiError(
@@ -66,19 +91,31 @@ class Client:
                     error.status,
                 ) from None
             raise
-        if health.multi_user is None:
+        except ValueError as error:
+            raise self._strange(error) from None
+        if not isinstance(health, dict) or health.get("multi_user") is None:
             raise ApiError(f"{asked.host} is a server, but not of Kubeflow Pipelines; check --host or KFP_ENDPOINT.")
-        if health.multi_user and not asked.namespace:
-            raise ApiError(f"{asked.host} serves several users: give --namespace, the name of your Kubeflow profile.")
-        return asked.namespace if health.multi_user else None
+        return health
 
-    def submit(self, package: Package, name: str, parameters: dict[str, str]) -> Any:
+    def _namespace(self, of_several_users: bool) -> str | None:
+        """The namespace that requests name: only where several users share the server, which then asks for one."""
+        asked = self._connection
+        if of_several_users and not asked.namespace:
+            raise ApiError(f"{asked.host} serves several users: give --namespace, the name of your Kubeflow profile.")
+        return asked.namespace if of_several_users else None
+
+    def fitted(self, package: Package) -> tuple[Package, list[str]]:
+        """The package as this server understands it, and sentences about what it lacks there."""
+        return versions.fitted(package, self.version)
+
+    def submit(self, package: Package, name: str, parameters: Mapping[str, Any], description: str = "") -> Any:
         """Start a run.
 
         Args:
             package: the pipeline.
             name: of the run.
-            parameters: those without defaults.
+            parameters: values; all of them, so that the run can be cloned and compared in the UI.
+            description: that the UI shows with it.
 
         Returns:
             ``V2beta1Run``.
@@ -89,9 +126,10 @@ class Client:
         group = self._group(make=True)
         run = kfp.V2beta1Run(
             display_name=name,
+            description=description or None,
             experiment_id=group,
             pipeline_spec=package.specification,
-            runtime_config=kfp.V2beta1RuntimeConfig(parameters=parameters),
+            runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
         )
         try:
             return self._call(self._runs.run_service_create_run, run)
@@ -127,43 +165,104 @@ class Client:
         )
         return list(islice(pages, number))
 
-    def cancel(self, run_id: str) -> bool:
-        """Stop a run.
+    def steps(self, run: Any) -> list[StepState]:
+        """The run's steps, from its workflow, or from the API's list of tasks where the server does not give that.
 
-        Returns:
-            whether it was still running.
+        Args:
+            run: ``V2beta1Run``.
 
         Raises:
-            ApiError: there is none with this id, or the server refused.
+            ApiError: the server could not be asked.
+        """
+        return steps(run, self._workflow(run.run_id), self._specification(run))
+
+    def _workflow(self, run_id: str) -> Workflow | None:
+        """Only the older API tells it; the newer has no field for it."""
+        try:
+            answer = self._api.request("GET", f"{self._connection.host}/apis/v1beta1/runs/{run_id}")
+            return Workflow.read(json.loads(answer.data)["pipeline_runtime"]["workflow_manifest"])
+        except ApiError as error:
+            if error.transient:
+                raise
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _specification(self, run: Any) -> Any:
+        """Of the version that the run was started from; such a run does not hold it."""
+        version = run.pipeline_version_reference
+        if run.pipeline_spec or version is None or not version.pipeline_id:
+            return None
+        identity = version.pipeline_version_id
+        if identity not in self._specifications:
+            try:
+                get = self._pipelines.pipeline_service_get_pipeline_version
+                self._specifications[identity] = self._call(get, version.pipeline_id, identity).pipeline_spec
+            except ApiError as error:
+                if error.transient:
+                    raise
+                self._specifications[identity] = None  # it was deleted
+        return self._specifications[identity]
+
+    def cancel(self, run_id: str) -> Cancelled:
+        """Stop a run.
+
+        Raises:
+            ApiError: there is none with this id, the server refused, or nothing is left that could be stopped.
         """
         if self.run(run_id).state in FINISHED:
-            return False
-        self._call(self._runs.run_service_terminate_run, run_id)
-        return True
+            return Cancelled.ENDED
+        try:
+            self._call(self._runs.run_service_terminate_run, run_id)
+        except ApiError as error:
+            if error.status != 400:
+                raise
+            now = self.run(run_id).state
+            if now in FINISHED:
+                return Cancelled.ENDED
+            if now == "CANCELING":
+                return Cancelled.BEFORE
+            raise ApiError(
+                f"run {run_id} cannot be stopped: its workflow is gone, perhaps with a schedule that was deleted. "
+                f"Nothing of it runs any more, though the server shows it as {str(now).lower()}.",
+                error.status,
+            ) from None
+        return Cancelled.NOW
 
-    def log(self, run_id: str, pod: str) -> str | None:
-        """Log of a pod, from the API server or else from the UI's server; None where neither has it."""
-        queries = {"podname": pod, "runid": run_id} | ({"podnamespace": self.namespace} if self.namespace else {})
-        for path, query in (
-            (f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}),
-            ("/k8s/pod/logs", queries),
-        ):
-            try:
-                answer = self._api.request(
-                    "GET", self._connection.host + path, query_params=list(query.items()), _preload_content=False
-                )
-            except ApiError:
-                continue
-            if "html" not in (answer.headers.get("content-type") or ""):
-                return _tail(answer)
-        return None
+    def log(self, run_id: str, pod: Pod) -> str | None:
+        """Log of a pod, also after it is gone; None where there is none.
 
-    def upload(self, package: Package, name: str) -> Version:
+        The API server has it from the pod or its archive. Through the UI's address there is the pod's, as long as it
+        exists, and then what the launcher has put into the object store.
+        """
+        host, namespace = self._connection.host, pod.namespace or self.namespace or ""
+        found = self._text(f"{host}/apis/v1alpha1/runs/{run_id}/nodes/{pod.node_id}/log", {})
+        if found is None:
+            query = {"podname": pod.name, "runid": run_id, "podnamespace": namespace}
+            found = self._text(f"{host}/k8s/pod/logs", query)
+        if found is None and pod.log is not None:
+            found = self._text(f"{host}/artifacts/get", _stored(pod.log, namespace))
+        return found
+
+    def _text(self, url: str, query: Mapping[str, str]) -> str | None:
+        """The end of a text; None where there is a web page or an error instead, which may come with status 200."""
+        given = [(key, value) for key, value in query.items() if value]
+        try:
+            answer = self._api.request("GET", url, query_params=given, _preload_content=False)
+        except ApiError:
+            return None
+        if "html" in (answer.headers.get("content-type") or ""):
+            return None
+        text = _tail(answer)
+        return None if _is_error(text) else text
+
+    def upload(self, package: Package, name: str, description: str = "") -> Version:
         """Make the package a version of the pipeline; the same content is a version only once.
 
         Args:
             package: the pipeline.
             name: of the version; the start of the content's digest is added where another content has it.
+            description: that the UI shows with it, before the digest.
 
         Raises:
             ApiError: the server refused.
@@ -172,7 +271,11 @@ class Client:
         digest = _DIGEST + package.digest
         names = set()
         for version in self._pages(
-            self._pipelines.pipeline_service_list_pipeline_versions, "pipeline_versions", pipeline, page_size=_PAGE
+            self._pipelines.pipeline_service_list_pipeline_versions,
+            "pipeline_versions",
+            pipeline,
+            page_size=_PAGE,
+            sort_by="created_at desc",  # what is uploaded again is mostly the latest
         ):
             if digest in (version.description or ""):
                 return Version(pipeline, version.pipeline_version_id, _label(version), is_new=False)
@@ -187,18 +290,26 @@ class Client:
                 str(file),
                 name=name,
                 pipelineid=pipeline,
-                description=digest,
+                description=f"{description} {digest}".strip(),
             )
         return Version(pipeline, made.pipeline_version_id, _label(made), is_new=True)
 
-    def schedule(self, version: Version, name: str, parameters: dict[str, str], trigger: "Trigger") -> Any:
+    def schedule(
+        self,
+        version: Version,
+        name: str,
+        parameters: Mapping[str, Any],
+        trigger: "Trigger",
+        description: str = "",
+    ) -> Any:
         """Start runs of a version again and again, one at a time, without making up for missed ones.
 
         Args:
             version: of the pipeline.
             name: of the schedule.
-            parameters: those without defaults.
+            parameters: values; all of them, so that runs can be cloned and compared in the UI.
             trigger: when.
+            description: that the UI shows with it.
 
         Returns:
             ``V2beta1RecurringRun``.
@@ -219,11 +330,12 @@ class Client:
             when = kfp.V2beta1Trigger(periodic_schedule=period)
         job = kfp.V2beta1RecurringRun(
             display_name=name,
+            description=description or None,
             experiment_id=self._group(make=True),
             pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
                 pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
             ),
-            runtime_config=kfp.V2beta1RuntimeConfig(parameters=parameters),
+            runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
             trigger=when,
             mode=kfp.RecurringRunMode.ENABLE,
             max_concurrency="1",
@@ -245,9 +357,33 @@ class Client:
         """Delete a schedule; runs that it has started go on.
 
         Raises:
-            ApiError: there is none with this id, or the server refused.
+            ApiError: there is none with this id, or the server refused; or it would kill runs that go on, as servers
+                before 2.16 do: then the schedule is paused only.
         """
-        self._call(self._recurring.recurring_run_service_delete_recurring_run, schedule_id)
+        delete = self._recurring.recurring_run_service_delete_recurring_run
+        if self.version and self.version >= versions.ORPHANS:
+            self._call(delete, schedule_id, propagation_policy="ORPHAN")
+            return
+        self._call(self._recurring.recurring_run_service_disable_recurring_run, schedule_id)
+        if going_on := [run.run_id for run in self._unfinished(schedule_id)]:
+            raise ApiError(
+                f"schedule {schedule_id} is paused, not deleted: with it this server would kill the runs that it has "
+                f"started, {', '.join(going_on)}. Once these have ended, or were cancelled, delete it."
+            )
+        self._call(delete, schedule_id)
+
+    def _unfinished(self, schedule_id: str) -> Iterator[Any]:
+        schedule = self._call(self._recurring.recurring_run_service_get_recurring_run, schedule_id)
+        listing = self._runs.run_service_list_runs
+        pages = self._pages(
+            listing,
+            "runs",
+            experiment_id=schedule.experiment_id,
+            page_size=_PAGE,
+            sort_by="created_at desc",
+            **self._in_namespace(),
+        )
+        return (run for run in pages if run.recurring_run_id == schedule_id and run.state not in FINISHED)
 
     def url(self, kind: Literal["runs", "pipelines", "recurringrun"], identity: str) -> str:
         """Page of the UI; within Kubeflow's dashboard where the address is behind it."""
@@ -319,10 +455,13 @@ class Client:
         try:
             return method(*given, **query)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise ApiError(
-                f"{self._connection.host} answers in a way this client does not know ({error}); is it a Kubeflow "
-                "Pipelines server with the API v2beta1?"
-            ) from error
+            raise self._strange(error) from error
+
+    def _strange(self, error: Exception) -> ApiError:
+        return ApiError(
+            f"{self._connection.host} answers in a way this client does not know ({error}); is it a Kubeflow Pipelines "
+            "server with the API v2beta1?"
+        )
 
 
 class Trigger(NamedTuple):
@@ -330,6 +469,18 @@ class Trigger(NamedTuple):
 
     cron: str | None = None
     every_s: int | None = None
+
+
+def _stored(log: StoredLog, namespace: str) -> dict[str, str]:
+    known = {"source": log.scheme, "bucket": log.bucket, "key": log.key, "namespace": namespace}
+    return {**known, "providerInfo": log.provider}
+
+
+def _is_error(text: str) -> bool:
+    try:
+        return text.startswith("{") and "error_message" in json.loads(text)
+    except ValueError:
+        return False
 
 
 def _tail(answer: Any) -> str:

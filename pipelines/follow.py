@@ -2,23 +2,35 @@
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.api import ApiError
 from pipelines.client import Client
 from pipelines.output import StepLines
-from pipelines.states import FINISHED, StepState, duration, steps
+from pipelines.states import FINISHED, StepState, duration, state
 from simipu_core.errors import SimipuError
 
 _LAST_LINES = 20
-_STYLES = {"running": "cyan", "succeeded": "green", "cached": "green", "failed": "bold red", "canceled": "yellow"}
+_FEWEST_LINES = 5
+_NOTED = ("pending", "running", "retrying")
+"""States in which a step's cause tells what it waits for, or why it was begun again."""
+_STYLES = {
+    "running": "cyan",
+    "pending": "yellow",
+    "retrying": "yellow",
+    "succeeded": "green",
+    "cached": "green",
+    "failed": "bold red",
+    "canceled": "yellow",
+}
 
 
 class Outcome(IntEnum):
@@ -36,6 +48,8 @@ class Pace(NamedTuple):
 
     poll_s: float = 5.0
     patience_s: float = 600.0
+    longest_s: float = 30.0
+    """Between two questions while nothing changes; an answer is large."""
 
 
 class Cause(NamedTuple):
@@ -67,7 +81,7 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
     """
     pace = pace or Pace()
     try:
-        run = _watch(client, run_id, console, pace)
+        run, steps = _watch(client, run_id, console, pace)
     except SimipuError as error:
         _say(console, f"error: {error}")
         _say(console, f"How the run ends is not known; it may go on. {_how_to_go_on(run_id)}")
@@ -75,19 +89,20 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
     except KeyboardInterrupt:
         _say(console, f"The run goes on. {_how_to_go_on(run_id)}")
         raise
-    if run.state in ("SUCCEEDED", "SKIPPED"):
-        _say(console, f"{run.display_name} succeeded.")
-        return Outcome.SUCCEEDED
-    if run.state == "CANCELED":
-        _say(console, f"{run.display_name} was cancelled.")
-        return Outcome.CANCELED
-    show_failure(client, run, console)
+    match state(run):
+        case "SUCCEEDED" | "SKIPPED":
+            _say(console, f"{run.display_name} succeeded.")
+            return Outcome.SUCCEEDED
+        case "CANCELED":
+            _say(console, f"{run.display_name} was cancelled.")
+            return Outcome.CANCELED
+    show_failure(client, run, steps, console)
     return Outcome.FAILED
 
 
-def show_failure(client: Client, run: Any, console: Console) -> None:
-    """Say why a run failed: each failed step's own sentence, or else the end of its log."""
-    found = list(causes(client, run))
+def show_failure(client: Client, run: Any, steps: Sequence[StepState], console: Console) -> None:
+    """Say why a run failed: what Kubernetes says of each failed step and its own sentence, or the end of its log."""
+    found = list(causes(client, run, steps))
     for cause in found:
         if cause.log:
             _say(console, cause.log)
@@ -99,36 +114,39 @@ def show_failure(client: Client, run: Any, console: Console) -> None:
         )
 
 
-def causes(client: Client, run: Any) -> Iterator[Cause]:
-    """Why the run's failed steps failed, from their logs where these can be had.
+def causes(client: Client, run: Any, steps: Sequence[StepState]) -> Iterator[Cause]:
+    """Why the run's failed steps failed, from Kubernetes and from their logs where these can be had.
 
     Args:
         client: session with the server.
         run: ``V2beta1Run`` that failed.
+        steps: of the run.
     """
-    for step in steps(run):
-        if step.state != "failed":
-            continue
-        log = next((text for pod in step.pods if (text := client.log(run.run_id, pod)) is not None), None)
-        sentence, end = _read(log or "")
-        if sentence is None and not end:
-            namespace = client.namespace or "kubeflow"
-            where = f"its log: kubectl logs -n {namespace} -l pipeline/runid={run.run_id} -c main --prefix"
-            sentence = f"{step.error or 'failed'}; {where}"
+    failed = [step for step in steps if step.state == "failed"]
+    number = max(_FEWEST_LINES, _LAST_LINES // max(1, len(failed)))
+    for step in failed:
+        log = next((text for pod in step.pods if (text := client.log(run.run_id, pod)) is not None), "")
+        sentence, end = _read(log, number)
+        if step.cause:
+            sentence = f"{step.cause}; it said: {sentence}" if sentence else step.cause
+        elif sentence is None and not end:
+            namespace = next((pod.namespace for pod in step.pods), client.namespace or "kubeflow")
+            logs = f"kubectl logs -n {namespace} -l pipeline/runid={run.run_id} -c main --prefix"
+            sentence = f"failed; its log: {logs}"
         yield Cause(step.name, sentence, "" if sentence else end)
 
 
-def steps_table(run: Any) -> Table:
-    """The run's steps with states and times."""
-    table = Table(
-        title=f"{run.display_name} · {str(run.state or 'PENDING').lower()}", title_justify="left", min_width=60
-    )
+def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
+    """The run's steps with states and times, and below them what keeps one from going on."""
+    table = Table(title=f"{run.display_name} · {state(run).lower()}", title_justify="left", min_width=60)
     table.add_column("step")
     table.add_column("state")
     table.add_column("time", justify="right")
-    for step in steps(run):
-        table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]", clock(step.seconds))
-    return table
+    for step in steps:
+        again = f", attempt {step.attempts}" if step.attempts > 1 else ""
+        table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]{again}", clock(step.seconds))
+    notes = (f"{step.name}: {step.cause}" for step in steps if step.cause and step.state in _NOTED)
+    return Group(table, *(Text(note) for note in notes))
 
 
 def run_seconds(run: Any) -> float | None:
@@ -145,59 +163,72 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _watch(client: Client, run_id: str, console: Console, pace: Pace) -> Any:
-    """Poll until the run has ended; gives the run."""
+def _watch(client: Client, run_id: str, console: Console, pace: Pace) -> tuple[Any, list[StepState]]:
+    """Poll until the run has ended; gives the run and its steps."""
     lost_since: float | None = None
+    pause = pace.poll_s
+    before: list[tuple[str, int]] = []
     with _display(console) as show:
         while True:
             try:
                 run = client.run(run_id)
-                show(run)
+                steps = client.steps(run)
+                show(run, steps)
                 lost_since = None
                 if run.state in FINISHED:
-                    return run
+                    return run, steps
+                now = [(step.state, step.attempts) for step in steps]
+                pause = pace.poll_s if now != before else min(2 * pause, max(pace.longest_s, pace.poll_s))
+                before = now
             except ApiError as error:
-                now = time.monotonic()
+                moment = time.monotonic()
                 if lost_since is None:
-                    lost_since = now
+                    lost_since = moment
                     if error.transient:
                         _say(console, f"{error} Trying again for {clock(pace.patience_s)} …")
-                if not error.transient or now - lost_since > pace.patience_s:
+                if not error.transient or moment - lost_since > pace.patience_s:
                     raise
-            time.sleep(pace.poll_s)
+                pause = pace.poll_s
+            time.sleep(pause)
 
 
 class _Show(Protocol):
-    def __call__(self, run: Any) -> None: ...
+    def __call__(self, run: Any, steps: Sequence[StepState], /) -> None: ...
 
 
 @contextmanager
 def _display(console: Console) -> Iterator[_Show]:
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
-            yield lambda run: live.update(steps_table(run))
+            yield lambda run, steps: live.update(steps_table(run, steps))
         return
-    before: dict[str, str] = {}
+    before: dict[str, tuple[str, int]] = {}
+    told: set[tuple[str, str]] = set()
 
-    def show_changes(run: Any) -> None:
-        for step in steps(run):
-            if step.state != before.get(step.name, "waiting"):
-                _say(console, f"{step.name} {step.state}{_after(step)}")
-            before[step.name] = step.state
+    def show_changes(_: Any, steps: Sequence[StepState]) -> None:
+        for step in steps:
+            now = (step.state, step.attempts if step.attempts > 1 else 1)
+            if now != before.get(step.name, ("waiting", 1)):
+                again = f", attempt {step.attempts}" if step.attempts > 1 else ""
+                _say(console, f"{step.name} {step.state}{again}{_after(step)}")
+            before[step.name] = now
+            if step.cause and step.state in _NOTED and (step.name, step.cause) not in told:
+                told.add((step.name, step.cause))
+                _say(console, f"{step.name}: {step.cause}")
 
     yield show_changes
 
 
 def _after(step: StepState) -> str:
-    return f" · {clock(step.seconds)}" if step.seconds is not None and step.state != "running" else ""
+    return f" · {clock(step.seconds)}" if step.seconds is not None and step.state not in _NOTED else ""
 
 
-def _read(log: str) -> tuple[str | None, str]:
-    """The step's own sentence, if it left one, and the last of its lines, without those of the runner."""
+def _read(log: str, number: int) -> tuple[str | None, str]:
+    """The step's own sentence or else the launcher's, if there is one, and the last of its lines."""
     shown = io.StringIO()
     lines = StepLines(shown)
     lines.write(log if log.endswith("\n") else log + "\n")
-    return lines.error, "\n".join(shown.getvalue().splitlines()[-_LAST_LINES:])
+    return lines.error or lines.launcher_error, "\n".join(shown.getvalue().splitlines()[-number:])
 
 
 def _how_to_go_on(run_id: str) -> str:

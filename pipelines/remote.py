@@ -1,7 +1,7 @@
 """Commands that run the pipeline on Kubeflow."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,10 +9,12 @@ from rich.table import Table
 
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
 from pipelines.rows import Rows, title
+from simipu_core.artifacts import code_revision
 from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError
 
 if TYPE_CHECKING:
+    from pipelines.client import Client
     from pipelines.cluster import Cluster
     from pipelines.submission import Package
 
@@ -69,8 +71,8 @@ def submit(
 
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
-    package, addresses = _prepare(rows, no_cache, placed(cluster, image, data_image))
-    run = client.submit(package, run_name or usual_name(rows), addresses)
+    package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
+    run = client.submit(package, run_name or usual_name(rows), values, _about(rows))
     print(f"Run      {run.run_id}  {run.display_name}")
     print(f"See      {client.url('runs', run.run_id)}", flush=True)
     if wait:
@@ -99,7 +101,8 @@ def upload(
 
     rows = chosen(experiment, overrides, sweep=sweep)
     client = Client(find(host, namespace))
-    made = client.upload(pack(rows, not no_cache, placed(cluster, image, data_image)), version or version_name(rows))
+    package = _fitted(client, pack(rows, not no_cache, placed(cluster, image, data_image)))
+    made = client.upload(package, version or version_name(rows), _about(rows))
     print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
@@ -135,9 +138,9 @@ def schedule(
     trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))
-    package, addresses = _prepare(rows, no_cache, placed(cluster, image, data_image))
-    version = client.upload(package, version_name(rows))
-    made = client.schedule(version, name or title(rows), addresses, trigger)
+    package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
+    version = client.upload(package, version_name(rows), _about(rows))
+    made = client.schedule(version, name or title(rows), values, trigger, _about(rows))
     print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
     print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
 
@@ -165,7 +168,10 @@ def unschedule(
     host: HostOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Delete a schedule; runs that it has started go on."""
+    """Delete a schedule; runs that it has started go on.
+
+    Servers before 2.16 would kill these: there it is only paused while one is under way.
+    """
     from pipelines.client import Client
     from pipelines.connection import find
 
@@ -185,6 +191,7 @@ def status(
     from pipelines.client import Client
     from pipelines.connection import find
     from pipelines.follow import clock, follow, run_seconds, show_failure, steps_table
+    from pipelines.states import state
 
     if wait and not run:
         raise SimipuError("--wait follows one run: give its id, as `status` lists it.")
@@ -194,18 +201,18 @@ def status(
         raise typer.Exit(follow(client, run, console))
     if run:
         known = client.run(run)
-        console.print(steps_table(known))
+        steps = client.steps(known)
+        console.print(steps_table(known, steps))
         print(f"See      {client.url('runs', run)}", flush=True)
-        if known.state == "FAILED":
-            show_failure(client, known, console)
+        if state(known) == "FAILED":
+            show_failure(client, known, steps, console)
         return
     table = Table()
     for column in ("run", "name", "state", "time", "started"):
         table.add_column(column, overflow="fold", justify="right" if column == "time" else "left")
     for known in client.runs(limit):
         started = f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else ""
-        state = str(known.state or "PENDING").lower()
-        table.add_row(known.run_id, known.display_name, state, clock(run_seconds(known)), started)
+        table.add_row(known.run_id, known.display_name, state(known).lower(), clock(run_seconds(known)), started)
     console.print(table)
 
 
@@ -222,18 +229,45 @@ def cancel(
     from pipelines.follow import follow
 
     client = Client(find(host, namespace))
-    was_running = client.cancel(run)
-    print(f"Run {run} {'is being stopped' if was_running else 'had ended already'}", flush=True)
+    print(f"Run {run} {client.cancel(run).value}", flush=True)
     if wait:
         raise typer.Exit(follow(client, run, Console()))
 
 
-def _prepare(rows: Rows, no_cache: bool, cluster: "Cluster | None") -> "tuple[Package, dict[str, str]]":
-    """The compiled pipeline, and the addresses that its data has now."""
+def _prepare(
+    client: "Client", rows: Rows, no_cache: bool, cluster: "Cluster | None"
+) -> "tuple[Package, dict[str, Any]]":
+    """The compiled pipeline as the server understands it, and the values of all its parameters."""
     from pipelines.submission import data_addresses, local_addresses, pack
 
     package = pack(rows, not no_cache, cluster)
     addresses = data_addresses(rows, package)
     for folder in local_addresses(addresses):
-        print(f"note: every pod must see the folder {folder}; for data in object storage give s3://…", file=sys.stderr)
-    return package, addresses
+        _note(f"every pod must see the folder {folder}; for data in object storage give s3://…")
+    return _fitted(client, package), _defaults(package) | addresses
+
+
+def _defaults(package: "Package") -> dict[str, Any]:
+    """Values that the pipeline itself gives its parameters; in the IR all numbers are written as fractions."""
+    declared = {name: given for name, given in package.parameters.items() if "defaultValue" in given}
+    return {
+        name: int(given["defaultValue"]) if given["parameterType"] == "NUMBER_INTEGER" else given["defaultValue"]
+        for name, given in declared.items()
+    }
+
+
+def _about(rows: Rows) -> str:
+    """What is run, for the lists of the UI, which cut names off."""
+    revision, _, changed = code_revision().partition("+")
+    return f"{title(rows)}, revision {revision[:12]}{' with uncommitted changes' if changed else ''}."
+
+
+def _fitted(client: "Client", package: "Package") -> "Package":
+    fitted, lacks = client.fitted(package)
+    for sentence in lacks:
+        _note(sentence)
+    return fitted
+
+
+def _note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)

@@ -1,21 +1,15 @@
-"""How the steps of a run on Kubeflow stand, read from the nodes that the API server reports.
+"""How a run on Kubeflow and its steps stand."""
 
-Kubeflow runs a step as several nodes of an Argo workflow: ``STEP-driver`` resolves its inputs and asks the cache,
-then ``STEP`` holds the pod ``executor`` (``executor(0)``, ``executor(1)`` … with retries), which a step from the cache
-skips.
-"""
-
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
+from pipelines.workflow import Pod, TaskPath, Workflow
+
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
-"""States that a run does not leave."""
-_EXECUTOR = re.compile(r"executor(\(\d+\))?")
-_ROOT = "root"
-_DRIVER = "-driver"
+"""States that a run does not leave, unless it is retried."""
+_OF_PHASES = {"Running": "running", "Pending": "pending", "Succeeded": "succeeded", "Skipped": "cached"}
 
 
 class StepState(NamedTuple):
@@ -23,25 +17,54 @@ class StepState(NamedTuple):
 
     name: str
     state: str
-    """``waiting``, ``running``, ``succeeded``, ``cached``, ``failed``, ``canceled`` …"""
+    """``waiting``, ``pending``, ``running``, ``retrying``, ``succeeded``, ``cached``, ``failed``, ``canceled`` or ``not
+    run``."""
     seconds: float | None = None
-    pods: tuple[str, ...] = ()
+    attempts: int = 0
+    """How often it was begun."""
+    cause: str | None = None
+    """What Kubernetes says: why its pod does not start, why the attempt before failed, why the step did."""
+    pods: tuple[Pod, ...] = ()
     """Pods whose log may hold the cause of a failure, the likeliest first."""
-    error: str | None = None
-    """What the API server says about a failure."""
 
 
-def steps(run: Any) -> list[StepState]:
-    """The run's steps in the order in which they can run.
+def state(run: Any) -> str:
+    """How a run stands; one that was cancelled ends as FAILED, but its history tells.
 
     Args:
         run: ``V2beta1Run``.
     """
-    nodes = _Nodes((run.run_details and run.run_details.task_details) or [])
-    names = _names(run.pipeline_spec or {})
-    seen = [name for name in nodes.by_name if nodes.is_step(name) and name not in names]
-    over = run.state in FINISHED
-    return [nodes.state(key, names.get(key, key), over) for key in (*names, *seen)]
+    known = str(run.state or "PENDING")
+    return "CANCELED" if known == "FAILED" and cancelled_at(run) else known
+
+
+def cancelled_at(run: Any) -> datetime | None:
+    """When a run was cancelled; what was before its last start does not count, as it may have been retried."""
+    moment: datetime | None = None
+    for status in run.state_history or []:
+        if status.state == "RUNNING":
+            moment = None
+        elif status.state == "CANCELING":
+            moment = status.update_time
+    return moment
+
+
+def steps(
+    run: Any, workflow: Workflow | None = None, specification: Mapping[str, Any] | None = None
+) -> list[StepState]:
+    """The run's steps in the order in which they can run.
+
+    Args:
+        run: ``V2beta1Run``.
+        workflow: what executes it; without it the states are those of the API's own list of tasks.
+        specification: of the pipeline, where the run does not hold it, as one of an uploaded version.
+    """
+    pipeline = run.pipeline_spec or specification or {"root": workflow.root if workflow else {}}
+    known = list(_leaves(pipeline.get("pipeline_spec") or pipeline))
+    if workflow is not None:
+        return [_of_workflow(run, workflow, path, name) for path, name in known]
+    tasks = {task.display_name: task for task in (run.run_details and run.run_details.task_details) or []}
+    return [_of_task(run, tasks, path[-1], name) for path, name in known]
 
 
 def duration(begin: datetime | None, end: datetime | None, running: bool) -> float | None:
@@ -55,69 +78,74 @@ def duration(begin: datetime | None, end: datetime | None, running: bool) -> flo
     return max(0.0, (end - begin).total_seconds())
 
 
-def _names(specification: Mapping[str, Any]) -> dict[str, str]:
-    """Display names of the pipeline's own steps by their keys, sorted by their dependence."""
-    pipeline = specification.get("pipeline_spec") or specification
-    tasks: dict[str, Any] = pipeline.get("root", {}).get("dag", {}).get("tasks", {})
-    order = TopologicalSorter({key: task.get("dependentTasks", []) for key, task in sorted(tasks.items())})
-    return {key: tasks[key].get("taskInfo", {}).get("name", key) for key in order.static_order() if key in tasks}
+def _leaves(pipeline: Mapping[str, Any]) -> Iterator[tuple[TaskPath, str]]:
+    """Path and display name of every step, nested pipelines included, sorted by their dependence."""
+    components = pipeline.get("components", {})
 
-
-class _Nodes:
-    """The workflow's nodes, which know their children by node id and are themselves known by pod name.
-
-    Both end in the same hash.
-    """
-
-    def __init__(self, details: list[Any]) -> None:
-        self.by_name = {node.display_name: node for node in details if node.display_name}
-        self._by_hash = {
-            _hash(node.pod_name or node.task_id): node for node in details if node.pod_name or node.task_id
-        }
-
-    def is_step(self, name: str) -> bool:
-        return name != _ROOT and not name.endswith(_DRIVER) and not _EXECUTOR.fullmatch(name)
-
-    def state(self, key: str, name: str, over: bool) -> StepState:
-        node, driver = self.by_name.get(key), self.by_name.get(key + _DRIVER)
-        if driver is not None and driver.state == "FAILED":
-            return StepState(name, "failed", _seconds(driver), tuple(_pod(driver)), _error(driver))
-        if node is None:
-            state = "not run" if over else "running" if driver is not None else "waiting"
-            return StepState(name, state, _seconds(driver) if driver is not None else None)
-        state = str(node.state or "RUNTIME_STATE_UNSPECIFIED").removeprefix("RUNTIME_STATE_").lower()
-        executors = list(self._executors(node))
-        if state == "succeeded" and executors and all(one.state == "SKIPPED" for one in executors):
-            state = "cached"
-        if state != "failed":
-            return StepState(name, state, _seconds(node))
-        worst = sorted(executors, key=lambda one: (one.state == "FAILED", one.display_name), reverse=True)
-        pods = [pod for one in worst for pod in _pod(one)] or list(_pod(node))
-        unknown = [child.pod_name for child in node.child_tasks or [] if child.pod_name]
-        error = next((said for one in (*worst, node) if (said := _error(one))), None)
-        return StepState(name, state, _seconds(node), tuple(dict.fromkeys([*pods, *unknown])), error)
-
-    def _executors(self, node: Any) -> Iterator[Any]:
-        for child in node.child_tasks or []:
-            below = self._by_hash.get(_hash(child.pod_name or child.task_id or ""))
-            if below is None or not _EXECUTOR.fullmatch(below.display_name or ""):
+    def walk(component: Mapping[str, Any], path: TaskPath, prefix: str) -> Iterator[tuple[TaskPath, str]]:
+        tasks: dict[str, Any] = component.get("dag", {}).get("tasks", {})
+        order = TopologicalSorter({key: task.get("dependentTasks", []) for key, task in sorted(tasks.items())})
+        for key in order.static_order():
+            if key not in tasks:
                 continue
-            attempts = list(self._executors(below))
-            yield from attempts or [below]
+            name = prefix + tasks[key].get("taskInfo", {}).get("name", key)
+            inner = components.get(tasks[key].get("componentRef", {}).get("name"), {})
+            if "dag" in inner:
+                yield from walk(inner, (*path, key), f"{name}/")
+            else:
+                yield (*path, key), name
+
+    yield from walk(pipeline.get("root", {}), (), "")
 
 
-def _hash(name: str) -> str:
-    return name.rsplit("-", 1)[-1]
+def _of_workflow(run: Any, workflow: Workflow, path: TaskPath, name: str) -> StepState:
+    over = run.state in FINISHED
+    pods, drivers = workflow.pods(path), workflow.drivers(path)
+    shown = pods or drivers
+    if not shown or shown[-1].phase == "Omitted":
+        return StepState(name, "not run" if over else "waiting")
+    last = shown[-1]
+    latest_first = tuple(reversed(shown))
+    seconds = duration(shown[0].begin, last.end, running=not over)
+    if last.phase in ("Failed", "Error"):
+        stopped = cancelled_at(run)
+        if not over and workflow.goes_on(path):
+            kind = "retrying"
+        elif stopped and (last.end is None or last.end >= stopped.replace(microsecond=0)):
+            kind = "canceled"
+        else:
+            kind = "failed"
+        return StepState(name, kind, seconds, len(shown), last.said, latest_first)
+    if not pods:
+        return StepState(name, "not run" if over else "running", seconds, cause=last.said)
+    going_on = last.phase in ("Running", "Pending")
+    before = pods[-2].said if len(pods) > 1 and going_on else None
+    kind = _OF_PHASES.get(last.phase, last.phase.lower())
+    if over and kind in ("running", "pending"):
+        kind = "canceled" if cancelled_at(run) else "not finished"
+    return StepState(
+        name, kind, seconds, len(pods), last.said or (before and f"the attempt before failed: {before}"), latest_first
+    )
 
 
-def _pod(node: Any) -> Iterator[str]:
-    if node.pod_name:
-        yield node.pod_name
+def _of_task(run: Any, tasks: Mapping[str, Any], key: str, name: str) -> StepState:
+    """From the API's list of tasks: the outermost node of a step has its key as name."""
+    over = run.state in FINISHED
+    task, driver = tasks.get(key), tasks.get(f"{key}-driver")
+    if driver is not None and driver.state == "FAILED":
+        return StepState(name, "failed", _seconds(driver), cause=_error(driver))
+    if task is None or not task.state:
+        begun = driver is not None and driver.state and not over
+        return StepState(name, "running" if begun else "not run" if over else "waiting")
+    known = str(task.state).lower()
+    if known == "failed" and state(run) == "CANCELED":
+        known = "canceled"
+    return StepState(name, known, _seconds(task), cause=_error(task))
 
 
-def _seconds(node: Any) -> float | None:
-    return duration(node.start_time, node.end_time, node.state in ("RUNNING", "PENDING", "CANCELING"))
+def _seconds(task: Any) -> float | None:
+    return duration(task.start_time, task.end_time, task.state in ("RUNNING", "PENDING", "CANCELING"))
 
 
-def _error(node: Any) -> str | None:
-    return (node.error and node.error.message) or None
+def _error(task: Any) -> str | None:
+    return (task.error and task.error.message) or None

@@ -15,7 +15,26 @@ import yaml
 from tests.kfp_run import Execution
 
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
-_KINDS = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "LIST": list, "STRUCT": dict}
+_NEW_IN_PLATFORM = {
+    "resourceTtlOnCompletion": (2, 17),
+    "resourceTtlOnSuccess": (2, 17),
+    "resourceTtlOnFailure": (2, 17),
+    "activeDeadlineSeconds": (2, 17),
+}
+_NEW_IN_PIPELINE = {"literals": (2, 16)}
+"""Fields of the IR by the version of the server that first knows them; the parsing is strict."""
+_ORPHANING = (2, 16)
+"""First version that knows `propagation_policy`."""
+_FINISHED = ("SUCCEEDED", "FAILED", "CANCELED")
+_NUMBER = (int, float)
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "STRING": str,
+    "NUMBER_INTEGER": _NUMBER,
+    "NUMBER_DOUBLE": _NUMBER,
+    "BOOLEAN": bool,
+    "LIST": list,
+    "STRUCT": dict,
+}
 _SET_BY_SERVER = {
     "V2beta1Run": {"run_id", "state", "created_at", "finished_at", "run_details", "error", "state_history"},
     "V2beta1RecurringRun": {"recurring_run_id", "created_at", "updated_at", "status", "error"},
@@ -30,7 +49,9 @@ class Refusal(Exception):  # noqa: N818
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": message, "code": _CODES[status], "message": message, "details": []}
+        kind = "type.googleapis.com/google.rpc.Status"
+        inner = {"@type": kind, "code": _CODES[status], "message": message.split(": ")[-1]}
+        self.body = {"code": _CODES[status], "message": message, "details": [inner]}
 
 
 def parse(text: bytes, model: str) -> Any:
@@ -64,20 +85,44 @@ def _check(data: Any, kind: str, path: str = "") -> None:
         _check(value, model.openapi_types[names[key]], f"{path}{key}.")
 
 
-def specification(given: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline's part of a submitted specification, both parts checked against the IR's own definition."""
+def specification(given: dict[str, Any], version: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline's and the platform's part of a submitted specification, as a server of a version reads them.
+
+    What it does not know in the pipeline it refuses; a platform's document that it does not know it drops silently.
+    """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
     pipeline: dict[str, Any] = given.get("pipeline_spec", given)
+    platform: dict[str, Any] = given.get("platform_spec", {})
     try:
         parsed = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
-        json_format.ParseDict(given.get("platform_spec", {}), pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:
-        raise Refusal(400, f"InvalidInputError: Failed to parse the PipelineSpec: {error}") from None
+        raise Refusal(400, f"Invalid input error: invalid v2 pipeline spec: {error}") from None
+    if unknown := _unknown(pipeline.get("root", {}), _NEW_IN_PIPELINE, version):
+        raise Refusal(400, f'Invalid input error: invalid v2 pipeline spec: proto: unknown field "{unknown}"')
     if not parsed.pipeline_info.name or not parsed.root.dag.tasks:
-        raise Refusal(400, "InvalidInputError: the pipeline spec has no name or no tasks")
-    return pipeline
+        raise Refusal(400, "Invalid input error: invalid v2 pipeline spec: it has no name or no tasks")
+    try:
+        json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    except json_format.ParseError:
+        return pipeline, {}
+    configs = [one.get("pipelineConfig", {}) for one in platform.get("platforms", {}).values()]
+    return pipeline, {} if _unknown(configs, _NEW_IN_PLATFORM, version) else platform
+
+
+def _unknown(data: Any, new: dict[str, tuple[int, int]], version: tuple[int, int]) -> str | None:
+    """A field that the version does not know yet."""
+    if isinstance(data, list):
+        return next((found for item in data if (found := _unknown(item, new, version))), None)
+    if not isinstance(data, dict):
+        return None
+    for key, value in data.items():
+        if version < new.get(key, version):
+            return str(key)
+        if found := _unknown(value, new, version):
+            return found
+    return None
 
 
 def check_parameters(pipeline: dict[str, Any], given: dict[str, Any]) -> None:
@@ -100,6 +145,10 @@ class Backend:
         folder: where runs are executed.
         namespaces: those that exist; with any, the server has several users and asks for one of them.
         environment: what the steps see, on top of this process's.
+
+    Attributes:
+        version: of the server.
+        largest: bytes of a workflow above which Argo compresses its nodes.
     """
 
     def __init__(
@@ -114,6 +163,8 @@ class Backend:
         self.runs: dict[str, Any] = {}
         self.recurring: dict[str, Any] = {}
         self.executions: dict[str, Execution] = {}
+        self.version = (2, 17)
+        self.largest = 2**20
         self.lock = threading.RLock()
 
     def close(self) -> None:
@@ -156,7 +207,11 @@ class Backend:
         if not made.display_name:
             raise Refusal(400, "InvalidInputError: the name is empty")
         if any(one.display_name == made.display_name for one in known.values()):
-            raise Refusal(409, f"AlreadyExistError: the name {made.display_name} already exists")
+            raise Refusal(
+                409,
+                f"Already exist error: Failed to create it. The name {made.display_name} already exists. Please "
+                "specify a new name",
+            )
 
     def upload_version(self, query: dict[str, str], file: bytes) -> Any:
         pipeline = get(self.pipelines, query.get("pipelineid", ""), "pipeline")
@@ -165,7 +220,7 @@ class Backend:
         except yaml.YAMLError as error:
             raise Refusal(400, f"InvalidInputError: the file is no YAML: {error}") from None
         given = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
-        specification(given)
+        specification(given, self.version)
         name = query.get("name")
         taken = {one.display_name for one in self.versions.values() if one.pipeline_id == pipeline.pipeline_id}
         if not name or name in taken:
@@ -182,11 +237,14 @@ class Backend:
         self.versions[version.pipeline_version_id] = version
         return version
 
-    def create_run(self, made: Any) -> Any:
+    def create_run(self, made: Any, name: str | None = None) -> Any:
         given, arguments = self._runnable(made)
         made.run_id, made.created_at = _new_id(), _now()
+        made.runtime_config = made.runtime_config or kfp.V2beta1RuntimeConfig()
+        pipeline, platform = specification(given, self.version)
         folder = self.folder / "runs" / made.run_id
-        execution = Execution(folder, specification(given), arguments, self.environment)
+        name = name or f"simipu-{made.run_id[:5]}"
+        execution = Execution(folder, pipeline, platform, arguments, self.environment, name)
         with self.lock:
             self.runs[made.run_id], self.executions[made.run_id] = made, execution
         return self.run(made.run_id)
@@ -206,20 +264,50 @@ class Backend:
                 raise Refusal(400, "InvalidInputError: the version is of another pipeline")
             given = version.pipeline_spec
         arguments = (made.runtime_config and made.runtime_config.parameters) or {}
-        check_parameters(specification(given), arguments)
+        check_parameters(specification(given, self.version)[0], arguments)
         return given, arguments
 
     def run(self, run_id: str) -> Any:
-        run = get(self.runs, run_id, "run")
-        execution = self.executions[run_id]
+        if run_id not in self.runs:
+            raise Refusal(
+                404, f"Failed to get a run: Failed to fetch run {run_id}: ResourceNotFoundError: Run {run_id} not found"
+            )
+        run, execution = self.runs[run_id], self.executions[run_id]
         run.state, run.finished_at = execution.state, execution.finished_at
-        run.run_details = kfp.V2beta1RunDetails(task_details=execution.details(run_id))
+        run.state_history = list(execution.history)
+        run.run_details = kfp.V2beta1RunDetails(task_details=execution.details(run_id, self.largest))
         return run
 
+    def run_v1(self, run_id: str) -> dict[str, Any]:
+        """The run as the older API tells it, with the workflow."""
+        run = self.run(run_id)
+        text, _ = self.executions[run_id].workflow(run_id).manifest(self.largest)
+        known = {"id": run_id, "name": run.display_name, "status": run.state.capitalize()}
+        return {"run": known, "pipeline_runtime": {"workflow_manifest": text}}
+
     def terminate(self, run_id: str) -> None:
-        if self.run(run_id).state in ("SUCCEEDED", "FAILED", "CANCELED"):
-            raise Refusal(400, f"InvalidInputError: the run {run_id} has finished and cannot be terminated")
-        self.executions[run_id].cancel()
+        failed = f"Failed to terminate a run: Failed to terminate run {run_id}"
+        if run_id not in self.runs:
+            raise Refusal(404, f"{failed} due to error fetching the run: ResourceNotFoundError: Run {run_id} not found")
+        execution = self.executions[run_id]
+        if execution.deleted or execution.state in ("CANCELING", *_FINISHED):
+            raise Refusal(400, f"{failed}: Invalid input error: Failed to terminate a run {run_id}. Row not found")
+        execution.cancel()
+
+    def delete_recurring(self, identity: str, query: dict[str, str]) -> None:
+        """Delete a schedule, and with it all its workflows unless the server is told, and knows, to leave them."""
+        if identity not in self.recurring:
+            raise Refusal(
+                404,
+                f"Failed to delete a recurring run: Failed to delete recurring run {identity}. Check if exists: "
+                f"ResourceNotFoundError: Job {identity} not found",
+            )
+        del self.recurring[identity]
+        if query.get("propagation_policy") == "ORPHAN" and self.version >= _ORPHANING:
+            return
+        for run_id, run in self.runs.items():
+            if run.recurring_run_id == identity and self.executions[run_id].state not in _FINISHED:
+                self.executions[run_id].delete()
 
     def create_recurring(self, made: Any) -> Any:
         self._runnable(made)
@@ -238,18 +326,25 @@ class Backend:
     def fire(self, recurring_run_id: str) -> Any:
         """Start the run of a schedule, as its controller does when the time has come."""
         schedule = self.recurring[recurring_run_id]
+        number = 1 + sum(run.recurring_run_id == recurring_run_id for run in self.runs.values())
+        name = f"{schedule.display_name}{recurring_run_id[:5]}-{number}-{int(recurring_run_id[:8], 16)}"
         run = kfp.V2beta1Run(
-            display_name=f"{schedule.display_name} 1",
+            display_name=name,
             experiment_id=schedule.experiment_id,
             pipeline_version_reference=schedule.pipeline_version_reference,
             runtime_config=schedule.runtime_config,
             recurring_run_id=recurring_run_id,
         )
-        return self.create_run(run)
+        return self.create_run(run, name)
 
-    def log(self, run_id: str, pod: str) -> bytes | None:
-        get(self.runs, run_id, "run")
-        return self.executions[run_id].log(run_id, pod)
+    def log(self, run_id: str, name: str) -> bytes | None:
+        """Log of the pod of that node id or name, from the pod or from the archive."""
+        return self.executions[run_id].log(run_id, name) if run_id in self.runs else None
+
+    def object(self, key: str) -> bytes | None:
+        """What lies in the artifacts' bucket under a key: logs of steps."""
+        found = (execution.archived(run_id, key) for run_id, execution in self.executions.items())
+        return next((text for text in found if text is not None), None)
 
     def listed(self, known: dict[str, Any], field: str, query: dict[str, str], **equal: str | None) -> dict[str, Any]:
         """One page of those that fit the filter."""

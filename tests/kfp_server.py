@@ -32,7 +32,7 @@ class KfpServer:
         token: bearer token that every request must show; None for an open server.
         expired: tokens that were right once.
         cookie: session cookie, without which a request is sent to the login page.
-        ui_logs: the log of a pod is to be had from the UI's server only.
+        is_ui: it is the UI's server, which passes the API on but not its logs, and has ways of its own to these.
         fault: called with every request; true where it has dealt with it.
         requests: method and path of all requests so far.
     """
@@ -42,7 +42,7 @@ class KfpServer:
         self.token: str | None = None
         self.expired: set[str] = set()
         self.cookie: str | None = None
-        self.ui_logs = False
+        self.is_ui = False
         self.fault: Callable[[BaseHTTPRequestHandler], bool] | None = None
         self.requests: list[str] = []
         self.closing = threading.Event()
@@ -87,6 +87,14 @@ def kfp_server(
         server.closing.set()
         server.stop()
         server.backend.close()
+
+
+class Page(Exception):  # noqa: N818
+    """An answer that is a web page."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class _Http(ThreadingHTTPServer):
@@ -144,8 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             self.send_json(refusal.status, refusal.body)
             return
+        except Page as page:
+            self.send(page.status, str(page).encode(), "text/html; charset=utf-8")
+            return
         if isinstance(made, bytes):
-            self.send(200, made, "text/plain")
+            self.send(200, made, "text/plain; charset=utf-8")
         else:
             self.send_json(200, kfp.ApiClient().sanitize_for_serialization(made))
 
@@ -160,14 +171,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
         backend = self.kfp.backend
-        if log := re.fullmatch(rf"/apis/v1alpha1/runs/{_ID}/nodes/([^/]+)/log", path):
-            return self._log(log[1], log[2], here=not self.kfp.ui_logs)
-        if path == "/k8s/pod/logs":
-            return self._log(query["runid"], query["podname"], here=self.kfp.ui_logs)
+        log = re.fullmatch(rf"/apis/v1alpha1/runs/{_ID}/nodes/([^/]+)/log", path)
+        if self.kfp.is_ui:
+            if path == "/k8s/pod/logs":
+                return self._pod_log(query)
+            if path == "/artifacts/get":
+                return self._artifact(query)
+            if log:
+                raise Page(404, f"<!DOCTYPE html><html><body><pre>Cannot GET {path}</pre></body></html>")
+        elif log:
+            return self._log(log[1], log[2])
+        if method == "GET" and (older := re.fullmatch(rf"/apis/v1beta1/runs/{_ID}", path)):
+            return backend.run_v1(older[1])
         call = f"{method} {path.removeprefix(_API)}" if path.startswith(_API + "/") else ""
         match re.sub(_ID, "*", call), re.findall(_ID, call):
             case "GET /healthz", []:
-                return {"multi_user": bool(backend.namespaces), "pipeline_store": "database"}
+                return self._health()
             case "GET /experiments", []:
                 backend.check_namespace(query.get("namespace"))
                 return backend.listed(backend.experiments, "experiments", query)
@@ -180,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET /pipelines/*/versions", [pipeline]:
                 get(backend.pipelines, pipeline, "pipeline")
                 return backend.listed(backend.versions, "pipeline_versions", query, pipeline_id=pipeline)
+            case "GET /pipelines/*/versions/*", [pipeline, version]:
+                return get(backend.versions, version, "PipelineVersion")
             case "POST /pipelines/upload", []:
                 return backend.upload_pipeline(query, self._uploaded(body))
             case "POST /pipelines/upload_version", []:
@@ -200,18 +221,49 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST /recurringruns", []:
                 return backend.create_recurring(parse(body, "V2beta1RecurringRun"))
             case "DELETE /recurringruns/*", [schedule]:
-                get(backend.recurring, schedule, "recurring run")
-                del backend.recurring[schedule]
+                backend.delete_recurring(schedule, query)
+                return {}
+            case "GET /recurringruns/*", [schedule]:
+                return get(backend.recurring, schedule, "Job")
+            case "POST /recurringruns/*:disable", [schedule]:
+                get(backend.recurring, schedule, "Job").status = "DISABLED"
                 return {}
         raise Refusal(404, "Not Found")
 
-    def _log(self, run_id: str, pod: str, here: bool) -> bytes:
-        if not here:
-            raise Refusal(404, "Not Found")
-        log = self.kfp.backend.log(run_id, pod)
+    def _health(self) -> dict[str, Any]:
+        backend = self.kfp.backend
+        version, many = "{}.{}.0".format(*backend.version), bool(backend.namespaces)
+        if self.kfp.is_ui:
+            known = {"apiServerReady": True, "apiServerTagName": version, "apiServerMultiUser": many}
+            return {**known, "frontendTagName": version, "multi_user": many, "pipelineStore": "database"}
+        return {"commit_sha": "0f00d", "tag_name": version, "multi_user": many, "pipeline_store": "database"}
+
+    def _log(self, run_id: str, name: str) -> bytes:
+        """From the pod or the archive; what it does not find it tells with status 200."""
+        log = self.kfp.backend.log(run_id, name)
+        if log is not None:
+            return log
+        said = (
+            f"BadRequestError: Failed to read logs for run {run_id}: InternalServerError: Failed to read logs from "
+            f"archive {name} due to error fetching the log file: NoSuchKey: The specified key does not exist."
+        )
+        return json.dumps({"error_message": said, "error_details": said}).encode()
+
+    def _pod_log(self, query: dict[str, str]) -> bytes:
+        """From the pod, while it is there, under its name."""
+        run_id, name = query["runid"], query["podname"]
+        execution = self.kfp.backend.executions.get(run_id)
+        names = [pod for _, _, pod in execution.workflow(run_id).pods()] if execution else []
+        log = execution.log(run_id, name) if execution and name in names and not execution.pods_gone else None
         if log is None:
-            raise Refusal(500, f"InternalServerError: Failed to read logs from pod {pod}")
+            raise Page(500, "Could not get main container logs: S3Error: The specified key does not exist.")
         return log
+
+    def _artifact(self, query: dict[str, str]) -> bytes:
+        found = self.kfp.backend.object(query["key"]) if query["bucket"] == "mlpipeline" else None
+        if found is None or query["source"] != "minio":
+            raise Page(500, "Failed to get object in bucket: NoSuchKey: The specified key does not exist.")
+        return found
 
     def _uploaded(self, body: bytes) -> bytes:
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()

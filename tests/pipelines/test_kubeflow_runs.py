@@ -9,14 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import psutil  # type: ignore[import-untyped]
 import pytest
+import yaml
 from rich.console import Console
 
 from pipelines.client import Client
 from pipelines.connection import Connection
 from pipelines.follow import Outcome, Pace, clock, follow
 from pipelines.options import chosen
-from pipelines.submission import data_addresses, pack
+from pipelines.submission import Package, data_addresses, pack
 from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, alive, cli
@@ -49,7 +51,8 @@ def server(kubeflow: KfpServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kfp
     before = dict(kubeflow.backend.environment)
     yield kubeflow
     kubeflow.backend.environment = before
-    kubeflow.ui_logs = False
+    kubeflow.is_ui = False
+    kubeflow.backend.largest = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,10 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     assert ended == [*(f"{step} succeeded" for step in steps), "my run succeeded."]
     assert f"every pod must see the folder {data};" in done.error
     run = server.backend.runs[run_id]
-    assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", run.runtime_config.parameters["data_depth"])
+    assert run.description.startswith("demo, revision ")
+    values = run.runtime_config.parameters
+    assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", values["data_depth"])
+    assert values.keys() == run.pipeline_spec["root"]["inputDefinitions"]["parameters"].keys()
 
     shown = cli("status", run_id).out
     assert "my run · succeeded" in shown
@@ -133,15 +139,79 @@ def test_a_failing_step_gives_the_cause(server: KfpServer, data: str, monkeypatc
 
     run_id = done.out.split()[1]
     assert cli("status", run_id, "--wait").code == 1
-    server.ui_logs = True
-    shown = cli("status", run_id)
-    assert (shown.code, shown.out.splitlines()[-1]) == (0, cause)
     monkeypatch.setattr(server.backend, "log", lambda *_: b"line\n" * 2**20 + b"error: the last words\n")
     assert cli("status", run_id).out.splitlines()[-1] == "error: ingest_depth: the last words"
     monkeypatch.setattr(server.backend, "log", lambda *_: None)
     told = cli("status", run_id).out.splitlines()[-1]
     kubectl = f"kubectl logs -n kubeflow -l pipeline/runid={run_id} -c main --prefix"
     assert told == f"error: ingest_depth: failed; its log: {kubectl}"
+
+
+def test_through_the_ui_too_the_cause_is_found(server: KfpServer, data: str) -> None:
+    """From the pod under its own name, and once it is gone from what the launcher has stored."""
+    server.backend.environment["FAKE_FAILURE"] = "ingest"
+    server.is_ui = True
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--no-cache")
+    cause = "error: ingest_depth: ingest_depth: nothing fits; mend it."
+    assert (done.code, done.out.splitlines()[-1]) == (1, cause)
+    run_id = done.out.split()[1]
+    execution = server.backend.executions[run_id]
+    before = len(server.requests)
+    execution.pods_gone = True
+    (node,) = (identity for key, identity, _ in execution.workflow(run_id).pods() if key.startswith("ingest"))
+    assert cli("status", run_id).out.splitlines()[-1] == cause
+    assert [path for path in server.requests[before:] if "log" in path or "artifacts" in path] == [
+        f"GET /apis/v1alpha1/runs/{run_id}/nodes/{node}/log",
+        "GET /k8s/pod/logs",
+        "GET /artifacts/get",
+    ]
+
+
+def test_a_workflow_too_large_for_the_api_is_followed(server: KfpServer, data: str) -> None:
+    server.backend.largest = 0
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--no-cache")
+    assert done.code == 0, done.out + done.error
+    run_id = done.out.split()[1]
+    assert server.backend.run(run_id).run_details.task_details == []
+    assert re.search(r"evaluate +│ succeeded", cli("status", run_id).out)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["pod", "process"])
+def test_only_a_lost_pod_is_tried_again(server: KfpServer, data: str, whole: bool) -> None:
+    """As Kubeflow configures Argo; what its container makes of a dead process is a failure."""
+    server.backend.environment["FAKE_BLOCK"] = "ingest"
+    file = server.backend.folder / "pid"
+    file.unlink(missing_ok=True)
+    rows = chosen(SCRATCH[1], [SCRATCH[3]], data=data)
+    package = pack(rows, cache=False)
+    pipeline = yaml.safe_load(package.text)
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        task["retryPolicy"] = {"maxRetryCount": 2, "backoffDuration": "1s", "backoffFactor": 1}
+    client = Client(Connection(server.url))
+    retried = Package(yaml.safe_dump(pipeline))
+    run_id = client.submit(retried, "retried", data_addresses(rows, package)).run_id
+    until(lambda: file.is_file() and bool(file.read_text()))
+    process = psutil.Process(int(file.read_text()))
+    for victim in [process.parent(), process] if whole else [process]:
+        assert victim is not None
+        victim.kill()
+    until(lambda: "attempt 2" in cli("status", run_id).out or server.backend.run(run_id).state == "FAILED")
+    shown = cli("status", run_id).out
+    if whole:
+        assert re.search(r"ingest_depth +│ running, attempt 2", shown)
+        assert "ingest_depth: the attempt before failed: its pod was deleted" in shown
+        server.backend.executions[run_id].kill()
+    else:
+        assert re.search(r"ingest_depth +│ failed +│", shown)
+
+
+def test_a_pod_that_cannot_start_is_told(server: KfpServer, blocked: tuple[str, int]) -> None:
+    run_id, _ = blocked
+    server.backend.executions[run_id].waiting = "Unschedulable: 0/3 nodes are available: 3 Insufficient memory."
+    done = cli("status", run_id)
+    assert re.search(r"ingest_depth +│ pending", done.out)
+    assert "ingest_depth: Unschedulable: 0/3 nodes are available: 3 Insufficient memory." in done.out
+    server.backend.executions[run_id].kill()
 
 
 def test_a_step_that_breaks_off_shows_the_end_of_its_log(server: KfpServer, data: str) -> None:
@@ -162,7 +232,8 @@ def test_a_cancelled_run_really_stops(server: KfpServer, blocked: tuple[str, int
     assert f"Run {run_id} is being stopped" in done.out
     assert "was cancelled." in done.out
     assert not alive(pid)
-    assert server.backend.run(run_id).state == "CANCELED"
+    assert server.backend.run(run_id).state == "FAILED"
+    assert "canceled" in cli("status").out
     assert cli("cancel", run_id).out == f"Run {run_id} had ended already\n"
 
 
@@ -253,8 +324,59 @@ def test_a_schedule_starts_a_run(server: KfpServer, data: str) -> None:
     made = cli("schedule", *SCRATCH, "--data", data, "--every", "1d", "--name", "nightly")
     assert made.code == 0, made.error
     run = server.backend.fire(made.out.split()[1])
-    assert cli("status", run.run_id, "--wait").code == 0
-    assert cli("status").out.count("nightly 1") == 1
+    done = cli("status", run.run_id, "--wait")
+    assert done.code == 0
+    assert re.search(r"^ingest_depth (cached|succeeded)", done.out, flags=re.MULTILINE)  # by the version's names
+    assert cli("status").out.count(run.display_name) == 1
+    values = server.backend.runs[run.run_id].runtime_config.parameters
+    assert (
+        values.keys()
+        == next(iter(server.backend.versions.values())).pipeline_spec["root"]["inputDefinitions"]["parameters"].keys()
+    )
+
+
+class TestUnscheduling:
+    """While a run of the schedule is under way."""
+
+    @pytest.fixture
+    def scheduled(self, server: KfpServer, data: str) -> Iterator[tuple[str, str]]:
+        server.backend.environment["FAKE_BLOCK"] = "ingest"
+        made = cli("schedule", *SCRATCH, "--data", data, "--every", "1d", "--name", "hourly", "--no-cache")
+        assert made.code == 0, made.error
+        schedule_id = made.out.split()[1]
+        run = server.backend.fire(schedule_id)
+        until(lambda: "running" in cli("status", run.run_id).out)
+        yield schedule_id, run.run_id
+        server.backend.recurring.pop(schedule_id, None)
+        server.backend.executions[run.run_id].kill()
+        server.backend.version = (2, 17)
+
+    def test_the_run_goes_on(self, server: KfpServer, scheduled: tuple[str, str]) -> None:
+        schedule_id, run_id = scheduled
+        assert cli("unschedule", schedule_id).code == 0
+        assert schedule_id not in server.backend.recurring
+        assert cli("cancel", run_id, "--wait").code == 3  # so there was something to stop
+
+    def test_an_older_server_keeps_the_schedule_paused(self, server: KfpServer, scheduled: tuple[str, str]) -> None:
+        schedule_id, run_id = scheduled
+        server.backend.version = (2, 15)
+        done = cli("unschedule", schedule_id)
+        assert done.code == 1
+        assert f"is paused, not deleted: with it this server would kill the runs that it has started, {run_id}" in (
+            done.error
+        )
+        assert server.backend.recurring[schedule_id].status == "DISABLED"
+        assert cli("cancel", run_id, "--wait").code == 3
+        assert cli("unschedule", schedule_id).code == 0
+        assert schedule_id not in server.backend.recurring
+
+    def test_a_run_that_another_client_has_killed_with_it_is_told(
+        self, server: KfpServer, scheduled: tuple[str, str]
+    ) -> None:
+        schedule_id, run_id = scheduled
+        server.backend.delete_recurring(schedule_id, {})
+        assert server.backend.run(run_id).state == "RUNNING"
+        assert "cannot be stopped: its workflow is gone" in cli("cancel", run_id).error
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (4.6, "0:05"), (65, "1:05"), (3723, "1:02:03")])

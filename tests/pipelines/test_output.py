@@ -17,7 +17,7 @@ def streamed(text: str) -> str:
 
 def test_only_the_steps_own_lines_are_shown() -> None:
     shown = io.StringIO()
-    lines = StepLines(shown)
+    lines = StepLines(shown, indent=4)
     text = (
         "[KFP Executor 2026-01-01 00:00:00,000 INFO]: Looking for component\n"
         f"[KFP Executor 2026-01-01 00:00:00,000 INFO]: Got executor_input:\n{DUMP}\n"
@@ -33,10 +33,52 @@ def test_only_the_steps_own_lines_are_shown() -> None:
 
 def test_the_cause_is_kept_for_the_end() -> None:
     shown = io.StringIO()
-    lines = StepLines(shown)
+    lines = StepLines(shown, indent=4)
     lines.write(streamed("ingest 1/2 · 0 s\nerror: data: no frames; look elsewhere.\n"))
     assert shown.getvalue() == "ingest 1/2 · 0 s\n"
     assert lines.error == "data: no frames; look elsewhere."
+
+
+POD = """\
+time=2026-11-26T21:01:16.752Z level=INFO msg="capturing logs" argo=true
+I1126 21:01:16.793050      14 main.go:67] Setting log level to: '1'
+I1126 21:01:16.806000      14 main.go:333] input ComponentSpec:{
+  "executorLabel": "exec-finetune"
+}
+[KFP Executor 2026-11-26 21:01:17,163 INFO]: Got executor_input:
+{
+    "inputs": {}
+}
+finetune 1/2 · 5 s
+Traceback (most recent call last):
+  File "loop.py", line 3, in step
+    raise RuntimeError
+E1126 21:01:17.177581      14 launcher_v2.go:449] Component failed to execute successfully: exit status 1
+F1126 21:01:17.201567      14 main.go:59] failed to execute component: exit status 1
+time=2026-11-26T21:01:17.753Z level=INFO msg="sub-process exited" argo=true error="exit status 1"
+Error: exit status 1
+"""
+
+
+def test_lines_of_launcher_and_argo_are_dropped() -> None:
+    shown = io.StringIO()
+    lines = StepLines(shown)
+    lines.write(POD)
+    assert shown.getvalue().splitlines() == [
+        "finetune 1/2 · 5 s",
+        "Traceback (most recent call last):",
+        '  File "loop.py", line 3, in step',
+        "    raise RuntimeError",
+    ]
+    assert (lines.error, lines.launcher_error) == (None, None)
+
+
+def test_what_kept_the_launcher_from_beginning_is_kept() -> None:
+    shown = io.StringIO()
+    lines = StepLines(shown)
+    why = 'failed to download input artifact "depth"'
+    lines.write(f"F1126 21:04:29.732091      16 main.go:59] failed to execute component: {why}\n")
+    assert (shown.getvalue(), lines.launcher_error) == ("", why)
 
 
 def test_everything_is_as_before_afterwards(capsys: pytest.CaptureFixture[str]) -> None:
