@@ -166,7 +166,7 @@ def _message(task: Mapping[str, Any], component: Mapping[str, Any]) -> str:
     """What Kubeflow's launcher would hand the component, as JSON in which Argo puts the values of parameters."""
     parameters = task.get("inputs", {}).get("parameters", {})
     kinds = component["inputDefinitions"]["parameters"]
-    texts = {name: _value(given, kinds.get(name)) for name, given in parameters.items()}
+    texts = {name: _value(source, kinds.get(name)) for name, source in parameters.items()}
     in_list = re.compile(r'"\{\{\$\.inputs\.parameters\[\'(.+?)\'\]\}\}"')
     values = ", ".join(
         f"{json.dumps(name)}: {in_list.sub(lambda found: texts[found[1]], text)}" for name, text in texts.items()
@@ -177,14 +177,14 @@ def _message(task: Mapping[str, Any], component: Mapping[str, Any]) -> str:
     return f'{{"inputs": {{"parameterValues": {{{values}}}, "artifacts": {json.dumps(read)}}}, "outputs": {outputs}}}'
 
 
-def _value(given: Mapping[str, Any], definition: Mapping[str, Any] | None) -> str:
-    """A parameter as JSON, or as what Argo makes JSON of."""
-    if "runtimeValue" in given:
-        return json.dumps(given["runtimeValue"]["constant"])
-    if source := given.get("taskOutputParameter"):
-        path = f"$.parameterValues.{source['outputParameterKey']}"
-        return f"{{{{=toJson(jsonpath(inputs.parameters['{source['producerTask']}'], '{path}'))}}}}"
-    name = given["componentInputParameter"]
+def _value(source: Mapping[str, Any], definition: Mapping[str, Any] | None) -> str:
+    """A parameter as JSON, or as an expression that Argo turns into JSON."""
+    if "runtimeValue" in source:
+        return json.dumps(source["runtimeValue"]["constant"])
+    if made := source.get("taskOutputParameter"):
+        path = f"$.parameterValues.{made['outputParameterKey']}"
+        return f"{{{{=toJson(jsonpath(inputs.parameters['{made['producerTask']}'], '{path}'))}}}}"
+    name = source["componentInputParameter"]
     is_text = definition is not None and definition["parameterType"] == "STRING"
     return f"{{{{=toJson(workflow.parameters['{name}'])}}}}" if is_text else f"{{{{workflow.parameters.{name}}}}}"
 
@@ -197,15 +197,15 @@ def _places(artifacts: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _artifacts(task: Mapping[str, Any]) -> dict[str, Any]:
-    given = task.get("inputs", {}).get("artifacts", {})
-    return {name: source["taskOutputArtifact"] for name, source in given.items()}
+    inputs = task.get("inputs", {}).get("artifacts", {})
+    return {name: source["taskOutputArtifact"] for name, source in inputs.items()}
 
 
 def _producers(task: Mapping[str, Any]) -> list[str]:
     """Tasks that hand this one parameters."""
-    given = task.get("inputs", {}).get("parameters", {}).values()
-    sources = [source["taskOutputParameter"]["producerTask"] for source in given if "taskOutputParameter" in source]
-    return list(dict.fromkeys(sources))
+    sources = task.get("inputs", {}).get("parameters", {}).values()
+    made = [source["taskOutputParameter"] for source in sources if "taskOutputParameter" in source]
+    return list(dict.fromkeys(each["producerTask"] for each in made))
 
 
 def _name(task: Mapping[str, Any]) -> str:

@@ -19,8 +19,9 @@ from pipelines.options import Runner
 from pipelines.output import step_lines
 from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.rows import title, uris
-from pipelines.simipu import OUTPUTS, pipeline
+from pipelines.simipu import pipeline
 from pipelines.summary import Step, Summary
+from pipelines.tasks import OUTPUTS
 from simipu_core import project
 from simipu_core.artifacts import read_manifest, sha256_text
 from simipu_core.errors import SimipuError

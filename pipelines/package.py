@@ -11,7 +11,8 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from pipelines.argo import workflow
 from pipelines.cluster import Cluster
 from pipelines.rows import Rows, title
-from pipelines.simipu import NAME, pipeline
+from pipelines.simipu import pipeline
+from pipelines.tasks import NAME
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:

@@ -67,6 +67,7 @@ def test_a_run_succeeds(project: Path, server: KfpServer) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     succeeded = re.findall(r"^(\w+) succeeded · ", done.stdout, re.MULTILINE)
     assert sorted(succeeded) == [
+        "configure",
         "evaluate",
         "finetune",
         "ingest_depth",

@@ -177,6 +177,7 @@ def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
         "PYTHONPATH": f"{Path(__file__).with_name('fakes')}:{ROOT}",
         "FAKE_LOG": str(log),
         "TMPDIR": str(tmp_path),
+        "SIMIPU_PROCESSES": "1",
         "PYTHONWARNINGS": "ignore",
     }
     values = {"data": json.dumps({"data/raw": 's3://a "b" \\ c'}), "settings": "seed=3 pair.depth_range='[1, 2]'"}

@@ -110,7 +110,7 @@ def test_a_setting_of_the_form_reruns_only_the_steps_that_read_it(server: KfpSer
     addresses = data_addresses(rows, package)
 
     def ended(settings: str) -> dict[str, str]:
-        run_id = client.submit(package, "from the form", {**addresses, "settings": settings})
+        run_id = client.submit(package, "from the form", {**addresses, "settings": settings}).run_id
         console = Console(width=200, record=True)
         follow(client, run_id, console, QUICK)
         return dict(re.findall(r"^(\w+) (succeeded|cached|failed)", console.export_text(), re.MULTILINE))

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from pipelines import local
-from pipelines.simipu import OUTPUTS, pipeline
+from pipelines.simipu import pipeline
+from pipelines.tasks import OUTPUTS
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.tracking.pipeline_run import PipelineRun

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines.package import write
-from pipelines.simipu import OUTPUTS, outputs
+from pipelines.tasks import OUTPUTS, outputs
 from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.parameters import from_parameter
 
