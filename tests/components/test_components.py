@@ -291,7 +291,7 @@ def test_configure_refuses_what_would_stop_a_later_step(given: dict[str, Any], m
 
 
 def test_configure_loads_nothing_heavy() -> None:
-    heavy = ("torch", "numpy", "mlflow", "pyarrow")
+    heavy = ("torch", "mlflow", "pyarrow", "scipy", "cv2", "boto3", "h5py", "numba")
     program = f"import sys, simipu_core.stages.configure; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
