@@ -34,11 +34,14 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
     yield SimpleNamespace(run_id=name, **nothing)
 
 
-def _stage(out_index: int) -> Any:
-    def stage(*given: Any, **_: Any) -> None:
-        given[out_index].mkdir()
+class _Stage:
+    """Makes a folder; an object of a module's class, so that a child process can be handed it."""
 
-    return stage
+    def __init__(self, name: str, out_index: int) -> None:
+        self.__name__, self._out_index = name, out_index
+
+    def __call__(self, *arguments: Any, **_: Any) -> None:
+        arguments[self._out_index].mkdir()
 
 
 def _release(*given: Any, **_: Any) -> Any:
@@ -58,6 +61,6 @@ def _release(*given: Any, **_: Any) -> Any:
 
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
-        _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+        _module(f"simipu_core.stages.{_name}", **{_name: _Stage(_name, _out)})
     _module("simipu_core.stages.release", release=_release)
     _module("simipu_core.tracking.mlflow_run", step=_step)
