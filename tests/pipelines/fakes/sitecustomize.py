@@ -41,6 +41,10 @@ def _stage(out_index: int) -> Any:
     return stage
 
 
+def _launch(stage: Any, *given: Any, **named: Any) -> None:
+    stage(*given, **named)
+
+
 def _release(*given: Any, **_: Any) -> Any:
     from simipu_core.artifacts import write_artifact
     from simipu_core.evaluation.report import Report
@@ -59,5 +63,6 @@ def _release(*given: Any, **_: Any) -> Any:
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _module("simipu_core.stages.launch", launch=_launch)
     _module("simipu_core.stages.release", release=_release)
     _module("simipu_core.tracking.mlflow_run", step=_step)
