@@ -171,22 +171,22 @@ def test_a_bad_loss_on_one_rank_stops_all_and_names_its_samples(tmp_path: Path) 
 
 def test_sigterm_on_one_rank_stops_all_at_the_same_step_with_a_checkpoint(tmp_path: Path) -> None:
     errors = run_ranks(troubled, tmp_path, "sigterm")
-    assert all(e.startswith("SimipuError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for e in errors), (
-        errors
-    )
+    assert all(
+        e.startswith("InterruptionError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for e in errors
+    ), errors
     assert Checkpoints(tmp_path).steps() == [3]
 
 
 def test_an_error_on_one_rank_does_not_hang_the_others(tmp_path: Path) -> None:
     first, second = run_ranks(troubled, tmp_path, "broken row")
     assert second == "SimipuError: row 7 is broken."
-    assert first.startswith("SimipuError: rank 0: another rank stopped or does not answer")
+    assert first.startswith("InterruptionError: rank 0: another rank stopped or does not answer")
 
 
 def test_ranks_that_see_different_checkpoints_are_told(tmp_path: Path) -> None:
     first, second = run_ranks(troubled, tmp_path, "elsewhere")
     assert "toy: rank 1 sees other checkpoints than the first one in " in second
-    assert first.startswith("SimipuError: rank 0: another rank stopped")
+    assert first.startswith("InterruptionError: rank 0: another rank stopped")
 
 
 def test_without_torchrun_this_is_the_only_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,15 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
     yield SimpleNamespace(run_id=name, **nothing)
 
 
-class _Stage:
-    """Makes a folder; an object of a module's class, so that a child process can be handed it."""
+def _stage(out_index: int) -> Any:
+    def stage(*given: Any, **_: Any) -> None:
+        given[out_index].mkdir()
 
-    def __init__(self, name: str, out_index: int) -> None:
-        self.__name__, self._out_index = name, out_index
+    return stage
 
-    def __call__(self, *arguments: Any, **_: Any) -> None:
-        arguments[self._out_index].mkdir()
+
+def _launch(stage: Any, *given: Any, **named: Any) -> None:
+    stage(*given, **named)
 
 
 def _release(*given: Any, **_: Any) -> Any:
@@ -61,6 +62,7 @@ def _release(*given: Any, **_: Any) -> Any:
 
 if "FAKE_LOG" in os.environ:
     for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
-        _module(f"simipu_core.stages.{_name}", **{_name: _Stage(_name, _out)})
+        _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _module("simipu_core.stages.launch", launch=_launch)
     _module("simipu_core.stages.release", release=_release)
     _module("simipu_core.tracking.mlflow_run", step=_step)
