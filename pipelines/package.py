@@ -37,7 +37,7 @@ def write_manifest(rows: Rows, file: Path, cluster: Cluster) -> None:
     Raises:
         SimipuError: the image is not pinned, or the experiments do not go into one sweep.
     """
-    plain = yaml.safe_dump_all(_documents(rows, file, cluster))
+    plain = yaml.dump_all(_documents(rows, file, cluster), Dumper=yaml.CSafeDumper)
     version = f"{NAME}-{title(rows).replace('_', '-')}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
     options = KubernetesManifestOptions(
         pipeline_name=NAME,
@@ -67,12 +67,14 @@ def _documents(rows: Rows, file: Path, cluster: Cluster | None, **how: Any) -> l
     partial = file.with_name(f".{file.name}.compiled.yaml")
     try:
         Compiler().compile(made, str(partial), **how)
-        return list(yaml.safe_load_all(partial.read_text(encoding="utf-8")))
+        return list(yaml.load_all(partial.read_text(encoding="utf-8"), yaml.CSafeLoader))
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _write(file: Path, documents: list[Any]) -> None:
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(yaml.safe_dump_all(documents), encoding="utf-8")  # without comments, whose order varies
+    partial.write_text(
+        yaml.dump_all(documents, Dumper=yaml.CSafeDumper), encoding="utf-8"
+    )  # without comments, whose order varies
     partial.replace(file)

@@ -25,7 +25,16 @@ from tests.trainer_api import problems
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
 DATA_IMAGE = IMAGE.replace("simipu@", "simipu-data@")
-NAMES = ["params.yaml", *(f"experiments/{name}.yaml" for name in project.experiments() if name != "demo")]
+FAST = {"demo", "improved/kitti_kitti", "reference/scratch_nyu", "own_logs"}
+"""Of every shape one; the others compile for minutes in all."""
+FILES = [
+    pytest.param(
+        "params.yaml" if name == "demo" else f"experiments/{name}.yaml",
+        marks=[] if name in FAST else pytest.mark.slow,
+        id=name,
+    )
+    for name in project.experiments()
+]
 YAML_BOOLEANS = {"n", "y", "no", "yes", "on", "off", "true", "false"}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -70,7 +79,7 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str], str]) -> None:
     documents = list(yaml.safe_load_all(text_of(name)))
     found = tasks(documents)
@@ -134,7 +143,7 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
     assert pipeline_settings == {f"resourceTtlOn{end}": 7 * 86400 for end in ends}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_pipeline_is_a_whole_one(name: str, text_of: Callable[[str], str], tmp_path: Path) -> None:
     documents = list(yaml.safe_load_all(text_of(name)))
     pipeline, platform = documents
@@ -290,6 +299,7 @@ def changed(folder: Path, cluster: Cluster | None = None, *overrides: str) -> se
     return {step for step in before if before[step] != after[step]} - {"configure"}
 
 
+@pytest.mark.slow
 def test_the_cache_misses_what_changed_and_only_that(tmp_path: Path) -> None:
     every = {"ingest_pretrain", "pair_pretrain", "pretrain", "ingest_depth", "pair_depth", "finetune"}
     every |= {"finetune_scratch", "evaluate"}
@@ -354,7 +364,7 @@ def sweep(preset: str) -> list[Experiment]:
     return [load_experiment(ROOT / "experiments" / preset / f"{row}.yaml") for row in rows]
 
 
-@pytest.mark.parametrize("preset", ["improved", "reference"])
+@pytest.mark.parametrize("preset", ["improved", pytest.param("reference", marks=pytest.mark.slow)])
 def test_eight_rows_share_what_they_have_in_common(preset: str, tmp_path: Path) -> None:
     documents = compiled(sweep(preset), tmp_path, example())
     found = tasks(documents)
@@ -381,6 +391,7 @@ def test_eight_rows_share_what_they_have_in_common(preset: str, tmp_path: Path) 
     assert form["data"]["defaultValue"] == {"data/kitti": "", "data/nyu": "", "data/waymo": ""}
 
 
+@pytest.mark.slow
 def test_a_row_of_a_sweep_and_the_row_alone_have_their_steps_in_common(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -403,6 +414,7 @@ def test_rows_keep_what_they_set_differently(tmp_path: Path) -> None:
     assert found == {"finetune_a": 1, "finetune_b": 2}
 
 
+@pytest.mark.slow
 def test_manifests_are_resources_of_kubeflow_and_kubernetes(tmp_path: Path) -> None:
     file = tmp_path / "manifest.yaml"
     write_manifest(load_experiment(ROOT / "params.yaml"), file, example())
