@@ -214,5 +214,7 @@ def table(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (synthesize, ingest, pair, pretrain, finetune, evaluate, table):
+    app.command(rich_help_panel="Raw data")(synthesize)
+    for command in (ingest, pair, pretrain, finetune, evaluate):
         app.command(rich_help_panel="Steps, in order")(command)
+    app.command(rich_help_panel="Settings, results and models")(table)
