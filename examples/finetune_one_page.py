@@ -1,6 +1,6 @@
 """Monocular depth on one page: fine-tune a depth net, from a pre-trained encoder or from random weights.
 
-The commands stand in `.venv/bin` (`. .venv/bin/activate`):
+The commands stand in `.venv/bin` (`source .venv/bin/activate`):
 
     simipu ingest depth --out build/depth_frames
     simipu pair depth build/depth_frames --out build/depth

@@ -1,6 +1,6 @@
 """SimIPU on one page: pre-train an image encoder on pairs of images and LiDAR scans, without labels.
 
-The commands stand in `.venv/bin` (`. .venv/bin/activate`):
+The commands stand in `.venv/bin` (`source .venv/bin/activate`):
 
     simipu synthesize --out data/raw
     simipu ingest pretrain --out build/pair_frames

@@ -24,7 +24,7 @@ Run all of them with `make pipeline`, or one by one:
     simipu finetune build/depth --encoder build/encoder --out build/net
     simipu evaluate build/net build/depth --out build/report
 
-`simipu` stands in .venv/bin; `. .venv/bin/activate` makes the short name work. `simipu STEP --help` explains each
+`simipu` stands in .venv/bin; `source .venv/bin/activate` makes the short name work. `simipu STEP --help` explains each
 step. Settings come from params.yaml or experiments/, and from --set.
 """
 

@@ -1,4 +1,4 @@
-"""Stage: score a depth net, its scratch control, the champion and a constant depth under named protocols."""
+"""Stage: score a depth net, its control, the champion and a constant depth under named protocols."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ def evaluate(
         depth: artifact of kind `depth`.
         config: the experiment's `evaluate` section.
         out: artifact directory to write, kind `report`.
-        control: artifact of kind `depth_net` that was fine-tuned from scratch.
+        control: artifact of kind `depth_net` that started from PyTorch's default weights.
         champion: registered version to compare with, if there is one.
         promotion: the gate, whose decision goes into the report; None leaves it out.
         run: where the run is recorded.
