@@ -1,5 +1,7 @@
 """Monocular depth on one page: fine-tune a depth net, from a pre-trained encoder or from random weights.
 
+The commands stand in `.venv/bin` (`source .venv/bin/activate`):
+
     simipu ingest depth --out build/depth_frames
     simipu pair depth build/depth_frames --out build/depth
     python examples/finetune_one_page.py build/depth --encoder encoder.safetensors --out net.safetensors

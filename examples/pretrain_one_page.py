@@ -1,11 +1,14 @@
 """SimIPU on one page: pre-train an image encoder on pairs of images and LiDAR scans, without labels.
 
+The commands stand in `.venv/bin` (`source .venv/bin/activate`):
+
     simipu synthesize --out data/raw
     simipu ingest pretrain --out build/pair_frames
     simipu pair pretrain build/pair_frames --out build/pairs
     python examples/pretrain_one_page.py build/pairs --out encoder.safetensors
 
-`simipu pretrain` does the same with checkpoints, several GPUs, mixed precision, guards and tracking.
+The rates below are fixed, and no schedule lowers them. `simipu pretrain` takes its own from the settings, lowers them
+after each epoch, and adds checkpoints, several GPUs, mixed precision, guards and tracking.
 """
 
 import argparse

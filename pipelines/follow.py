@@ -47,7 +47,7 @@ class Pace(NamedTuple):
     """How often the server is asked, and how long its absence is borne, in seconds."""
 
     poll_s: float = 5.0
-    patience_s: float = 600.0
+    outage_timeout_s: float = 600.0
     longest_s: float = 30.0
     """Between two questions while nothing changes; an answer is large."""
 
@@ -185,8 +185,8 @@ def _watch(client: Client, run_id: str, console: Console, pace: Pace) -> tuple[A
                 if lost_since is None:
                     lost_since = moment
                     if error.transient:
-                        _say(console, f"{error} Trying again for {clock(pace.patience_s)} …")
-                if not error.transient or moment - lost_since > pace.patience_s:
+                        _say(console, f"{error} Trying again for {clock(pace.outage_timeout_s)} …")
+                if not error.transient or moment - lost_since > pace.outage_timeout_s:
                     raise
                 pause = pace.poll_s
             time.sleep(pause)

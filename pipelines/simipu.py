@@ -28,7 +28,7 @@ from components.pretrain.component import pretrain
 from components.table.component import table
 from pipelines.cluster import Cluster
 from pipelines.rows import Rows, as_rows
-from pipelines.tasks import Outgoing, Sections, Tasks, addresses, named, outputs
+from pipelines.tasks import Sections, TaskOutputs, Tasks, addresses, named, outputs
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 
@@ -113,7 +113,7 @@ def with_pretraining(experiment: Experiment, cluster: Cluster | None = None) -> 
             settings=settings,
         )
         steps(experiment, made, task)
-        return Outputs(**task.handed_out(Outputs._fields))  # type: ignore[no-any-return]
+        return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
 
@@ -149,7 +149,7 @@ def without_pretraining(experiment: Experiment, cluster: Cluster | None = None) 
             settings=settings,
         )
         steps(experiment, made, task)
-        return Outputs(**task.handed_out(Outputs._fields))  # type: ignore[no-any-return]
+        return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
 
@@ -175,7 +175,7 @@ def sweep(rows: Sequence[Experiment], cluster: Cluster | None = None) -> BaseCom
             data: Address of the raw frames, of one fixed version, for each folder that the experiments name.
             settings: Changes to any setting, of all experiments alike, such as finetune.epochs=20 seed=1.
         """
-        shared: dict[str, Outgoing] = {}
+        shared: dict[str, TaskOutputs] = {}
         scores = []
         for row in rows:
             task = Tasks(row, cluster, shared)

@@ -61,20 +61,20 @@ def _kept(seconds: int) -> dsl.PipelineConfig:
     )
 
 
-Outgoing = Mapping[str, Any]
+TaskOutputs = Mapping[str, Any]
 """Outputs of a task."""
 
 
-class Section(NamedTuple):
-    """What `configure` hands a step."""
+class SectionParameter(NamedTuple):
+    """The section that `configure` hands a step, as its parameter."""
 
-    handed: Any
+    value: Any
     """The output of the task."""
     content: Mapping[str, Any]
     """What it holds if the form changes nothing; its changes are alike for all rows, so that equal ones stay equal."""
 
 
-Sections = Mapping[str, Section]
+Sections = Mapping[str, SectionParameter]
 _ON_NODES = {"pretrain": pretrain_on_nodes, "finetune": finetune_on_nodes}
 """Components that have several nodes train; they take addresses instead of artifacts."""
 
@@ -89,9 +89,9 @@ class Tasks:
     """
 
     def __init__(
-        self, experiment: Experiment, cluster: Cluster | None, shared: dict[str, Outgoing] | None = None
+        self, experiment: Experiment, cluster: Cluster | None, shared: dict[str, TaskOutputs] | None = None
     ) -> None:
-        self.made: dict[str, Outgoing] = {}
+        self.made: dict[str, TaskOutputs] = {}
         self._experiment, self._cluster = experiment, cluster
         self._is_sweep = shared is not None
         self._shared = {} if shared is None else shared
@@ -101,9 +101,11 @@ class Tasks:
         whole = to_parameter(self._experiment)
         del whole["synthetic"]  # no step renders raw frames
         made = self("configure", component, experiment=whole, **form)
-        return {name: Section(made[name], content) for name, content in sections(self._experiment).items()}
+        return {name: SectionParameter(made[name], content) for name, content in sections(self._experiment).items()}
 
-    def __call__(self, name: str, component: Any, section: Section | None = None, **inputs: Any) -> Outgoing:
+    def __call__(
+        self, name: str, component: Any, section: SectionParameter | None = None, **inputs: Any
+    ) -> TaskOutputs:
         """Make a task, unless there is an equal one.
 
         Args:
@@ -120,8 +122,8 @@ class Tasks:
             component, inputs = _ON_NODES[settings], {key: self._address(value) for key, value in inputs.items()}
         key = json.dumps([component.name, section and section.content, inputs], sort_keys=True, default=str)
         if key not in self._shared:
-            handed = {} if section is None else {"section": section.handed}
-            self._shared[key] = self._make(name, component, handed | inputs).outputs
+            parameter = {} if section is None else {"section": section.value}
+            self._shared[key] = self._make(name, component, parameter | inputs).outputs
         self.made[name] = self._shared[key]
         return self.made[name]
 
@@ -141,7 +143,7 @@ class Tasks:
         made = next(made for made in self.made.values() if any(output is artifact for output in made.values()))
         return made["address"]
 
-    def handed_out(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of `OUTPUTS` that have these names."""
+    def pipeline_outputs(self, names: Iterable[str]) -> dict[str, Any]:
+        """The outputs of the pipeline that have these names in `OUTPUTS`."""
         places = {name: OUTPUTS[name] for name in names}
         return {name: self.made[step][output] for name, (step, output, _) in places.items()}

@@ -172,7 +172,7 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
     forget_listings()
     manifest, _ = _load(path)
     if kinds and manifest.kind not in kinds:
-        raise SimipuError(f"{path}: holds a {manifest.kind}, but {' or '.join(kinds)} is needed here.")
+        raise SimipuError(f"{path}: holds {manifest.kind}, but {' or '.join(kinds)} is needed here.")
     for relative, entry in manifest.files.items():
         file = path / relative
         if not file.is_file() or file.stat().st_size != entry.bytes:

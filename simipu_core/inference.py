@@ -10,8 +10,8 @@ from simipu_core.geometry.crops import Crop, kb_crop
 from simipu_core.models.depth_net import DepthNet, DepthNetSpec
 
 
-def shown_part(spec: DepthNetSpec, height: int, width: int) -> Crop:
-    """The part of a frame that a net is shown, and so answers for.
+def answered_region(spec: DepthNetSpec, height: int, width: int) -> Crop:
+    """The part of a frame that a net sees, and so answers for.
 
     Raises:
         SimipuError: the frame is smaller than the net's crop.
@@ -35,9 +35,9 @@ def predict_depth(net: DepthNet, image: NDArray[np.uint8], *, flip: bool = True)
         (H, W) metres; NaN outside the part of the frame that the net is shown.
     """
     height, width = image.shape[:2]
-    crop = shown_part(net.spec, height, width)
-    shown = torch.from_numpy(shrink(crop.cut(image), net.spec.input_scale)).permute(2, 0, 1)[None]
-    views = torch.cat([shown, shown.flip(-1)]) if flip else shown
+    crop = answered_region(net.spec, height, width)
+    batch = torch.from_numpy(shrink(crop.cut(image), net.spec.input_scale)).permute(2, 0, 1)[None]
+    views = torch.cat([batch, batch.flip(-1)]) if flip else batch
     depth = net(views.to(next(net.parameters()).device)).clamp(net.spec.min_depth, net.spec.max_depth)
     depth = F.interpolate(depth, size=crop.size, mode="bilinear", align_corners=True)[:, 0]
     if flip:

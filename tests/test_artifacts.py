@@ -60,7 +60,7 @@ def test_what_is_no_sound_artifact_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path)
     out = tmp_path / "out"
     write(out)
-    with pytest.raises(SimipuError, match="holds a catalogue, but pairs or depth is needed"):
+    with pytest.raises(SimipuError, match="holds catalogue, but pairs or depth is needed"):
         read_manifest(out, "pairs", "depth")
     (out / "nested/file.txt").write_text("HELLO")
     with pytest.raises(SimipuError, match="content differs"):

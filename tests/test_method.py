@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from simipu_core.config.validation import validate
+from simipu_core.evaluation.metrics import METRICS
 from simipu_core.experiment import Experiment
+from simipu_core.models.simipu import SimIPU
 
 ROOT = Path(__file__).parents[1]
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
@@ -82,6 +84,27 @@ def test_the_table_of_presets_is_complete_and_true() -> None:
     differing = {key for key in published if published[key] != own[key]} - {"preset"}
     assert set(listed) == differing
     assert listed == {key: (shown(published[key]), shown(own[key])) for key in differing}
+
+
+def test_the_metrics_are_those_that_there_are() -> None:
+    table = METHOD[METHOD.index("## Metrics") : METHOD.index("## Presets")]
+    rows = re.findall(r"^\| (\w[^|]*) \|", table, re.MULTILINE)[1:]
+    assert [name for row in rows for name in re.findall(r"\w+", row)] == list(METRICS)
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    (number,) = re.findall(r"(\w+) depth metrics under named protocols", METHOD)
+    assert words.index(number.lower()) + 1 == len(METRICS)
+
+
+@pytest.mark.parametrize("name", ["reference", "improved"])
+def test_the_numbers_of_parameters_are_those_of_the_preset(name: str) -> None:
+    model = SimIPU(validate(Experiment, {"experiment": "a", "preset": name}, "x.yaml").pretrain)
+    accepted = re.sub(r"\s+", " ", METHOD[METHOD.index("## Acceptance numbers") :])
+    (numbers,) = re.findall(rf"under `{name}` point encoder ([\d,]+); heads ([\d, ]+); all ([\d,]+);", accepted)
+    parts = (model.point_encoder, model.intra_head, model.cross_point_head, model.cross_image_head, model)
+    counts = [f"{sum(each.numel() for each in part.parameters()):,}" for part in parts]
+    assert counts == [numbers[0], *numbers[1].split(", "), numbers[2]]
+    assert f"{counts[0]} under" in METHOD or f"{counts[0]}\nparameters under" in METHOD
+    assert f"| {counts[3]} |" in METHOD
 
 
 @pytest.mark.parametrize(

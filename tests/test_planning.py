@@ -203,7 +203,7 @@ def test_shards_are_counted(tmp_path: Path) -> None:
     assert found.shard_bytes == sum(path.stat().st_size for path in pairs.glob("*.parquet"))
     found = frames(experiment, "depth", depth)
     assert (found.train, found.evaluated) == (6, 2)
-    with pytest.raises(SimipuError, match="holds a depth, but pairs or catalogue is needed"):
+    with pytest.raises(SimipuError, match="holds depth, but pairs or catalogue is needed"):
         frames(experiment, "pairs", depth)
 
 

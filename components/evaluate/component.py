@@ -42,12 +42,12 @@ def evaluate_with_control(
     page: dsl.Output[dsl.HTML],
     table: dsl.Output[dsl.Markdown],
 ) -> NamedTuple("Scores", [("scores", str)]):  # type: ignore[valid-type]
-    """The same, with a depth net trained from scratch beside the model.
+    """The same, with a depth net trained from PyTorch's default weights beside the model.
 
     Args:
         section: name of the `experiment`, and its sections `evaluate` and `tracking`.
         model: depth net.
-        control: depth net trained from scratch.
+        control: depth net trained from PyTorch's default weights.
         depth: image-depth shards; their held-out part is scored.
         report: scores, baselines, per-image table, pictures.
         metrics: headline numbers, the registered version and the gate's decision.

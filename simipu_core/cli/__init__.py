@@ -16,12 +16,16 @@ a depth network of it. The work has five steps, each of which reads what the one
 Run all of them with `make pipeline`, or one by one:
 
     simipu synthesize --out data/raw
+    simipu ingest pretrain --out build/pair_frames
+    simipu pair pretrain build/pair_frames --out build/pairs
+    simipu pretrain build/pairs --out build/encoder
     simipu ingest depth --out build/frames
     simipu pair depth build/frames --out build/depth
-    simipu finetune build/depth --out build/net
+    simipu finetune build/depth --encoder build/encoder --out build/net
     simipu evaluate build/net build/depth --out build/report
 
-`simipu STEP --help` explains each. Settings come from params.yaml or experiments/, and from --set.
+`simipu` stands in .venv/bin; `source .venv/bin/activate` makes the short name work. `simipu STEP --help` explains each
+step. Settings come from params.yaml or experiments/, and from --set.
 """
 
 app = typer.Typer(

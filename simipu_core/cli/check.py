@@ -97,4 +97,4 @@ def _count(report: "Report") -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
-    app.command(rich_help_panel="Settings and models")(check)
+    app.command(rich_help_panel="Raw data")(check)

@@ -219,5 +219,5 @@ def _default(value: Any) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(rich_help_panel="Settings and models")(config)
-    app.command(rich_help_panel="Settings and models")(plan)
+    app.command(rich_help_panel="Settings, results and models")(config)
+    app.command(rich_help_panel="Settings, results and models")(plan)

@@ -84,4 +84,4 @@ def _named(topics: list[str]) -> dict[str, str]:
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("import-bag", rich_help_panel="Settings and models")(import_bag)
+    app.command("import-bag", rich_help_panel="Raw data")(import_bag)

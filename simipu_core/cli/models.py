@@ -95,5 +95,5 @@ def send(
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (models, promote, rollback):
-        app.command(rich_help_panel="Settings and models")(command)
-    app.add_typer(tracking_app, name="tracking", rich_help_panel="Settings and models")
+        app.command(rich_help_panel="Settings, results and models")(command)
+    app.add_typer(tracking_app, name="tracking", rich_help_panel="Settings, results and models")

@@ -128,7 +128,7 @@ def finetune(
     overrides: SetOption = None,
     no_track: NoTrackOption = False,
 ) -> None:
-    """Fine-tune a depth network, from a pre-trained encoder or from scratch.
+    """Fine-tune a depth network, from a pre-trained encoder or another start.
 
     A run that was stopped goes on from its last checkpoint.
 
@@ -149,7 +149,11 @@ def evaluate(
     out: OutOption,
     control: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", parser=place, help="Network trained from scratch, scored beside the model."),
+        typer.Option(
+            metavar="FOLDER",
+            parser=place,
+            help="Network that started from PyTorch's default weights, scored beside the model.",
+        ),
     ] = None,
     register: Annotated[
         bool,
@@ -214,5 +218,7 @@ def table(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (synthesize, ingest, pair, pretrain, finetune, evaluate, table):
+    app.command(rich_help_panel="Raw data")(synthesize)
+    for command in (ingest, pair, pretrain, finetune, evaluate):
         app.command(rich_help_panel="Steps, in order")(command)
+    app.command(rich_help_panel="Settings, results and models")(table)

@@ -145,4 +145,4 @@ def _weights_file(path: Path) -> Path:
 
 def add_to(parent: typer.Typer) -> None:
     """Add these commands."""
-    parent.add_typer(app, name="weights", rich_help_panel="Settings and models")
+    parent.add_typer(app, name="weights", rich_help_panel="Settings, results and models")

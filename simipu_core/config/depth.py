@@ -95,7 +95,7 @@ class FinetuneConfig(LoopConfig):
 
     @property
     def needs_control(self) -> bool:
-        """Whether the scratch control is trained too."""
+        """Whether the control is trained too."""
         return self.scratch_control and self.init not in ("torch_default", "kaiming_zero_gamma")
 
 

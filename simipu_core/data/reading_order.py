@@ -65,9 +65,9 @@ def pack_frames(
     order = sorted(range(len(frames)), key=lambda index: str(frames[index]["sample_id"]))
     folder.mkdir()
     try:
-        put_away = partial(_put_away, pack, schema, folder)
+        store_packed = partial(_store_packed, pack, schema, folder)
         together = [frames[index] for index in order]
-        with closing(map_frames(put_away, together, description, group=_container)) as packed:
+        with closing(map_frames(store_packed, together, description, group=_container)) as packed:
             results = dict(zip(order, packed, strict=True))
         for waiting in (results[index] for index in range(len(frames))):
             yield _take(waiting, schema) if isinstance(waiting, _Waiting) else waiting
@@ -86,7 +86,7 @@ def _plain(schema: pa.Schema) -> pa.Schema:
     return pa.schema([*fields, pa.field(_HISTOGRAM, pa.list_(pa.int64()))])
 
 
-def _put_away(
+def _store_packed(
     pack: Callable[[CatalogueRow], Packed | Rejected], schema: pa.Schema, folder: Path, frame: CatalogueRow
 ) -> _Waiting | Rejected:
     """Pack a frame and append its row to this process's file."""

@@ -74,7 +74,7 @@ def sample_features(maps: Tensor, pixels: Tensor, size: Tensor, *, align_corners
         pixels: (B, M, 2) u, v in the padded images.
         size: (2,) or (B, 2) height and width that the map is taken to cover.
         align_corners: stretch that extent corner to corner over the map, so that column = u / W · (w - 1)
-            (published); otherwise pixel centres lie where the strides put them.
+            (published); otherwise pixel centres keep their place, scaled by the stride.
 
     Returns:
         (B, M, C).

@@ -125,14 +125,14 @@ class SimIPU(nn.Module):
         Returns:
             (B, M, C).
         """
-        shown = self.normalize(images)
+        normalized = self.normalize(images)
         extent = images.new_tensor(images.shape[-2:], dtype=torch.float32)
         if sizes is not None:
-            shown = shown * _inside(images, sizes)
+            normalized = normalized * _inside(images, sizes)
             if self.contrast.sampling_extent == "image":
                 multiple = self.config.image.pad_multiple
                 extent = ((sizes + multiple - 1) // multiple * multiple).float()
-        maps = feature_maps(self.image_encoder, shown, max(self.levels) + 1)
+        maps = feature_maps(self.image_encoder, normalized, max(self.levels) + 1)
         align = self.contrast.feature_sampling == "align_corners"
         sampled = [sample_features(maps[level].float(), pixels, extent, align_corners=align) for level in self.levels]
         return torch.cat(sampled, dim=-1)

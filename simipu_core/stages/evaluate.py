@@ -1,4 +1,4 @@
-"""Stage: score a depth net, its scratch control, the champion and a constant depth under named protocols."""
+"""Stage: score a depth net, its control, the champion and a constant depth under named protocols."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from simipu_core.evaluation.metrics import METRICS, depth_metrics
 from simipu_core.evaluation.panels import save_panel
 from simipu_core.evaluation.protocols import valid_pixels
 from simipu_core.evaluation.report import ChampionScores, Report, Scores
-from simipu_core.inference import predict_depth, shown_part
+from simipu_core.inference import answered_region, predict_depth
 from simipu_core.models.depth_net import DepthNet, load_depth_net
 from simipu_core.progress import progress
 from simipu_core.tracking.champion import Champion
@@ -31,7 +31,7 @@ from simipu_core.training.devices import pick_device
 MODEL, CONSTANT, CONTROL = "model", "constant_depth", "scratch_control"
 CHAMPION, BESIDE_CHAMPION = "champion", "model_beside_champion"
 """The champion's scores, and the model's, over the pixels that both nets answer for."""
-_AHEAD = 64
+_PREFETCH_ROWS = 64
 """Rows that are fetched before they are needed, where shards lie in S3."""
 
 
@@ -56,7 +56,7 @@ def evaluate(
         depth: artifact of kind `depth`.
         config: the experiment's `evaluate` section.
         out: artifact directory to write, kind `report`.
-        control: artifact of kind `depth_net` that was fine-tuned from scratch.
+        control: artifact of kind `depth_net` that started from PyTorch's default weights.
         champion: registered version to compare with, if there is one.
         promotion: the gate, whose decision goes into the report; None leaves it out.
         run: where the run is recorded.
@@ -72,7 +72,7 @@ def evaluate(
     if control:
         made[CONTROL] = read_manifest(control, "depth_net")
         nets[CONTROL] = load_depth_net(control / "model.safetensors", device)
-    rival = _Rival(champion, device)
+    scorer = _ChampionScorer(champion, device)
     source = read_manifest(depth, "depth")
     run.log_params(config.model_dump())
     run.log_input("depth", source.digest, "evaluation", made_by=source.mlflow_run_id)
@@ -98,20 +98,20 @@ def evaluate(
     ):
         (draft.path / "panels").mkdir()
         for index in range(len(shards)):
-            shards.expect(range(index, min(index + _AHEAD, len(shards))))
+            shards.expect(range(index, min(index + _PREFETCH_ROWS, len(shards))))
             row = shards.row(index)
             image, truth = decode_image(row["image"]), decode_depth(row["depth"], row["depth_scale"])
-            shown = _mask(nets[MODEL], truth.shape)
+            answered = _mask(nets[MODEL], truth.shape)
             predictions = {name: predict_depth(net, image, flip=config.flip) for name, net in nets.items()}
             predictions[CONSTANT] = np.full(truth.shape, constant, np.float32)
-            rivals = rival.predict(image, flip=config.flip)
+            champion_depth = scorer.predict(image, flip=config.flip)
             for protocol in config.protocols:
-                valid = valid_pixels(protocol, truth, config.depth_range) & shown
+                valid = valid_pixels(protocol, truth, config.depth_range) & answered
                 for name, prediction in predictions.items():
                     table.add(row, name, protocol, truth[valid], prediction[valid])
-                if rivals is not None:
-                    common = valid & _mask(rival.net, truth.shape)
-                    table.add(row, CHAMPION, protocol, truth[common], rivals[common])
+                if champion_depth is not None:
+                    common = valid & _mask(scorer.net, truth.shape)
+                    table.add(row, CHAMPION, protocol, truth[common], champion_depth[common])
                     table.add(row, BESIDE_CHAMPION, protocol, truth[common], predictions[MODEL][common])
             if index in panelled:
                 file = draft.path / "panels" / f"{index:05d}.png"
@@ -136,9 +136,9 @@ def evaluate(
             model_digest=made[MODEL].digest,
             data_digest=source.digest,
             intervals={protocol: table.interval(MODEL, protocol) for protocol in config.protocols},
-            champion=ChampionScores(version=rival.version, metrics=averages(CHAMPION)) if rival.is_scored else None,
+            champion=ChampionScores(version=scorer.version, metrics=averages(CHAMPION)) if scorer.is_scored else None,
         )
-        report = report.model_copy(update={"decision": _decision(report, table, rival, promotion)})
+        report = report.model_copy(update={"decision": _decision(report, table, scorer, promotion)})
         (draft.path / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         pq.write_table(pa.Table.from_pylist(table.rows), draft.path / "per_image.parquet")
         draft.counts.update(images=len(shards))
@@ -149,11 +149,11 @@ def evaluate(
 
 def _mask(net: DepthNet, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = np.zeros(shape, bool)
-    shown_part(net.spec, *shape).cut(mask)[:] = True
+    answered_region(net.spec, *shape).cut(mask)[:] = True
     return mask
 
 
-class _Rival:
+class _ChampionScorer:
     """The champion while it is scored; where it cannot be, `problem` says why and the model is scored without it."""
 
     net: DepthNet
@@ -239,7 +239,9 @@ class _Table:
         ]
 
 
-def _decision(report: Report, table: _Table, rival: _Rival, config: PromotionConfig | None) -> Decision | None:
+def _decision(
+    report: Report, table: _Table, scorer: _ChampionScorer, config: PromotionConfig | None
+) -> Decision | None:
     if config is None:
         return None
     protocol = config.protocol or report.headline
@@ -247,14 +249,14 @@ def _decision(report: Report, table: _Table, rival: _Rival, config: PromotionCon
         raise SimipuError(
             f"tracking.promotion.protocol is {protocol}, which is not scored: add it to evaluate.protocols."
         )
-    problem, paired = rival.problem, None
-    if rival.is_scored:
+    problem, paired = scorer.problem, None
+    if scorer.is_scored:
         challenger, groups = table.abs_rel(BESIDE_CHAMPION, protocol)
         champion, _ = table.abs_rel(CHAMPION, protocol)
         if len(champion):
-            paired = Paired(rival.version, challenger, champion, groups)
+            paired = Paired(scorer.version, challenger, champion, groups)
         else:
-            problem = f"champion version {rival.version} and the model have no scored pixel of {protocol} in common"
+            problem = f"champion version {scorer.version} and the model have no scored pixel of {protocol} in common"
     return decide(config, protocol, report.metrics[protocol]["abs_rel"], paired, obstacle=problem)
 
 

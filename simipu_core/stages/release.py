@@ -61,7 +61,7 @@ def release(
         out: artifact directory to write, kind `report`.
         experiment: name of the experiment.
         run: run of this step.
-        control: artifact of kind `depth_net` that was fine-tuned from scratch.
+        control: artifact of kind `depth_net` that started from PyTorch's default weights.
 
     Raises:
         SimipuError: the inputs do not fit, or MLflow does not answer or refuses.

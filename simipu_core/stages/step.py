@@ -134,7 +134,7 @@ def score(
         metrics: headline numbers, registered version and decision.
         page: the report as a page with its pictures.
         table: all scores.
-        control: depth net trained from scratch, scored beside the model.
+        control: depth net trained from PyTorch's default weights, scored beside the model.
 
     Returns:
         The scores as a parameter, see :func:`simipu_core.stages.table.to_text`.

@@ -20,7 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Kind = Literal["metrics", "params", "tags", "input", "file", "end"]
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100
-_SECOND_THOUGHTS = (1.0, 3.0)
+_RETRY_PAUSES_S = (1.0, 3.0)
 """Pauses before asking again after BAD_REQUEST, seconds."""
 _REFUSALS = {
     "BAD_REQUEST",
@@ -108,7 +108,7 @@ def with_retries(request: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     Raises:
         MlflowException, OSError: the last attempt's.
     """
-    for pause in _SECOND_THOUGHTS:
+    for pause in _RETRY_PAUSES_S:
         try:
             return request(*args, **kwargs)
         except MlflowException as error:

@@ -103,13 +103,13 @@ class Outbox:
                 for entry in merged(Entry.model_validate_json(line) for line in lines):
                     self._deliver(entry)
             except Exception as error:
-                self._say_away(error)
+                self._warn_offline(error)
                 if not self._rest(pause):
                     return
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             pause = _FIRST_PAUSE
-            self._say_back()
+            self._log_reconnected()
             with self._changed:
                 self._sent += sum(map(len, lines))
                 self._waiting -= len(lines)
@@ -144,13 +144,13 @@ class Outbox:
         time.sleep(max(0.0, min(_FIRST_PAUSE, left)))
         return left > 0
 
-    def _say_away(self, error: Exception) -> None:
+    def _warn_offline(self, error: Exception) -> None:
         if not self._is_away:
             self._is_away = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             _warn(f"MLflow at {self._place} does not take numbers now ({reason}); they are kept and sent later.")
 
-    def _say_back(self) -> None:
+    def _log_reconnected(self) -> None:
         if self._is_away:
             self._is_away = False
             _warn(f"MLflow at {self._place} takes numbers again.")

@@ -102,7 +102,7 @@ def fit(
             advance(note=f"loss {mean_loss:.3f}")
             if is_ending:
                 ranks.wait()  # for the checkpoint: when one process ends, torchrun ends the others
-                raise InterruptionError(_farewell(name, step + 1, steps, checkpoints))
+                raise InterruptionError(_stopped_message(name, step + 1, steps, checkpoints))
     state.model.eval()
 
 
@@ -182,6 +182,6 @@ def _progress(name: str, steps: int, start: int, ranks: Ranks) -> AbstractContex
 def _no_progress(step: int = 1, note: str = "") -> None: ...
 
 
-def _farewell(name: str, done: int, steps: int, checkpoints: Checkpoints | None) -> str:
+def _stopped_message(name: str, done: int, steps: int, checkpoints: Checkpoints | None) -> str:
     kept = f"saved in {checkpoints.place}: run it again to go on" if checkpoints else "and nothing was saved"
     return f"{name}: stopped by SIGTERM after step {done} of {steps}, {kept}."

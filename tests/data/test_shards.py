@@ -103,7 +103,7 @@ def test_depth_shards_are_read_by_split(tmp_path: Path) -> None:
                     writer.write(depth_row(index))
     assert Shards(tmp_path / "depth", "depth", "train").group_sizes == [3, 2]
     assert Shards(tmp_path / "depth", "depth", "eval").row(1) == depth_row(6)
-    with pytest.raises(SimipuError, match="holds a depth, but pairs is needed"):
+    with pytest.raises(SimipuError, match="holds depth, but pairs is needed"):
         Shards(tmp_path / "depth", "pairs")
 
 

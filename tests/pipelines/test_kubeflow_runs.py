@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
     pytest.mark.timeout(300),
 ]
-QUICK = Pace(poll_s=0.1, patience_s=60)
+QUICK = Pace(poll_s=0.1, outage_timeout_s=60)
 PATIENCE = 120
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_stays_away_leaves_the_end_unknown(
     console = Console(width=300, record=True)
     server.stop()
     try:
-        assert follow(client, run_id, console, Pace(poll_s=0.05, patience_s=0.2)) == Outcome.UNKNOWN
+        assert follow(client, run_id, console, Pace(poll_s=0.05, outage_timeout_s=0.2)) == Outcome.UNKNOWN
     finally:
         server.start()
     shown = console.export_text()
@@ -273,7 +273,7 @@ def test_a_server_that_stays_away_leaves_the_end_unknown(
     assert server.backend.run(run_id).state == "RUNNING"
     server.fault = server.hang
     try:
-        assert follow(client, run_id, console, Pace(poll_s=0.05, patience_s=0)) == Outcome.UNKNOWN
+        assert follow(client, run_id, console, Pace(poll_s=0.05, outage_timeout_s=0)) == Outcome.UNKNOWN
     finally:
         server.fault = None
     assert "does not answer within 3 s. Trying again" in console.export_text()

@@ -109,9 +109,9 @@ def test_the_constant_predictor_is_what_it_says(folder: Path, depth: Path, model
 
 
 def test_wrong_artifacts_are_refused_and_nothing_is_left(folder: Path, depth: Path, encoder: Path) -> None:
-    with pytest.raises(SimipuError, match="holds a depth, but pairs is needed"):
+    with pytest.raises(SimipuError, match="holds depth, but pairs is needed"):
         pretrain(depth, tiny_pretrain(), folder / "nothing")
-    with pytest.raises(SimipuError, match="holds a encoder, but depth_net is needed"):
+    with pytest.raises(SimipuError, match="holds encoder, but depth_net is needed"):
         evaluate(encoder, depth, EVALUATE, folder / "nothing")
     with pytest.raises(SimipuError, match="smaller than the KITTI benchmark crop"):
         finetune(depth, FinetuneConfig(encoder_name="resnet18", workers=0), folder / "nothing", encoder=encoder)

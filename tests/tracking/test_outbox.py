@@ -73,7 +73,7 @@ def test_entries_arrive_in_order_and_travel_together(server: Server, monkeypatch
 def test_what_a_database_may_have_stumbled_over_is_sent_again(
     code: str, refusals: int, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "_SECOND_THOUGHTS", (0.0, 0.0))
+    monkeypatch.setattr(delivery, "_RETRY_PAUSES_S", (0.0, 0.0))
     answers = [said_by_the_server(code, "(psycopg2.errors.UniqueViolation)")] * refusals
     client = Mock(spec=MlflowClient)
     client.log_batch.side_effect = [*answers, None]

@@ -201,7 +201,7 @@ def test_an_alias_that_another_sets_at_the_same_moment_is_set_again(
             raise answers.pop()
         real(self, *given)
 
-    monkeypatch.setattr(delivery, "_SECOND_THOUGHTS", (0.0,))
+    monkeypatch.setattr(delivery, "_RETRY_PAUSES_S", (0.0,))
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", stumble)
     promote(1, config)
     assert not answers

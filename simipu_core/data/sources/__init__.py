@@ -20,7 +20,19 @@ from simipu_core.errors import SimipuError
 
 __all__ = ["DEFAULT", "SOURCES", "AnySource", "Source", "class_of", "source_named"]
 
-_Listed = Kitti | KittiObject | KittiRaw | KittiDepth | Waymo | WaymoKitti | NuScenes | Nyu | NyuLabelled | Logs | Mixed
+_Listed = (
+    Kitti  # the default
+    | KittiObject
+    | KittiRaw
+    | KittiDepth
+    | Waymo
+    | WaymoKitti
+    | NuScenes
+    | Nyu
+    | NyuLabelled
+    | Logs
+    | Mixed
+)
 DEFAULT = Kitti()
 """What is read where `kind` is left out."""
 
