@@ -96,26 +96,26 @@ def _proxy(host: str) -> str | None:
 
 
 def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
-    """What the server said, as one sentence, without secrets that it may have repeated."""
+    """What the server says, as one sentence, without secrets that it may have repeated."""
     status = int(error.status)
-    said = _said(error.body)
+    message = _message(error.body)
     for secret in secrets:
-        said = said.replace(secret.removeprefix("Bearer "), "…")
-    told = f": {said}" if said else ""
+        message = message.replace(secret.removeprefix("Bearer "), "…")
+    detail = f": {message}" if message else ""
     if 300 <= status < 400:
         return _redirected(asked, str((error.headers or {}).get("Location", "")), status)
     if status == 401:
-        return ApiError(f"{asked.host} asks who you are (401{told}); {_renew(asked)}.", status)
+        return ApiError(f"{asked.host} asks who you are (401{detail}); {_renew(asked)}.", status)
     if status == 403:
         where = f"namespace {asked.namespace}" if asked.namespace else "no namespace given"
         return ApiError(
-            f"{asked.host} does not allow this (403, {where}{told}); check --namespace (your profile's) and that "
+            f"{asked.host} does not allow this (403, {where}{detail}); check --namespace (your profile's) and that "
             f"{asked.credential.source} belongs to someone who may use it.",
             status,
         )
     if status == 429 or status >= 500:
-        return ApiError(f"{asked.host} is in trouble ({status}{told}).", status, transient=True)
-    return ApiError(f"{asked.host} refused ({status}{told or f': {error.reason}'}).", status)
+        return ApiError(f"{asked.host} is in trouble ({status}{detail}).", status, transient=True)
+    return ApiError(f"{asked.host} refused ({status}{detail or f': {error.reason}'}).", status)
 
 
 def _renew(asked: Connection) -> str:
@@ -141,7 +141,7 @@ def _not_the_api(asked: Connection) -> ApiError:
     )
 
 
-def _said(body: Any) -> str:
+def _message(body: Any) -> str:
     """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:

@@ -120,19 +120,19 @@ class Workflow:
         identity = node["id"]
         number = identity.removeprefix(f"{self.name}-")
         is_pod = node["type"] == "Pod"
-        said = [cause for one in (node, wrapper) if one and (cause := self._said(one))] if is_pod else []
+        causes = [cause for one in (node, wrapper) if one and (cause := self._cause_of(one))] if is_pod else []
         return Pod(
             node_id=identity,
             name=identity if self._old_names else f"{self.name}-{node.get('templateName', '')}-{number}",
             namespace=self.namespace,
             phase=node["phase"],
-            said="; ".join(dict.fromkeys(said)) or None,
+            said="; ".join(dict.fromkeys(causes)) or None,
             begin=_time(node.get("startedAt")),
             end=_time(node.get("finishedAt")),
             log=_stored_log(node) if is_pod else None,
         )
 
-    def _said(self, node: Mapping[str, Any]) -> str | None:
+    def _cause_of(self, node: Mapping[str, Any]) -> str | None:
         return _cause(node.get("message") or "", self.namespace)
 
 
