@@ -11,18 +11,18 @@ from pydantic import BaseModel
 from simipu_core.config import validate
 
 T = TypeVar("T")
-_NULL = "null"
+NULL = "null"
 
 
 def to_parameter(section: BaseModel) -> dict[str, Any]:
     """Plain values of a section; null becomes the text ``null``."""
-    values: dict[str, Any] = _replace(section.model_dump(mode="json"), None, _NULL)
+    values: dict[str, Any] = _replace(section.model_dump(mode="json"), None, NULL)
     return values
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that the pipeline handed over, with null again where :func:`to_parameter` wrote the text."""
-    made: dict[str, Any] = _replace(dict(values), _NULL, None)
+    made: dict[str, Any] = _replace(dict(values), NULL, None)
     return made
 
 

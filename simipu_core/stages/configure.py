@@ -3,16 +3,17 @@
 Imports nothing heavy: it runs first, and what it refuses must be refused at once.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from simipu_core.config.depth import FinetuneConfig
-from simipu_core.config.validation import describe, key_of
+from simipu_core.config.validation import describe, key_of, validate
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, apply_settings
-from simipu_core.parameters import plain, to_parameter
+from simipu_core.parameters import NULL, plain, to_parameter
 
 FORM = {
     "experiment": "result_name",
@@ -22,6 +23,7 @@ FORM = {
 """Settings that have a field of their own in the form: key → field."""
 DATA_FIELDS = {"pretrain_data": "data_pretrain", "depth_data": "data_depth"}
 """The form's fields for addresses of raw frames, where each has one: section → field."""
+_PINNED = re.compile(r"#[0-9a-f]{64}$")
 CONTROL_START = "torch_default"
 """`finetune.init` of the control, the same net without pre-training."""
 
@@ -51,9 +53,11 @@ def configure(
         SimipuError: settings are refused, one line for each, named as in the form; or they ask for other steps than
             the pipeline was compiled with.
     """
-    compiled = Experiment.model_validate(plain(experiment))
+    compiled = validate(Experiment, plain(experiment), "the compiled experiment (compile the pipeline with this image)")
     values = compiled.model_dump(mode="json")
     fields = form or {}
+    if unclear := [name for name, value in {**fields, **data}.items() if value == NULL]:
+        raise SimipuError(f"{DATA_FIELDS.get(unclear[0], unclear[0])}: `{NULL}` stands for no value; write another.")
     for key, field in FORM.items():
         if fields.get(field):
             _put(values, key, fields[field])
@@ -86,9 +90,23 @@ def sections(experiment: Experiment) -> Sections:
 
 def _check_shape(compiled: Experiment, chosen: Experiment) -> None:
     """Refuse settings that decide which steps there are, or where data lies."""
+    for name in ("preset", "synthetic"):
+        if getattr(compiled, name) != getattr(chosen, name):
+            raise SimipuError(f"settings {name}: counts only when a pipeline is compiled; compile one with it.")
     for name in ("pretrain_data", "depth_data"):
-        if getattr(compiled, name).root != getattr(chosen, name).root:
+        old, new = getattr(compiled, name), getattr(chosen, name)
+        if old.root != new.root:
             raise SimipuError(f"settings {name}.root: write the address into the form's field for data instead.")
+    weights = {
+        "pretrain.image_encoder": (compiled.pretrain.image_encoder.init_file, chosen.pretrain.image_encoder.init_file),
+        "finetune": (compiled.finetune.init_file, chosen.finetune.init_file),
+    }
+    for name, (known, file) in weights.items():
+        if file and file != known and not _PINNED.search(file):
+            raise SimipuError(
+                f"settings {name}.init_file: {file} may change under a cached result; write its content's sha256 "
+                "behind it (FILE#…), or compile a pipeline with it."
+            )
     before, after = compiled.finetune, chosen.finetune
     if (before.needs_pretraining, before.needs_control) != (after.needs_pretraining, after.needs_control):
         raise SimipuError(

@@ -281,6 +281,13 @@ def test_configure_finds_a_sweeps_addresses_by_root() -> None:
         ({"data": {"data/kitti": ""}}, "error: data: give the address of the raw frames that the experiment calls dat"),
         ({"settings": "depth_data.root=s3://x"}, "error: settings depth_data.root: write the address into the form's"),
         ({"settings": "finetune.init=torch_default"}, "error: settings finetune: init and scratch_control decide"),
+        ({"settings": "preset=improved"}, "error: settings preset: counts only when a pipeline is compiled"),
+        ({"settings": "synthetic.seed=1"}, "error: settings synthetic: counts only when a pipeline is compiled"),
+        (
+            {"settings": "pretrain.image_encoder.init=checkpoint pretrain.image_encoder.init_file=w.pth"},
+            "error: settings pretrain.image_encoder.init_file: w.pth may change under a cached result",
+        ),
+        ({"model_name": "null"}, "error: model_name: `null` stands for no value; write another."),
     ],
 )
 def test_configure_refuses_what_would_stop_a_later_step(given: dict[str, Any], message: str) -> None:
