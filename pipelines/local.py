@@ -28,6 +28,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.experiment import Experiment
 from simipu_core.stages.table import MARKDOWN
+from simipu_core.storage import split_pin
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
@@ -132,7 +133,7 @@ def _execute(
 
 def data_folders(addresses: Mapping[str, Any]) -> list[Path]:
     """Local folders that a pipeline's addresses of raw frames (:func:`pipelines.raw.raw_uris`) lead to."""
-    places = [Path(uri.rpartition("#")[0] or uri) for uri in uris(addresses) if not uri.startswith("s3://")]
+    places = [Path(split_pin(uri)[0]) for uri in uris(addresses) if not uri.startswith("s3://")]
     return [place.parents[2] if place.suffix == ".dir" else place for place in places]
 
 

@@ -1,6 +1,5 @@
 """Where an image encoder's weights come from before training."""
 
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,6 @@ from simipu_core.models.image_encoder import reset_to_torch_default
 from simipu_core.storage.cache import cached
 
 Init = Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint", "pretrained"]
-_PINNED = re.compile(r"(?P<file>.+)#(?P<sha256>[0-9a-f]{64})")
 _TIMEOUT_S = 10
 
 
@@ -105,8 +103,8 @@ def _checked(init_file: str) -> Path:
 
 
 def _parts(init_file: str) -> tuple[Path, str | None]:
-    pinned = _PINNED.fullmatch(init_file)
-    return storage.place(pinned["file"] if pinned else init_file), pinned and pinned["sha256"]
+    address, sha256 = storage.split_pin(init_file)
+    return storage.place(address), sha256
 
 
 def _fetched(file: storage.S3Path) -> Path:

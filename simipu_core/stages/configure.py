@@ -3,7 +3,6 @@
 Imports nothing heavy: it runs first, and what it refuses must be refused at once.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from simipu_core.config.validation import describe, key_of, validate
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, apply_settings
 from simipu_core.parameters import NULL, plain, to_parameter
+from simipu_core.storage import split_pin
 
 FORM = {
     "experiment": "result_name",
@@ -23,7 +23,6 @@ FORM = {
 """Settings that have a field of their own in the form: key → field."""
 DATA_FIELDS = {"pretrain_data": "data_pretrain", "depth_data": "data_depth"}
 """The form's fields for addresses of raw frames, where each has one: section → field."""
-_PINNED = re.compile(r"#[0-9a-f]{64}$")
 CONTROL_START = "torch_default"
 """`finetune.init` of the control, the same net without pre-training."""
 
@@ -102,7 +101,7 @@ def _check_shape(compiled: Experiment, chosen: Experiment) -> None:
         "finetune": (compiled.finetune.init_file, chosen.finetune.init_file),
     }
     for name, (known, file) in weights.items():
-        if file and file != known and not _PINNED.search(file):
+        if file and file != known and split_pin(file)[1] is None:
             raise SimipuError(
                 f"settings {name}.init_file: {file} may change under a cached result; write its content's sha256 "
                 "behind it (FILE#…), or compile a pipeline with it."

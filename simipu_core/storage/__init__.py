@@ -15,7 +15,7 @@ from simipu_core.storage import dvc
 from simipu_core.storage.s3 import SCHEME, StorageError
 from simipu_core.storage.s3_path import S3Path, forget_listings, seekable
 
-__all__ = ["S3Path", "StorageError", "absolute", "forget_listings", "pin", "place", "resolve", "seekable"]
+__all__ = ["S3Path", "StorageError", "absolute", "forget_listings", "pin", "place", "resolve", "seekable", "split_pin"]
 
 _PINNED = re.compile(r"(?P<place>.+)#(?P<digest>[0-9a-f]{64})")
 
@@ -27,6 +27,12 @@ def place(address: str) -> Path:
         SimipuError: an S3 address that is none.
     """
     return S3Path.at(address) if address.startswith(SCHEME) else Path(address)
+
+
+def split_pin(address: str) -> tuple[str, str | None]:
+    """What is pinned by ``address#sha256``, and the digest; the address itself and None where it is not pinned."""
+    pinned = _PINNED.fullmatch(address)
+    return (pinned["place"], pinned["digest"]) if pinned else (address, None)
 
 
 def absolute(uri: str) -> str:
@@ -58,9 +64,10 @@ def resolve(uri: str, workdir: Path | None = None) -> Path:
     Raises:
         SimipuError: it is not there, is incomplete, or changed since it was pinned; or S3 fails.
     """
-    if pinned := _PINNED.fullmatch(uri):
-        folder = _folder(place(pinned["place"]))
-        if _digest(folder) != pinned["digest"]:
+    address, digest = split_pin(uri)
+    if digest:
+        folder = _folder(place(address))
+        if _digest(folder) != digest:
             raise SimipuError(f"{folder}: its files changed since the run was submitted; submit the run again.")
         return folder
     if directory := dvc.parse(place(uri).absolute()):
