@@ -103,16 +103,8 @@ def with_pretraining(experiment: Experiment, cluster: Cluster | None = None) -> 
             settings: Changes to any other setting, such as finetune.epochs=20 seed=1.
         """
         task = Tasks(experiment, cluster)
-        made = task.configured(
-            configure,
-            data_depth=data_depth,
-            data_pretrain=data_pretrain,
-            model_name=model_name,
-            promotion=promotion,
-            result_name=result_name,
-            settings=settings,
-        )
-        steps(experiment, made, task)
+        form = {"model_name": model_name, "promotion": promotion, "result_name": result_name, "settings": settings}
+        steps(experiment, task.configured(configure, data_depth=data_depth, data_pretrain=data_pretrain, **form), task)
         return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
@@ -140,15 +132,8 @@ def without_pretraining(experiment: Experiment, cluster: Cluster | None = None) 
             settings: Changes to any other setting, such as finetune.epochs=20 seed=1.
         """
         task = Tasks(experiment, cluster)
-        made = task.configured(
-            configure,
-            data_depth=data_depth,
-            model_name=model_name,
-            promotion=promotion,
-            result_name=result_name,
-            settings=settings,
-        )
-        steps(experiment, made, task)
+        form = {"model_name": model_name, "promotion": promotion, "result_name": result_name, "settings": settings}
+        steps(experiment, task.configured(configure, data_depth=data_depth, **form), task)
         return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu

@@ -92,7 +92,7 @@ def disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise SimipuError(f"{place}: cannot be written ({reason}); free space or choose another folder.") from error
+        raise SimipuError(f"{place}: cannot be written ({reason}); free space or choose another place.") from error
 
 
 def _remove_abandoned(out: Path) -> None:
