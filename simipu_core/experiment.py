@@ -144,7 +144,7 @@ def _apply(values: dict[str, Any], setting: str, where: str) -> None:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
                 raise SimipuError(f"{where}: `{part}` is a value, not a section.")
-        if last == "kind":
+        if path and last == "kind":
             _drop_options(node, value)
         node[last] = value
 

@@ -216,6 +216,8 @@ def test_a_new_kind_drops_what_only_the_old_one_has(tmp_path: Path) -> None:
         load_experiment(file, ["pretrain_data.kind=nyu", "pretrain_data.camera=front"])
     with pytest.raises(SimipuError, match=r"`pretrain_data\.kind`: there is no 'nuy'; there are kitti, "):
         load_experiment(file, ["pretrain_data.kind=nuy"])
+    with pytest.raises(SimipuError, match=r"x\.yaml: unknown key `kind`"):
+        load_experiment(file, ["kind=nyu"])
 
 
 def test_the_kind_of_an_optimiser_can_be_set_on_a_whole_experiment() -> None:
