@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,5 +71,6 @@ def chosen(
         folder = project.root() / "experiments" / name
         inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
         names += [str(path) for path in inside] or [name]
-    roots = [f"pretrain_data.root={data}", f"depth_data.root={data}"] if data else []
+    text = json.dumps(data, ensure_ascii=False)  # as settings are YAML, where a bare text may mean something else
+    roots = [f"pretrain_data.root={text}", f"depth_data.root={text}"] if data else []
     return [load(name, [*roots, *(overrides or [])]) for name in names]

@@ -1,6 +1,7 @@
 """The compiled pipeline."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.cluster import Cluster
 from pipelines.rows import Rows, title
 from pipelines.simipu import pipeline
 from pipelines.tasks import NAME
+from simipu_core.files import new_file
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
@@ -24,9 +26,9 @@ def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
         cluster: where the steps run; None leaves resources, secrets and retries out.
 
     Raises:
-        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, the experiments do not go into one sweep, or the file cannot be written.
     """
-    _write(file, _documents(rows, file, cluster))
+    _write(file, _documents(rows, cluster))
 
 
 def write_manifest(rows: Rows, file: Path, cluster: Cluster) -> None:
@@ -35,9 +37,9 @@ def write_manifest(rows: Rows, file: Path, cluster: Cluster) -> None:
     The version is named after its content, so that the same content is the same version.
 
     Raises:
-        SimipuError: the image is not pinned, or the experiments do not go into one sweep.
+        SimipuError: the image is not pinned, the experiments do not go into one sweep, or the file cannot be written.
     """
-    plain = yaml.dump_all(_documents(rows, file, cluster), Dumper=yaml.CSafeDumper)
+    plain = yaml.dump_all(_documents(rows, cluster), Dumper=yaml.CSafeDumper)
     version = f"{NAME}-{title(rows).replace('_', '-')}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
     options = KubernetesManifestOptions(
         pipeline_name=NAME,
@@ -45,36 +47,28 @@ def write_manifest(rows: Rows, file: Path, cluster: Cluster) -> None:
         namespace=cluster.namespace,
         include_pipeline_manifest=True,
     )
-    _write(
-        file,
-        _documents(rows, file, cluster, kubernetes_manifest_format=True, kubernetes_manifest_options=options),
-    )
+    _write(file, _documents(rows, cluster, kubernetes_manifest_format=True, kubernetes_manifest_options=options))
 
 
 def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
     """Write a plain Argo Workflow, which needs no Kubeflow.
 
     Raises:
-        SimipuError: the image is not pinned, the experiments do not go into one sweep, or training is to be on several
-            nodes.
+        SimipuError: the image is not pinned, the experiments do not go into one sweep, training is to be on several
+            nodes, or the file cannot be written.
     """
-    _write(file, [workflow(_documents(rows, file, cluster), title(rows), cluster)])
+    _write(file, [workflow(_documents(rows, cluster), title(rows), cluster)])
 
 
-def _documents(rows: Rows, file: Path, cluster: Cluster | None, **how: Any) -> list[Any]:
+def _documents(rows: Rows, cluster: Cluster | None, **how: Any) -> list[Any]:
     made = pipeline(rows, cluster)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.compiled.yaml")
-    try:
-        Compiler().compile(made, str(partial), **how)
-        return list(yaml.load_all(partial.read_text(encoding="utf-8"), yaml.CSafeLoader))
-    finally:
-        partial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / "pipeline.yaml"
+        Compiler().compile(made, str(compiled), **how)
+        return list(yaml.load_all(compiled.read_text(encoding="utf-8"), yaml.CSafeLoader))
 
 
 def _write(file: Path, documents: list[Any]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(
-        yaml.dump_all(documents, Dumper=yaml.CSafeDumper), encoding="utf-8"
-    )  # without comments, whose order varies
-    partial.replace(file)
+    text = yaml.dump_all(documents, Dumper=yaml.CSafeDumper)  # without comments, whose order varies
+    with new_file(file) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -70,7 +70,7 @@ def pipeline(rows: Rows, cluster: Cluster | None = None) -> BaseComponent:
         cluster: where the steps run; None for this machine.
 
     Raises:
-        SimipuError: the image is not pinned, or two rows have one name, or there are too many.
+        SimipuError: the image is not pinned, or two rows have one name or steps of one name, or there are too many.
     """
     rows = as_rows(rows)
     if len(rows) > 1:
@@ -103,16 +103,8 @@ def with_pretraining(experiment: Experiment, cluster: Cluster | None = None) -> 
             settings: Changes to any other setting, such as finetune.epochs=20 seed=1.
         """
         task = Tasks(experiment, cluster)
-        made = task.configured(
-            configure,
-            data_depth=data_depth,
-            data_pretrain=data_pretrain,
-            model_name=model_name,
-            promotion=promotion,
-            result_name=result_name,
-            settings=settings,
-        )
-        steps(experiment, made, task)
+        form = {"model_name": model_name, "promotion": promotion, "result_name": result_name, "settings": settings}
+        steps(experiment, task.configured(configure, data_depth=data_depth, data_pretrain=data_pretrain, **form), task)
         return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
@@ -140,15 +132,8 @@ def without_pretraining(experiment: Experiment, cluster: Cluster | None = None) 
             settings: Changes to any other setting, such as finetune.epochs=20 seed=1.
         """
         task = Tasks(experiment, cluster)
-        made = task.configured(
-            configure,
-            data_depth=data_depth,
-            model_name=model_name,
-            promotion=promotion,
-            result_name=result_name,
-            settings=settings,
-        )
-        steps(experiment, made, task)
+        form = {"model_name": model_name, "promotion": promotion, "result_name": result_name, "settings": settings}
+        steps(experiment, task.configured(configure, data_depth=data_depth, **form), task)
         return Outputs(**task.pipeline_outputs(Outputs._fields))  # type: ignore[no-any-return]
 
     return simipu
@@ -159,6 +144,11 @@ def sweep(rows: Sequence[Experiment], cluster: Cluster | None = None) -> BaseCom
     names = [row.experiment for row in rows]
     if len(set(names)) < len(names) or len(names) > MOST_ROWS:
         raise SimipuError(f"sweep {', '.join(names)}: take up to {MOST_ROWS} experiments of different names.")
+    if alike := [row.experiment for row in rows if row.finetune.needs_control and f"scratch_{row.experiment}" in names]:
+        raise SimipuError(
+            f"sweep: a step of the control of {alike[0]} would be called like one of scratch_{alike[0]}; rename one of "
+            "the two experiments."
+        )
     known = addresses(cluster, *rows)
 
     class Outputs(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from simipu_core.data.loader import batches as batches
     from simipu_core.data.shards import Shards as Shards
     from simipu_core.data.views import PairViews as PairViews
+    from simipu_core.errors import plain_errors as plain_errors
     from simipu_core.evaluation.metrics import METRICS as METRICS
     from simipu_core.evaluation.metrics import depth_metrics as depth_metrics
     from simipu_core.evaluation.protocols import valid_pixels as valid_pixels
@@ -44,6 +45,7 @@ _HOMES = {
     "batches": "simipu_core.data.loader",
     "Shards": "simipu_core.data.shards",
     "PairViews": "simipu_core.data.views",
+    "plain_errors": "simipu_core.errors",
     "METRICS": "simipu_core.evaluation.metrics",
     "depth_metrics": "simipu_core.evaluation.metrics",
     "valid_pixels": "simipu_core.evaluation.protocols",

@@ -12,13 +12,15 @@ from simipu_core.config.presets import PRESETS, Preset, merge, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
+from simipu_core.config.training import AdamWConfig, SGDConfig
 from simipu_core.config.validation import validate
-from simipu_core.data.sources import DEFAULT, AnySource
+from simipu_core.data.sources import DEFAULT, SOURCES, AnySource
 from simipu_core.errors import SimipuError
 from simipu_core.yaml_files import parse_yaml, read_yaml
 
 SHORTHANDS = {"seed": ("pretrain.seed", "finetune.seed")}
 """Settings of one name that stand for several."""
+_KINDS: tuple[type[Section], ...] = (*SOURCES, AdamWConfig, SGDConfig)
 
 
 class Experiment(Section):
@@ -72,14 +74,15 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 
     Args:
         path: YAML file, e.g. ``params.yaml`` or ``experiments/kitti_sample.yaml``.
-        overrides: ``a.b=value`` settings applied on top; the value is read as YAML. ``seed=value`` sets both seeds.
+        overrides: ``a.b=value`` settings applied on top; the value is read as YAML. ``seed=value`` sets both seeds, and
+            a new ``kind`` drops the options that only the old one has.
 
     Raises:
         SimipuError: a file is missing or not YAML, or a key or value is refused; the message names it.
     """
     own = _read(path, "see experiments/ for the ready ones")
     names = own.pop("include", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise SimipuError(f"{path}: `include` must be a list of files, e.g. [../common/depth_kitti.yaml].")
     values: dict[str, Any] = {}
     for file in [path.parent / name for name in names]:
@@ -129,8 +132,11 @@ def _apply(values: dict[str, Any], setting: str, where: str) -> None:
         raise SimipuError(f"{where}: write it as section.key=value, e.g. finetune.epochs=3.")
     try:
         value = parse_yaml(text)
-    except SimipuError as error:
-        raise SimipuError(f"{where}: the value is not YAML ({error}).") from None
+    except SimipuError:
+        raise SimipuError(
+            f"{where}: the value is not YAML; close its brackets, and quote it where it holds spaces or special "
+            "characters."
+        ) from None
     for key in SHORTHANDS.get(name, (name,)):
         *path, last = key.split(".")
         node = values
@@ -138,4 +144,13 @@ def _apply(values: dict[str, Any], setting: str, where: str) -> None:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
                 raise SimipuError(f"{where}: `{part}` is a value, not a section.")
+        if path and last == "kind":
+            _drop_options(node, value)
         node[last] = value
+
+
+def _drop_options(section: dict[str, Any], kind: Any) -> None:
+    """Drop what only the old kind of a section has; its new kind would refuse it."""
+    known = next((each.model_fields for each in _KINDS if each.model_fields["kind"].default == kind), section)
+    for option in section.keys() - known.keys():
+        del section[option]

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import errno
 import fcntl
@@ -32,6 +32,26 @@ def new_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rmdir()
         draft.replace(out)
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[Path]:
+    """Write a file atomically: it appears, or takes another's place, when the block ends without an error.
+
+    Yields:
+        The temporary file to write, with the same suffix.
+
+    Raises:
+        SimipuError: a folder is in its place, or the disk is full or not writable.
+    """
+    draft = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def check_new_folder(out: Path) -> None:
@@ -72,7 +92,7 @@ def disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise SimipuError(f"{place}: cannot be written ({reason}); free space or choose another folder.") from error
+        raise SimipuError(f"{place}: cannot be written ({reason}); free space or choose another place.") from error
 
 
 def _remove_abandoned(out: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ import yaml
 
 from simipu_core import project
 from simipu_core.cli.experiment import explained
-from simipu_core.config import ContrastConfig, FinetuneConfig, Section, validate
+from simipu_core.config import ContrastConfig, FinetuneConfig, PointEncoderConfig, Section, SGDConfig, validate
 from simipu_core.config.presets import PRESETS, Preset
 from simipu_core.data.sources import AnySource, Source
+from simipu_core.data.sources.nyu import Nyu
+from simipu_core.data.sources.waymo import Waymo
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, apply_settings, load_experiment
 from simipu_core.parameters import from_parameter, to_parameter
@@ -71,6 +74,26 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
             [],
             "batch_size 8 cannot be cut into accumulate=3 micro-batches",
         ),
+        ("experiment: a\ndepth_data: {drive_only: true}\n", [], "unknown key `depth_data.drive_only`"),
+        ("experiment: a\ndepth_data: {every: 0}\n", [], "`depth_data.every`: Input should be greater"),
+        (
+            "experiment: a\ndepth_data: {kind: mixed, sources: [{every: 0}]}\n",
+            [],
+            "`depth_data.sources.0.every`: Input should be greater",
+        ),
+        (
+            "experiment: a\npretrain_data: {camera: front, split: none}\n",
+            [],
+            "`camera` is no option of kitti, which is read where no `kind` is written; write the kind, one of waymo, w",
+        ),
+        ("experiment: a\npretrain: {point_optimizer: {lr: 0}}\n", [], "`pretrain.point_optimizer.lr`: Input should be"),
+        ("experiment: a\npretrain: {point_optimizer: {}}\n", [], "`pretrain.point_optimizer.lr`: Field required."),
+        ("experiment: a\npretrain: {head_optimizer: {kind: adam}}\n", [], "there is no 'adam'; there are adamw, sgd"),
+        (
+            "experiment: a\n",
+            ["pair.depth_range=[1, 2"],
+            "--set pair.depth_range=[1, 2: the value is not YAML; close its brackets, and quote it where",
+        ),
     ],
 )
 def test_bad_settings_end_in_one_sentence(tmp_path: Path, text: str, overrides: list[str], named: str) -> None:
@@ -100,6 +123,7 @@ def test_included_sections_come_under_the_files_own(tmp_path: Path) -> None:
         ("[a.yaml]", r"a\.yaml: is itself included and must not include others; name them in .*x\.yaml\.$"),
         ("[gone.yaml]", r"gone\.yaml: no such experiment file; mend `include` of .*x\.yaml\.$"),
         ("[3]", r"x\.yaml: `include` must be a list of files"),
+        ('["a\\0.yaml"]', r"x\.yaml: `include` must be a list of files"),
         ("[b.yaml]", r"b\.yaml: must hold `key: value` lines"),
     ],
 )
@@ -124,6 +148,84 @@ def test_a_line_of_settings_is_what_set_takes(tmp_path: Path) -> None:
     for text, message in (("epochs", "settings epochs: write it as"), ("a='b", "a quote is not closed")):
         with pytest.raises(SimipuError, match=message):
             apply_settings(values, text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("pair.depth_range=[0.1, .inf]", "`pair.depth_range.1`: Input should be a finite number"),
+        ("pair.depth_range=[5, 1]", "`pair.depth_range`: nothing lies between 5.0 and 1.0"),
+        ("pair.depth_range=[-1, 1]", "`pair.depth_range.0`: Input should be greater than or equal to 0"),
+        ("evaluate.depth_range=[2, 2]", "`evaluate.depth_range`: nothing lies between 2.0 and 2.0"),
+        ("finetune.min_depth=90", "min_depth 90 is not below max_depth 80"),
+        ("finetune.augment.gamma=[1.1, 0.9]", "`finetune.augment.gamma`: 1.1 to 0.9 is no range"),
+        ("pretrain.image.brightness=[0, 1]", "`pretrain.image.brightness.0`: Input should be greater than 0"),
+        ("pretrain.points.scale=[2, 1]", "`pretrain.points.scale`: 2.0 to 1.0 is no range"),
+        ("pretrain.points.point_range=[0, 0, 0, 1, 0, 1]", "write the minimum of x, y, z, then the maximum"),
+        ("pretrain.points.num_points=4000", "picks 4096 of the 4000 points that points.num_points leaves"),
+        ("pretrain.image.long_side=[700, 600]", "`pretrain.image.long_side`: 700 to 600 is no range"),
+        ("pretrain.point_encoder.levels=[]", "`pretrain.point_encoder.levels`: Tuple should have at least 1 item"),
+        ("synthetic.image_size=[0, -4]", "`synthetic.image_size.0`: Input should be greater than or equal to 1"),
+        ("finetune.augment.crop=[0, 704]", "`finetune.augment.crop.0`: Input should be greater than or equal to 1"),
+        ("finetune.decoder_channels=[8, 8, 8, 0]", "`finetune.decoder_channels.3`: Input should be greater than or"),
+        ("finetune.betas=[0.9, 1]", "`finetune.betas.1`: Input should be less than 1"),
+        ("finetune.input.std=[1, 1, 0]", "`finetune.input.std.2`: Input should be greater than 0"),
+        ("finetune.schedule.max_lr=.nan", "`finetune.schedule.max_lr`: Input should be a finite number"),
+        ("depth_data.root=''", "`depth_data.root`: String should have at least 1 character"),
+        ('depth_data.root="a\\0b"', "`depth_data.root`: must be one line of printable characters"),
+        ('finetune.init_file="a\\nb"', "`finetune.init_file`: must be one line of printable characters"),
+        ("seed=9007199254740992", "`pretrain.seed`: Input should be less than or equal to 9007199254740991"),
+        ("synthetic.seed=1e40", "`synthetic.seed`"),
+    ],
+)
+def test_numbers_and_addresses_that_no_run_could_use_are_refused(tmp_path: Path, setting: str, sentence: str) -> None:
+    with pytest.raises(SimipuError) as caught:
+        load_experiment(write(tmp_path, "experiment: a\n"), [setting])
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"mlps": [[]] * 2}, "mlps.0`: Tuple should have at least 1 item"),
+        ({"mlps": [[8], [0]]}, "mlps.1.0`: Input should be greater"),
+        ({"radii": [], "num_neighbours": [], "mlps": []}, "radii`: Tuple should have at least 1 item"),
+        ({"radii": [0, 1]}, "radii.0`: Input should be greater than 0"),
+        ({"num_neighbours": [0, 4]}, "num_neighbours.0`: Input should be greater"),
+        ({"num_points": 65}, "levels have 64, 65 num_points; none can have more than the one before"),
+    ],
+)
+def test_levels_that_cannot_be_computed_are_refused(section: dict[str, Any], sentence: str) -> None:
+    level = {"num_points": 64, "radii": [1, 2], "num_neighbours": [4, 4], "mlps": [[8], [8]], "out_channels": 8}
+    assert validate(PointEncoderConfig, {"levels": [level, level]}, "x")
+    with pytest.raises(SimipuError) as caught:
+        validate(PointEncoderConfig, {"levels": [level, level | section]}, "x")
+    assert sentence in str(caught.value)
+
+
+def test_the_largest_seed_is_a_whole_number_in_json() -> None:
+    largest = 9007199254740991
+    assert json.loads(json.dumps(float(largest))) == largest == FinetuneConfig(seed=largest).seed
+
+
+def test_a_new_kind_drops_what_only_the_old_one_has(tmp_path: Path) -> None:
+    file = write(tmp_path, "experiment: a\npretrain_data: {root: b, drives_only: true, split: by_sequence, every: 2}\n")
+    made = load_experiment(file, ["pretrain_data.kind=waymo", "pretrain_data.camera=side_left"]).pretrain_data
+    assert made == Waymo(root="b", split="by_sequence", every=2, camera="side_left")
+    with pytest.raises(SimipuError, match=r"unknown key `pretrain_data\.camera`"):
+        load_experiment(file, ["pretrain_data.kind=nyu", "pretrain_data.camera=front"])
+    with pytest.raises(SimipuError, match=r"`pretrain_data\.kind`: there is no 'nuy'; there are kitti, "):
+        load_experiment(file, ["pretrain_data.kind=nuy"])
+    with pytest.raises(SimipuError, match=r"x\.yaml: unknown key `kind`"):
+        load_experiment(file, ["kind=nyu"])
+
+
+def test_the_kind_of_an_optimiser_can_be_set_on_a_whole_experiment() -> None:
+    values = preset("improved").model_dump(mode="json")
+    apply_settings(values, "pretrain.point_optimizer.kind=sgd depth_data.kind=nyu")
+    made = validate(Experiment, values, "x")
+    assert made.pretrain.point_optimizer == SGDConfig(lr=1e-3, weight_decay=0.01)
+    assert made.depth_data == Nyu()
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

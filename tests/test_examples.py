@@ -73,6 +73,13 @@ def test_an_encoder_is_pre_trained_and_a_depth_net_fine_tuned_from_it(
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+def test_a_wrong_folder_ends_in_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path), "--experiment", str(ROOT / "params.yaml")])
+    with pytest.raises(SystemExit, match=f"^error: {tmp_path}: not an artifact"):
+        runpy.run_path(str(EXAMPLES[name]), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_they_fit_a_page_and_use_public_parts_only(name: str) -> None:
     text = EXAMPLES[name].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from simipu_core.errors import SimipuError
-from simipu_core.files import new_folder
+from simipu_core.files import new_file, new_folder
 
 WRITE = """
 import sys
@@ -53,3 +53,25 @@ def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
     assert (tmp_path / "deep/out/file").is_file()
     with pytest.raises(SimipuError, match="already exists"), new_folder(tmp_path / "deep/out"):
         raise AssertionError
+
+
+def test_a_file_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "deep/x.yaml"
+    for text in ("first", "second"):
+        with new_file(file) as draft:
+            draft.write_text(text)
+            assert draft.suffix == ".yaml"
+            assert text == "first" or file.read_text() == "first"
+
+    def stop_half_way() -> None:
+        with new_file(file) as draft:
+            draft.write_text("half")
+            raise SimipuError("stopped")
+
+    with pytest.raises(SimipuError, match="stopped"):
+        stop_half_way()
+    assert file.read_text() == "second"
+    for place, reason in ((tmp_path / "deep", "Is a directory"), (file / "y", "File exists")):
+        with pytest.raises(SimipuError, match=rf"{place}: cannot be written \({reason}\)"), new_file(place) as draft:
+            draft.touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["deep", "deep/x.yaml"]

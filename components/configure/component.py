@@ -45,7 +45,7 @@ def configure(
     with plain_errors():
         made = configure(
             experiment,
-            data or {"depth_data": data_depth, "pretrain_data": data_pretrain},
+            {"depth_data": data_depth, "pretrain_data": data_pretrain} if data is None else data,
             settings=settings,
             form={"model_name": model_name, "promotion": promotion, "result_name": result_name},
         )

@@ -4,8 +4,11 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import typer
 
@@ -199,9 +202,12 @@ def _type_name(kind: Any) -> str:
 
 def _plain(kind: Any) -> Any:
     """An annotation without what pydantic hangs on it."""
-    if get_origin(kind) is Annotated:
-        return _plain(get_args(kind)[0])
-    return tuple[tuple(map(_plain, get_args(kind)))] if get_origin(kind) is tuple else kind  # type: ignore[misc]
+    origin, parts = get_origin(kind), tuple(map(_plain, get_args(kind)))
+    if origin is Annotated:
+        return parts[0]
+    if origin in (Union, UnionType):
+        return reduce(or_, parts)
+    return origin[parts] if origin in (tuple, dict) else kind
 
 
 def _default(value: Any) -> str:

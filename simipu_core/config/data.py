@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from simipu_core.config.section import Range, Section, Size
+from simipu_core.config.section import DepthRange, Section, Seed, Size
 
 
 class SyntheticConfig(Section):
@@ -25,7 +25,7 @@ class SyntheticConfig(Section):
     """Height and width of the street camera's image, pixels."""
     lidar_points: int = Field(20000, ge=640)
     """LiDAR rays of one full turn over all 64 beams; drop-outs and sky leave somewhat fewer points."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the world; the same seed gives the same files."""
 
 
@@ -38,7 +38,7 @@ class PairConfig(Section):
     times as fast)."""
     depth_from: Literal["official", "projected_lidar"] = "official"
     """Depth labels: official ground-truth files, or the LiDAR scan projected with occlusion removed."""
-    depth_range: Range = (0.001, 100.0)
+    depth_range: DepthRange = (0.001, 100.0)
     """Depths kept, metres along the optical axis, exclusive."""
     min_points: int = Field(256, ge=1)
     """Fewest LiDAR points inside the image for a frame to be usable."""

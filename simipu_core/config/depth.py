@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from simipu_core.config.backbones import BackboneName
-from simipu_core.config.section import Range, Section, Size
+from simipu_core.config.section import Address, Betas, Count, DepthRange, Section, Size
 from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
 
 
@@ -55,13 +55,13 @@ class FinetuneConfig(LoopConfig):
     Kaiming normal with zeroed residual branches (the published scratch rows) · `torch_default`: random, PyTorch's
     defaults (what a checkpoint that silently does not load leaves behind) · `imagenet`: timm's torchvision V1
     weights, from `init_file` where it is set · `checkpoint`: `init_file`. All but the first need no pre-training."""
-    init_file: str | None = None
+    init_file: Address | None = None
     """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only); key
     layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
     scratch_control: bool = True
     """Also fine-tune the same net from random weights (PyTorch's defaults, from which pre-training starts), as the
     control; a net that itself starts from random weights has none."""
-    decoder_channels: tuple[int, int, int, int] = (1024, 512, 256, 128)
+    decoder_channels: tuple[Count, Count, Count, Count] = (1024, 512, 256, 128)
     """Widths of the decoder's up-blocks, stride 16 to stride 2."""
     max_depth: float = Field(80.0, gt=0)
     """Largest depth the net can answer, metres."""
@@ -75,7 +75,7 @@ class FinetuneConfig(LoopConfig):
     """Weight of the squared mean in SigLoss."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay, on all parameters."""
-    betas: tuple[float, float] = (0.95, 0.99)
+    betas: Betas = (0.95, 0.99)
     """AdamW betas."""
     schedule: OneCycleConfig = OneCycleConfig()
     """Learning-rate schedule."""
@@ -86,6 +86,12 @@ class FinetuneConfig(LoopConfig):
     def _checkpoint_is_named(self) -> Self:
         if self.init == "checkpoint" and self.init_file is None:
             raise ValueError("init is `checkpoint`: name the weights in init_file")
+        return self
+
+    @model_validator(mode="after")
+    def _depths_ascend(self) -> Self:
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth:g} is not below max_depth {self.max_depth:g}")
         return self
 
     @property
@@ -109,7 +115,7 @@ class EvaluateConfig(Section):
     """Named protocols; the first one is the headline. `garg_kb_crop`: ground truth cropped to 352×1216, then
     the Garg fractions · `garg_full_frame`: Garg fractions of the full frame · `eigen_nyu`: rows 45–471, columns
     41–601 · `whole_frame`: every pixel with ground truth."""
-    depth_range: Range = (1e-3, 80.0)
+    depth_range: DepthRange = (1e-3, 80.0)
     """Ground-truth depths that count, metres, exclusive."""
     flip: bool = True
     """Average the prediction with that of the mirrored image."""

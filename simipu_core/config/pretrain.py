@@ -1,12 +1,12 @@
 """Sections of contrastive pre-training."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from simipu_core.config.backbones import BackboneName
-from simipu_core.config.section import Range, Section, Size
-from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, SGDConfig
+from simipu_core.config.section import Address, Count, PixelRange, Positive, Range, Section, kind_or
+from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, Optimizer, SGDConfig
 
 
 class SetAbstractionConfig(Section):
@@ -14,11 +14,11 @@ class SetAbstractionConfig(Section):
 
     num_points: int = Field(ge=1)
     """Centres kept by farthest point sampling."""
-    radii: tuple[float, ...]
+    radii: tuple[Positive, ...] = Field(min_length=1)
     """Ball radii, metres, ascending."""
-    num_neighbours: tuple[int, ...]
+    num_neighbours: tuple[Count, ...]
     """Neighbours gathered per radius."""
-    mlps: tuple[tuple[int, ...], ...]
+    mlps: tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...]
     """Widths of the point-wise layers per radius."""
     out_channels: int = Field(ge=1)
     """Width of the aggregation over all radii."""
@@ -60,8 +60,8 @@ REFERENCE_LEVELS = (
 class PointEncoderConfig(Section):
     """Three-level multi-scale set abstraction (PointNet++ as in 3DSSD)."""
 
-    levels: tuple[SetAbstractionConfig, ...] = REFERENCE_LEVELS
-    """Set-abstraction levels, fine to coarse."""
+    levels: tuple[SetAbstractionConfig, ...] = Field(REFERENCE_LEVELS, min_length=1)
+    """Set-abstraction levels, fine to coarse; each picks its centres among those of the one before."""
     ring: bool = True
     """Ring i gathers between radius i-1 and radius i; otherwise every ball starts at its centre."""
     neighbours: Literal["first", "nearest"] = "nearest"
@@ -78,6 +78,15 @@ class PointEncoderConfig(Section):
     points apart by the direction alone, which a pixel knows from its place in the image."""
     recompute_groups: bool = False
     """Compute grouped features again in the backward pass instead of keeping them: less memory, more time."""
+
+    @model_validator(mode="after")
+    def _levels_coarsen(self) -> Self:
+        centres = [level.num_points for level in self.levels]
+        if centres != sorted(centres, reverse=True):
+            raise ValueError(
+                f"levels have {', '.join(map(str, centres))} num_points; none can have more than the one before"
+            )
+        return self
 
     @property
     def num_features(self) -> int:
@@ -99,6 +108,13 @@ class PointViewConfig(Section):
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of mirroring image and points left-right together."""
 
+    @model_validator(mode="after")
+    def _range_holds_points(self) -> Self:
+        low, high = self.point_range[:3], self.point_range[3:]
+        if not all(first < last for first, last in zip(low, high, strict=True)):
+            raise ValueError(f"point_range goes from {low} to {high}; write the minimum of x, y, z, then the maximum")
+        return self
+
 
 class ImageViewConfig(ColourConfig):
     """Resizing (docs/method.md, "Image size") and colours of the pre-training image."""
@@ -106,9 +122,9 @@ class ImageViewConfig(ColourConfig):
     colour: float = Field(0.0, ge=0, le=1)
     """Probability of gamma, brightness and per-channel changes (published: none)."""
 
-    long_side: Size = (640, 2400)
+    long_side: PixelRange = (640, 2400)
     """Range from which the bound on the longer side is drawn, pixels, inclusive."""
-    short_side: Size = (192, 720)
+    short_side: PixelRange = (192, 720)
     """Range from which the bound on the shorter side is drawn independently, pixels, inclusive."""
     pad_multiple: int = Field(32, ge=1)
     """Images are padded with zeros at the bottom and right to multiples of this, pixels."""
@@ -122,7 +138,7 @@ class ImageEncoderConfig(Section):
     init: Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint"] = "torch_default"
     """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (also published) ·
     `imagenet`: timm's torchvision V1 weights, from `init_file` where it is set · `checkpoint`: `init_file`."""
-    init_file: str | None = None
+    init_file: Address | None = None
     """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only)."""
     norm_eps: float = Field(1e-5, gt=0)
     """BatchNorm epsilon (published: 1e-3 here, 1e-5 when fine-tuning)."""
@@ -221,17 +237,22 @@ class PretrainConfig(LoopConfig):
     """Positives and losses."""
     probe: ProbeConfig = ProbeConfig()
     """Label-free progress."""
-    point_optimizer: AdamWConfig | SGDConfig = AdamWConfig(lr=1e-3)
-    """Optimiser of the point encoder."""
-    image_optimizer: SGDConfig | AdamWConfig = SGDConfig()
+    point_optimizer: Annotated[Optimizer, kind_or("adamw")] = AdamWConfig(lr=1e-3)
+    """Optimiser of the point encoder; AdamW with lr 0.001 where none is written."""
+    image_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
     """Optimiser of the image encoder and its head."""
-    head_optimizer: SGDConfig | AdamWConfig = SGDConfig()
+    head_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
     """Optimiser of the two point heads."""
     lr_decay: float = Field(0.99, gt=0, le=1)
     """Factor on all learning rates after each epoch."""
 
     @model_validator(mode="after")
     def _pairs_are_possible(self) -> Self:
+        if (first := self.point_encoder.levels[0].num_points) > self.points.num_points:
+            raise ValueError(
+                f"the first of point_encoder.levels picks {first} of the {self.points.num_points} points that "
+                "points.num_points leaves; raise the one or lower the other"
+            )
         if self.point_encoder.sampling == "feature_halves" and self.contrast.pairing == "index":
             raise ValueError("contrast.pairing `index` needs point_encoder.sampling `distance`; learnt picks differ")
         if self.point_encoder.inherited_split and self.point_encoder.sampling != "feature_halves":

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from simipu_core.config.section import Range, Section
+from simipu_core.config.section import Betas, Positive, Range, Section, Seed
 
 
 class InputConfig(Section):
@@ -14,7 +14,7 @@ class InputConfig(Section):
     """Channel order."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted per channel, on the 0–255 scale, in `channels` order."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)
     """Divisor per channel, on the 0–255 scale, in `channels` order."""
 
 
@@ -40,10 +40,10 @@ class LoopConfig(Section):
     """Samples per optimiser step, over all ranks and micro-batches."""
     accumulate: int = Field(1, ge=1)
     """Micro-batches in which each rank works through its share of a batch; each has BatchNorm statistics of its own."""
-    source_weights: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    source_weights: dict[str, Positive] | None = None
     """Share of an epoch's samples by source, in any unit, as in {kitti_object: 1, waymo: 3}; an epoch has as many
     samples as there are in all. null sees every sample once an epoch."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of initial weights, sample order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU where there is one."""
@@ -82,7 +82,7 @@ class AdamWConfig(Section):
     """Tells the optimisers apart."""
     lr: float = Field(gt=0)
     """Learning rate."""
-    betas: tuple[float, float] = (0.95, 0.99)
+    betas: Betas = (0.95, 0.99)
     """Momentum and second-moment decay."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay, on all parameters."""
@@ -99,3 +99,7 @@ class SGDConfig(Section):
     """Momentum."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay, on all parameters."""
+
+
+Optimizer = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
+"""An optimiser of either kind."""

@@ -4,6 +4,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
+from simipu_core.config.section import DEFAULT_KINDS
 from simipu_core.errors import SimipuError
 
 _LONGEST = 200
@@ -56,7 +57,7 @@ def describe(problem: Any, values: Any, name: str | None = None) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{name}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
+    if problem["type"] in ("value_error", "missing"):
         return f"`{name}`: {message}"
     return f"`{name}`: {message} (got {_short(problem['input'])})"
 
@@ -66,7 +67,7 @@ def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
     keys = []
     for part in location:
         if isinstance(values, dict):
-            if part not in values and part == values.get("kind"):
+            if part not in values and (part == values.get("kind") or part in DEFAULT_KINDS):
                 continue
             values = values.get(part)
         elif isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):

@@ -24,6 +24,8 @@ from simipu_core.storage import StorageError
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
+_TRANSFORM = 16
+"""Numbers of a 4×4 matrix."""
 
 _RIGID_TOLERANCE = 0.01
 """Largest entry of R·Rᵀ − 1 of a rotation R."""
@@ -71,6 +73,7 @@ def read_content(root: Path, frame: Frame) -> Content | Rejected:
         height, width = size = check_image(image)
         if frame.size and size != frame.size:
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
+        _check_matrices(frame)
         if frame.points:
             _check_rigid(frame)
             scan = source.read_scan(frame.points)
@@ -139,7 +142,8 @@ def read_frames(folder: Path) -> list[CatalogueRow]:
     """Rows of a catalogue, in order of sample_id.
 
     Raises:
-        SimipuError: written in another format, damaged, or with a path that leads out of the data's root.
+        SimipuError: written in another format, damaged, with a path that leads out of the data's root, or with a
+            calibration that is no 4×4 matrix.
     """
     file = folder / FRAMES_FILE
     try:
@@ -151,6 +155,12 @@ def read_frames(folder: Path) -> list[CatalogueRow]:
     for path in (path for row in rows for path in (row["image"], row["points"], row["depth"]) if path):
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise SimipuError(f"{file}: the path {path} leads out of the root of its data; run ingest again.")
+    for row in rows:
+        if (matrix := row["lidar_to_camera"]) is not None and len(matrix) != _TRANSFORM:
+            raise SimipuError(
+                f"{file}: lidar_to_camera of {row['sample_id']} has {len(matrix)} numbers, not {_TRANSFORM}; "
+                "run ingest again."
+            )
     return rows
 
 
@@ -161,6 +171,13 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
     ]
     text = json.dumps(sorted(entries, key=lambda entry: entry["sample_id"]), indent=1, ensure_ascii=False)
     (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _check_matrices(frame: Frame) -> None:
+    matrices = (("intrinsics", frame.intrinsics, 9), ("lidar_to_camera", frame.lidar_to_camera, _TRANSFORM))
+    for name, numbers, size in matrices:
+        if numbers is not None and not (len(numbers) == size and np.isfinite(numbers).all()):
+            raise BrokenFrameError(frame.image, f"its {name} is not {size} finite numbers")
 
 
 def _check_rigid(frame: Frame) -> None:

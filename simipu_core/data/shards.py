@@ -26,6 +26,7 @@ from simipu_core.storage import S3Path, seekable
 
 ShardKind = Literal["pairs", "depth"]
 RowT = TypeVar("RowT", bound=ImageRow)
+_POINT_BYTES = 16
 _SCHEMAS = {"pairs": PAIRS, "depth": DEPTH}
 _COMMANDS = {b"catalogue": "simipu ingest", b"pairs": "simipu pair pretrain", b"depth": "simipu pair depth"}
 
@@ -51,6 +52,16 @@ def _whole(file: Path) -> Iterator[None]:
         yield
     except PARQUET_ERRORS:
         raise damaged(file) from None
+
+
+def _check_visible(file: Path, row: PairRow) -> None:
+    """Check that the bitmap of a pair has a bit for each point, and no byte more."""
+    num_points, rest = divmod(len(row["points"]), _POINT_BYTES)
+    if rest or len(row["visible"]) != -(-num_points // 8):
+        raise SimipuError(
+            f"{file}: {row['sample_id']} has {len(row['visible'])} bytes of `visible` for {len(row['points'])} of "
+            "`points`, which do not go together; make the shards again with `simipu pair pretrain`."
+        )
 
 
 class ShardWriter:
@@ -205,13 +216,17 @@ class Shards(Generic[RowT]):
 
         Raises:
             IndexError: not 0 ≤ index < len.
+            SimipuError: the shard is damaged, or the parts of the row do not fit each other.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         group = bisect_right(self._ends, index)
-        table = self._group(group)
-        with _whole(self._files[self._groups[group][0]]):
-            return cast(RowT, table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0])
+        file, table = self._files[self._groups[group][0]], self._group(group)
+        with _whole(file):
+            row = table.slice(index - self._ends[group] + self.group_sizes[group], 1).to_pylist()[0]
+        if "visible" in row:
+            _check_visible(file, row)
+        return cast(RowT, row)
 
     def expect(self, indices: Iterable[int]) -> None:
         """Begin to fetch, from S3, what rows that are read soon need; those that come first first."""

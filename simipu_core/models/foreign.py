@@ -36,6 +36,7 @@ from torch import Tensor
 from simipu_core.config import InputConfig
 from simipu_core.config.backbones import BACKBONES
 from simipu_core.errors import SimipuError
+from simipu_core.files import new_file
 from simipu_core.models.image_encoder import image_encoder
 from simipu_core.models.weights import SPEC_KEY, EncoderSpec, check_tensors, read_safetensors, save_tensors
 
@@ -149,24 +150,16 @@ def write_encoder(weights: EncoderWeights, layout: Layout, file: Path) -> None:
     prefix = PREFIXES[layout]
     tensors = {prefix + name: tensor for name, tensor in weights.tensors.items()}
     spec = EncoderSpec(name=weights.name, norm_eps=weights.norm_eps, input=weights.input) if weights.input else None
-    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix not in (".safetensors", *_TORCH_SUFFIXES):
+        raise _unknown_format(file)
+    with new_file(file) as draft:
         if file.suffix == ".safetensors":
-            save_tensors(tensors, partial, spec)
-        elif file.suffix not in _TORCH_SUFFIXES:
-            raise _unknown_format(file)
+            save_tensors(tensors, draft, spec)
         elif prefix:
             meta = {SPEC_KEY: spec.model_dump_json()} if spec else {}
-            torch.save({"meta": meta, "state_dict": tensors}, partial)
+            torch.save({"meta": meta, "state_dict": tensors}, draft)
         else:
-            torch.save(tensors, partial)
-        partial.replace(file)
-    except OSError as error:
-        raise SimipuError(f"{file}: cannot be written ({error.strerror or error}); choose another file.") from None
-    finally:
-        if partial.exists():
-            partial.unlink()
+            torch.save(tensors, draft)
 
 
 def _architecture(tensors: Mapping[str, Tensor]) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simipu_core.config import InputConfig, Section
 from simipu_core.errors import SimipuError
+from simipu_core.files import new_file
 
 SPEC_KEY = "simipu"
 """Key of the specification in a file's metadata."""
@@ -30,8 +31,13 @@ class EncoderSpec(Section):
 
 
 def save_weights(module: nn.Module, file: Path, spec: Section) -> None:
-    """Write a module's tensors with their specification in the file's metadata."""
-    save_tensors(module.state_dict(), file, spec)
+    """Write a module's tensors with their specification in the file's metadata.
+
+    Raises:
+        SimipuError: the file cannot be written.
+    """
+    with new_file(file) as draft:
+        save_tensors(module.state_dict(), draft, spec)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, spec: Section | None) -> None:

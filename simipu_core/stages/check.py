@@ -1,7 +1,5 @@
 """Check: examine raw frames, and say what is wrong with them before anything is trained on them."""
 
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from simipu_core.checking.report import BrokenFrame, Finding, Report
 from simipu_core.checking.survey import Survey, survey
 from simipu_core.config import PairConfig
 from simipu_core.data.sources import Source
-from simipu_core.errors import SimipuError
+from simipu_core.files import new_file
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 
 REPORT_FILE, PAGE_FILE = "check.json", "check.html"
@@ -68,12 +66,5 @@ def _statistics(found: Survey) -> dict[str, Any]:
 
 
 def _write(file: Path, text: str) -> None:
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(file) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise SimipuError(f"{file}: cannot be written ({error.strerror}); free space or set another --out.") from None

@@ -32,7 +32,7 @@ Sections = dict[str, dict[str, Any]]
 
 def configure(
     experiment: Mapping[str, Any],
-    data: Mapping[str, str],
+    data: Mapping[str, Any],
     *,
     settings: str = "",
     form: Mapping[str, str] | None = None,
@@ -55,8 +55,8 @@ def configure(
     compiled = validate(Experiment, plain(experiment), "the compiled experiment (compile the pipeline with this image)")
     values = compiled.model_dump(mode="json")
     fields = form or {}
-    if unclear := [name for name, value in {**fields, **data}.items() if value == NULL]:
-        raise SimipuError(f"{DATA_FIELDS.get(unclear[0], unclear[0])}: `{NULL}` stands for no value; write another.")
+    if unclear := [name for name, value in fields.items() if value == NULL]:
+        raise SimipuError(f"{unclear[0]}: `{NULL}` stands for no value; write another.")
     for key, field in FORM.items():
         if fields.get(field):
             _put(values, key, fields[field])
@@ -113,15 +113,15 @@ def _check_shape(compiled: Experiment, chosen: Experiment) -> None:
         )
 
 
-def _with_addresses(experiment: Experiment, data: Mapping[str, str]) -> Experiment:
+def _with_addresses(experiment: Experiment, data: Mapping[str, Any]) -> Experiment:
     placed = {}
     for name in ["pretrain_data", "depth_data"] if experiment.finetune.needs_pretraining else ["depth_data"]:
         source = getattr(experiment, name)
         address = data.get(name) or data.get(source.root)
-        if not address:
-            field = DATA_FIELDS[name] if name in data else "data"
+        field = DATA_FIELDS[name] if name in data else "data"
+        if not address or address == NULL:
             raise SimipuError(f"{field}: give the address of the raw frames that the experiment calls {source.root}.")
-        placed[name] = source.model_copy(update={"root": address})
+        placed[name] = validate(type(source), source.model_dump() | {"root": address}, field)
     return experiment.model_copy(update=placed)
 
 

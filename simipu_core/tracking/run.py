@@ -1,11 +1,10 @@
 """What a stage may record about itself, whether or not anything is listening."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-_DVC_DIRECTORY = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}\.dir)$")
+from simipu_core.storage import dvc, split_pin
 
 
 class Run(Protocol):
@@ -54,8 +53,7 @@ class SilentRun:
 
 
 def address_digest(uri: str) -> str | None:
-    """Digest that an address of raw data names itself: the md5 of a DVC directory, or what follows ``#``; else None."""
-    if found := _DVC_DIRECTORY.search(uri):
-        return found[1] + found[2]
-    _, separator, digest = uri.rpartition("#")
-    return digest if separator else None
+    """Digest that an address of raw data names itself: the md5 of a DVC directory, or the sha256 behind it; or None."""
+    if directory := dvc.parse(Path(uri)):
+        return f"{directory.md5}.dir"
+    return split_pin(uri)[1]

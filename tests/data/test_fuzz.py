@@ -336,6 +336,9 @@ def test_manifests_and_catalogues_do_not_lead_out_of_their_folder(tmp_path: Path
         catalogue.write_frames([cast(CatalogueRow, row | {kind: name})], tmp_path / "frames")
         with pytest.raises(SimipuError, match="leads out of the root of its data"):
             catalogue.read_frames(tmp_path / "frames")
+    catalogue.write_frames([row | {"lidar_to_camera": [1.0] * 12}], tmp_path / "frames")
+    with pytest.raises(SimipuError, match=r"lidar_to_camera of kitti_object/\S+ has 12 numbers, not 16; run ingest"):
+        catalogue.read_frames(tmp_path / "frames")
 
 
 def test_catalogues(tmp_path: Path) -> None:

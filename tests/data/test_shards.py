@@ -60,6 +60,27 @@ def test_rows_come_back_across_groups_and_files(tmp_path: Path) -> None:
             shards.row(index)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"visible": b"\xff"}, "1 bytes of `visible` for 160 of `points`"),
+        ({"visible": b"\xff\xc0\0"}, "3 bytes of `visible` for 160 of `points`"),
+        ({"points": b"\0" * 161}, "2 bytes of `visible` for 161 of `points`"),
+    ],
+)
+def test_a_bitmap_that_does_not_fit_its_points_is_named(tmp_path: Path, changes: Any, named: str) -> None:
+    with (
+        write_artifact(tmp_path / "pairs", "pairs", inputs={}, parameters={}, licence="none") as draft,
+        ShardWriter(draft.path, "pairs", PAIRS, rows_per_group=4, shard_mb=1) as writer,
+    ):
+        for row in (pairs_row(0), cast(PairRow, pairs_row(1) | changes)):
+            writer.write(row)
+    shards = Shards(tmp_path / "pairs", "pairs")
+    assert shards.row(0) == pairs_row(0)
+    with pytest.raises(SimipuError, match=rf"pairs-00000\.parquet: kitti_object/000001 has {named}"):
+        shards.row(1)
+
+
 def test_keeps_only_so_many_groups_and_reads_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = Shards(write_pairs(tmp_path / "pairs", 20), "pairs", cached_groups=2)
     reads = []

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.options import chosen
 from pipelines.package import write
+from pipelines.simipu import pipeline
 from pipelines.tasks import OUTPUTS, outputs
+from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.parameters import from_parameter
 
@@ -79,6 +82,12 @@ def test_the_control_is_left_out_on_request(demo: Experiment) -> None:
     compiled = spec(without)
     assert edges(compiled) == {edge for edge in edges(spec(demo)) if "finetune_scratch" not in edge}
     assert "control" not in compiled["root"]["outputDefinitions"]["artifacts"]
+
+
+def test_a_sweep_whose_steps_would_share_a_name_is_refused(demo: Experiment) -> None:
+    rows = [demo.model_copy(update={"experiment": name}) for name in ("x", "scratch_x")]
+    with pytest.raises(SimipuError, match="control of x would be called like one of scratch_x; rename one"):
+        pipeline(rows)
 
 
 def test_every_step_hands_out_its_artifact(demo: Experiment) -> None:
@@ -159,6 +168,22 @@ def test_steps_run_in_the_given_image_and_install_nothing(demo: Experiment) -> N
     for executor in spec(demo)["deploymentSpec"]["executors"].values():
         assert "python" in executor["container"]["image"]
         assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_the_address_of_data_is_plain_text(demo: Experiment) -> None:
+    for address in ("/a #b", "/a: {b", "1e3", "null", "s3://b/ü"):
+        (row,) = chosen("demo", ["depth_data.every=2"], data=address)
+        assert (row.pretrain_data.root, row.depth_data.root, row.depth_data.every) == (address, address, 2)
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    demo: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.package._documents", lambda *_, **__: [{}])
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file/x.yaml"):
+        with pytest.raises(SimipuError, match=r"cannot be written \((Is a directory|File exists)\)"):
+            write(demo, place)
 
 
 def test_compiling_is_deterministic(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_nothing_to_check_and_nowhere_to_write_are_refused(world: Path, tmp_path
     with pytest.raises(SimipuError, match="holds no nyu frames"):
         check(source(world, kind="nyu"), PairConfig())
     files.write(tmp_path / "file", "")
-    with pytest.raises(SimipuError, match=r"cannot be written .*set another --out"):
+    with pytest.raises(SimipuError, match=r"cannot be written .*choose another place"):
         check(source(world), PairConfig(), tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -2,6 +2,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from simipu_core import storage
 from simipu_core.artifacts import read_manifest, sha256_file
-from simipu_core.data.catalogue import read_frames
+from simipu_core.data.catalogue import examine, read_frames
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.schema import CATALOGUE
 from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
@@ -56,6 +58,26 @@ def test_a_catalogue_describes_every_frame(tmp_path: Path) -> None:
     assert expected.items() <= manifest.counts.items()
     assert run.metrics == manifest.counts
     assert manifest.licence == "CC BY-NC-SA 3.0 (KITTI)"
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("intrinsics", (1.0,) * 4),
+        ("intrinsics", (float("nan"),) * 9),
+        ("lidar_to_camera", (1.0,) * 12),
+        ("lidar_to_camera", (float("inf"),) * 16),
+    ],
+)
+def test_a_matrix_of_another_size_breaks_its_frame(tmp_path: Path, name: str, numbers: tuple[float, ...]) -> None:
+    """As a new source may make them."""
+    files.kitti_object(tmp_path, 1)
+    (frame,) = source(tmp_path).list_frames(tmp_path)
+    assert isinstance(frame, Frame)
+    found = examine(tmp_path, replace(frame, **{name: numbers}))  # type: ignore[arg-type]
+    size = {"intrinsics": 9, "lidar_to_camera": 16}[name]
+    assert isinstance(found, Rejected)
+    assert (found.file, found.reason) == (frame.image, f"its {name} is not {size} finite numbers")
 
 
 def test_frames_without_scans_are_read_back(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_system_metrics_come_when_asked_for(client: MlflowClient, monkeypatch: p
         ("s3://bucket/files/md5/67/d2a9d98b0273d96c5541673194d391.dir", "67d2a9d98b0273d96c5541673194d391.dir"),
         ("/data/kitti#" + "a" * 64, "a" * 64),
         ("/data/kitti", None),
+        ("/data/kitti#2", None),
     ],
 )
 def test_an_address_names_its_digest(uri: str, digest: str | None) -> None:

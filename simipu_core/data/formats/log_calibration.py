@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from simipu_core.config.section import Section
+from simipu_core.config.section import Section, Size
 from simipu_core.data.frames import BrokenFrameError
 from simipu_core.data.lenses import NUM_COEFFICIENTS, Lens
 from simipu_core.errors import SimipuError
@@ -22,9 +22,8 @@ _TOLERANCE = 1e-3
 _FARTHEST = 50.0
 """Metres between sensors of one vehicle; more is a mistaken unit."""
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Row4 = tuple[Number, Number, Number, Number]
-Row3 = tuple[Number, Number, Number]
+Row4 = tuple[float, float, float, float]
+Row3 = tuple[float, float, float]
 
 
 class Transform(Section):
@@ -77,13 +76,13 @@ class Distortion(Section):
 class Camera(Section):
     """One camera. Its frame: x right, y down, z along the optical axis."""
 
-    size: tuple[Annotated[int, Field(ge=1, le=1 << 16)], Annotated[int, Field(ge=1, le=1 << 16)]]
+    size: Size
     """Height and width of the images, pixels."""
-    fx: float | None = Field(None, gt=0, allow_inf_nan=False)
+    fx: float | None = Field(None, gt=0)
     """Focal length in pixels; so are fy, cx and cy. Pixel (0, 0) is the centre of the top left one."""
-    fy: float | None = Field(None, gt=0, allow_inf_nan=False)
-    cx: Number | None = None
-    cy: Number | None = None
+    fy: float | None = Field(None, gt=0)
+    cx: float | None = None
+    cy: float | None = None
     intrinsics: tuple[Row3, Row3, Row3] | None = None
     """3×3, row by row, instead of fx, fy, cx and cy."""
     distortion: Distortion | None = None
@@ -126,7 +125,7 @@ class Lidar(Section):
 
     columns: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ("x", "y", "z", "intensity")
     """Names of the float32 numbers of a point in .bin files, and of the columns of plain .npy arrays."""
-    reflectance_scale: float | None = Field(1.0, gt=0, allow_inf_nan=False)
+    reflectance_scale: float | None = Field(1.0, gt=0)
     """Raw intensity of a perfect reflector: 1, 255, 65535, …; null where there is no intensity."""
     lidar_to_vehicle: Transform | None = None
     vehicle_to_lidar: Transform | None = None

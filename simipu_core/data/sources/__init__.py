@@ -4,6 +4,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field
 
+from simipu_core.config.section import kind_or
 from simipu_core.data.sources.base import Source
 from simipu_core.data.sources.kitti import Kitti
 from simipu_core.data.sources.kitti_depth import KittiDepth
@@ -37,14 +38,24 @@ DEFAULT = Kitti()
 """What is read where `kind` is left out."""
 
 
-def _with_kind(values: Any) -> Any:
-    return {"kind": DEFAULT.kind, **values} if isinstance(values, dict) else values
-
-
-AnySource = Annotated[_Listed, Field(discriminator="kind"), BeforeValidator(_with_kind)]
-"""A source of any kind, told apart by `kind`."""
 SOURCES: tuple[type[Source], ...] = get_args(_Listed)
 _BY_NAME = {each.model_fields["kind"].default: each for each in SOURCES}
+
+
+def _kind_is_written(values: Any) -> Any:
+    """Refuse options of other kinds than the default one where `kind` is left out."""
+    for option in values if isinstance(values, dict) and "kind" not in values else ():
+        having = [name for name, source in _BY_NAME.items() if option in source.model_fields]
+        if having and DEFAULT.kind not in having:
+            raise ValueError(
+                f"`{option}` is no option of {DEFAULT.kind}, which is read where no `kind` is written; write the kind, "
+                f"one of {', '.join(having)}"
+            )
+    return values
+
+
+AnySource = Annotated[_Listed, Field(discriminator="kind"), kind_or(DEFAULT.kind), BeforeValidator(_kind_is_written)]
+"""A source of any kind, told apart by `kind`."""
 Mixed.model_rebuild()
 
 

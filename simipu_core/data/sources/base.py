@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from simipu_core.config.data import SyntheticConfig
-from simipu_core.config.section import Range, Section, Size
+from simipu_core.config.section import Address, Range, Section, Size
 from simipu_core.data import splits
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.formats.scans import Scan, parse_points
@@ -93,7 +93,7 @@ class Source(Section):
 
     kind: str
     """Name of the data set."""
-    root: str = "data/raw"
+    root: Address = "data/raw"
     """Folder, or s3://bucket/prefix, that holds the layout's folder, which is named like the kind (kitti_object/, nyu/,
     …), or that folder itself."""
     every: int = Field(1, ge=1)
