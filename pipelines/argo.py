@@ -71,10 +71,12 @@ def workflow(documents: Sequence[dict[str, Any]], title: str, cluster: Cluster) 
 
 def _parameter(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
     value = field.get("defaultValue", "")
+    choices = {"enum": field["literals"]} if "literals" in field else {}
     return {
         "name": name,
         "description": field["description"],
         "value": value if isinstance(value, str) else json.dumps(value),
+        **choices,
     }
 
 

@@ -104,6 +104,12 @@ def test_finished_workflows_are_kept_as_long_as_the_file_says() -> None:
     assert spec["serviceAccountName"] == "runner"
 
 
+def test_the_promotion_is_chosen_from_its_values() -> None:
+    arguments = made("improved/kitti_kitti.yaml")["spec"]["arguments"]["parameters"]
+    (promotion,) = [one for one in arguments if one["name"] == "promotion"]
+    assert (promotion["value"], promotion["enum"]) == ("report", ["off", "report", "promote"])
+
+
 def test_steps_without_torch_run_in_the_smaller_image() -> None:
     for name, template in templates(made("improved/kitti_kitti.yaml")).items():
         expected = DATA_IMAGE if name.startswith(("configure", "ingest", "pair")) else IMAGE
