@@ -137,11 +137,8 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
         "retryStrategy": {
             "limit": settings.retry.times,
             "retryPolicy": "Always",
-            "backoff": {
-                "duration": f"{settings.retry.wait}s",
-                "factor": settings.retry.factor,
-                "maxDuration": f"{settings.retry.within}s",
-            },
+            # without maxDuration, which from the second attempt on Argo takes for the pod's deadline
+            "backoff": {"duration": f"{settings.retry.wait}s", "factor": settings.retry.factor},
         },
         "volumes": volumes,
         "container": {
