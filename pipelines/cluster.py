@@ -222,8 +222,8 @@ class Cluster(Section):
     namespace: str | None = None
     """Namespace that the manifests of Kubernetes and Argo name; Kubeflow's client is told by `--namespace`."""
     service_account: str | None = "simipu"
-    """With Argo: account of the pods, that of deploy/argo by default; null takes the namespace's own. With Kubeflow it is
-    chosen when a run is started."""
+    """With Argo: account of the pods, by default that of deploy/argo; null takes the namespace's own. With Kubeflow it
+    is chosen when a run is started."""
     run_as: PodUser = PodUser()
     """Who the steps run as."""
     environment: dict[str, str] = Field(default_factory=dict)

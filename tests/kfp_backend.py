@@ -126,7 +126,7 @@ def _unknown(data: Any, new: dict[str, tuple[int, int]], version: tuple[int, int
 
 
 def check_parameters(pipeline: dict[str, Any], given: dict[str, Any]) -> None:
-    """As the API server does: no parameter that the pipeline has not, all that it requires, each of its type and choices."""
+    """As the API server does: none that the pipeline has not, all that it requires, each of its type and choices."""
     declared = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, value in given.items():
         if name not in declared:
