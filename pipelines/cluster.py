@@ -254,6 +254,10 @@ class Cluster(Section):
                 self._check_nodes(component)
         for secret in self.environment.keys() & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"}:
             raise ValueError(f"environment.{secret} is a secret: put it into one and name that under secrets")
+        sources = (*self.config_maps, *self.secrets)
+        variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
+        if twice := next((name for name in variables if variables.count(name) > 1), None):
+            raise ValueError(f"{twice} is given twice, and Kubernetes refuses such a pod: name it in one place only")
         return self
 
     def _check_nodes(self, component: str) -> None:

@@ -139,7 +139,8 @@ def causes(client: Client, run: Any, steps: Sequence[StepState]) -> Iterator[Cau
 
 def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
     """The run's steps with states and times, and below them what keeps one from going on."""
-    table = Table(title=f"{run.display_name} · {state(run).lower()}", title_justify="left", min_width=60)
+    title = Text(f"{run.display_name} · {state(run).lower()}", style="italic")
+    table = Table(min_width=60)
     table.add_column("step")
     table.add_column("state")
     table.add_column("time", justify="right")
@@ -147,7 +148,7 @@ def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
         again = f", attempt {step.attempts}" if step.attempts > 1 else ""
         table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]{again}", clock(step.seconds))
     notes = (f"{step.name}: {step.cause}" for step in steps if step.cause and step.state in _NOTED)
-    return Group(table, *(Text(note) for note in notes))
+    return Group(title, table, *(Text(note) for note in notes))
 
 
 def run_seconds(run: Any) -> float | None:

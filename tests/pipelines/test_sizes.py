@@ -1,5 +1,6 @@
 """What Kubeflow keeps of a run must fit its store."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines.cluster import load_cluster
-from pipelines.package import write
+from pipelines.package import write, write_manifest
 from pipelines.simipu import MOST_STEPS
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
@@ -39,6 +40,15 @@ def test_a_run_of_the_eight_full_size_rows_fits(tmp_path: Path) -> None:
     assert steps == 35
     assert found.whole > LARGEST  # so its nodes are compressed
     assert found.stored < 0.7 * LARGEST
+
+
+@pytest.mark.slow
+def test_the_eight_rows_as_a_version_in_git_fit_any_way_to_apply_them(tmp_path: Path) -> None:
+    """What `kubectl apply` notes without `--server-side` takes 256 KiB, a whole object 1.5 MiB."""
+    rows = [load_experiment(file) for file in sorted((ROOT / "experiments/improved").glob("*.yaml"))]
+    write_manifest(rows, tmp_path / "manifest.yaml", CLUSTER)
+    _, version = yaml.load_all((tmp_path / "manifest.yaml").read_text(), yaml.CSafeLoader)
+    assert len(json.dumps(version)) < 2**18
 
 
 def alone(number: int) -> list[Experiment]:
