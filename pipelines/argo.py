@@ -71,10 +71,12 @@ def workflow(documents: Sequence[dict[str, Any]], title: str, cluster: Cluster) 
 
 def _parameter(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
     value = field.get("defaultValue", "")
+    choices = {"enum": field["literals"]} if "literals" in field else {}
     return {
         "name": name,
         "description": field["description"],
         "value": value if isinstance(value, str) else json.dumps(value),
+        **choices,
     }
 
 
@@ -135,11 +137,8 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
         "retryStrategy": {
             "limit": settings.retry.times,
             "retryPolicy": "Always",
-            "backoff": {
-                "duration": f"{settings.retry.wait}s",
-                "factor": settings.retry.factor,
-                "maxDuration": f"{settings.retry.within}s",
-            },
+            # without maxDuration, which from the second attempt on Argo takes for the pod's deadline
+            "backoff": {"duration": f"{settings.retry.wait}s", "factor": settings.retry.factor},
         },
         "volumes": volumes,
         "container": {

@@ -2,30 +2,28 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import kfp_server_api as kfp
-from urllib3.exceptions import HTTPError
 
 from pipelines import versions
-from pipelines.api import Api, ApiError
+from pipelines.api import ApiError
 from pipelines.connection import Connection
+from pipelines.logs import pod_log
+from pipelines.session import Session
 from pipelines.states import FINISHED, StepState, steps
 from pipelines.submission import Package
-from pipelines.workflow import Pod, StoredLog, Workflow
+from pipelines.workflow import Pod, Workflow
 
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
 _DIGEST = "sha256:"
 _PAGE = 10
 """Each run and each version holds its whole pipeline, a hundred kilobytes or more."""
-_LOG_TAIL = 2**18
-"""Bytes of a log that are kept."""
 
 
 class Version(NamedTuple):
@@ -45,64 +43,16 @@ class Cancelled(Enum):
     ENDED = "had ended already"
 
 
-class Client:
-    """A session with an API server.
-
-    Args:
-        connection: address, namespace, credential.
-
-    Attributes:
-        namespace: that requests name; None where the server is one user's.
-        version: of the server, major and minor number; None where it does not tell.
-
-    Raises:
-        ApiError: at once, where the server cannot be reached, refuses, is none of Kubeflow Pipelines or too old.
-    """
+class Client(Session):
+    """What is asked of an API server: runs, versions of the pipeline, schedules."""
 
     def __init__(self, connection: Connection) -> None:
-        api = Api(connection)
-        self._api = api
-        self._connection = connection
-        self._experiments = kfp.ExperimentServiceApi(api)
-        self._pipelines = kfp.PipelineServiceApi(api)
-        self._recurring = kfp.RecurringRunServiceApi(api)
-        self._runs = kfp.RunServiceApi(api)
+        super().__init__(connection)
+        self._experiments = kfp.ExperimentServiceApi(self._api)
+        self._pipelines = kfp.PipelineServiceApi(self._api)
+        self._recurring = kfp.RecurringRunServiceApi(self._api)
+        self._runs = kfp.RunServiceApi(self._api)
         self._specifications: dict[str, Any] = {}
-        health = self._health()
-        self.namespace = self._namespace(bool(health["multi_user"]))
-        self.version = versions.parse(str(health.get("tag_name") or health.get("apiServerTagName") or ""))
-        if self.version and self.version < versions.OLDEST:
-            raise ApiError(
-                f"{connection.host} is Kubeflow Pipelines {versions.label(self.version)}; "
-                f"{versions.label(versions.OLDEST)} or newer is needed, as older ones start no step whose optional "
-                "secret is missing."
-            )
-
-    def _health(self) -> dict[str, Any]:
-        """What the server says about itself; the UI's server and the API's own name things differently."""
-        asked = self._connection
-        try:
-            health = json.loads(self._api.request("GET", f"{asked.host}/apis/v2beta1/healthz").data)
-        except ApiError as error:
-            if error.status in (404, 405):
-                raise ApiError(
-                    f"{asked.host}: there is no Kubeflow Pipelines API below this address; it may lack its path, e.g. "
-                    "https://kubeflow.example.com/pipeline.",
-                    error.status,
-                ) from None
-            raise
-        except ValueError as error:
-            raise self._strange(error) from None
-        if not isinstance(health, dict) or health.get("multi_user") is None:
-            raise ApiError(f"{asked.host} is a server, but not of Kubeflow Pipelines; check --host or KFP_ENDPOINT.")
-        return health
-
-    def _namespace(self, of_several_users: bool) -> str | None:
-        """The namespace that requests name: only where several users share the server, which then asks for one."""
-        asked = self._connection
-        if of_several_users and not asked.namespace:
-            raise ApiError(f"{asked.host} serves several users: give --namespace, the name of your Kubeflow profile.")
-        return asked.namespace if of_several_users else None
 
     def fitted(self, package: Package) -> tuple[Package, list[str]]:
         """The package as this server understands it, and sentences about what it lacks there."""
@@ -230,31 +180,8 @@ class Client:
         return Cancelled.NOW
 
     def log(self, run_id: str, pod: Pod) -> str | None:
-        """Log of a pod, also after it is gone; None where there is none.
-
-        The API server has it from the pod or its archive. Through the UI's address there is the pod's, as long as it
-        exists, and then what the launcher has put into the object store.
-        """
-        host, namespace = self._connection.host, pod.namespace or self.namespace or ""
-        found = self._text(f"{host}/apis/v1alpha1/runs/{run_id}/nodes/{pod.node_id}/log", {})
-        if found is None:
-            query = {"podname": pod.name, "runid": run_id, "podnamespace": namespace}
-            found = self._text(f"{host}/k8s/pod/logs", query)
-        if found is None and pod.log is not None:
-            found = self._text(f"{host}/artifacts/get", _stored(pod.log, namespace))
-        return found
-
-    def _text(self, url: str, query: Mapping[str, str]) -> str | None:
-        """The end of a text; None where there is a web page or an error instead, which may come with status 200."""
-        given = [(key, value) for key, value in query.items() if value]
-        try:
-            answer = self._api.request("GET", url, query_params=given, _preload_content=False)
-        except ApiError:
-            return None
-        if "html" in (answer.headers.get("content-type") or ""):
-            return None
-        text = _tail(answer)
-        return None if _is_error(text) else text
+        """Log of a pod, also after it is gone; None where there is none."""
+        return pod_log(self._api, self._connection.host, run_id, pod, pod.namespace or self.namespace or "")
 
     def upload(self, package: Package, name: str, description: str = "") -> Version:
         """Make the package a version of the pipeline; the same content is a version only once.
@@ -430,66 +357,12 @@ class Client:
         )
         return self._made_once(self._pipelines.pipeline_service_create_pipeline, pipeline, "pipeline_id", find)
 
-    def _made_once(self, create: Callable[..., Any], body: Any, identity: str, find: Callable[[], str | None]) -> str:
-        """Make a thing that has its name for itself; where another client was quicker, take that one's."""
-        try:
-            return str(getattr(self._call(create, body), identity))
-        except ApiError as error:
-            if error.status == 409 and (known := find()):
-                return known
-            raise
-
-    def _in_namespace(self) -> dict[str, str]:
-        return {"namespace": self.namespace} if self.namespace else {}
-
-    def _pages(self, listing: Callable[..., Any], field: str, *given: Any, **query: Any) -> Iterator[Any]:
-        token = ""
-        while True:
-            page = self._call(listing, *given, **query, **({"page_token": token} if token else {}))
-            yield from getattr(page, field) or []
-            token = page.next_page_token
-            if not token:
-                return
-
-    def _call(self, method: Callable[..., Any], *given: Any, **query: Any) -> Any:
-        try:
-            return method(*given, **query)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise self._strange(error) from error
-
-    def _strange(self, error: Exception) -> ApiError:
-        return ApiError(
-            f"{self._connection.host} answers in a way this client does not know ({error}); is it a Kubeflow Pipelines "
-            "server with the API v2beta1?"
-        )
-
 
 class Trigger(NamedTuple):
     """When a schedule starts a run: one of both."""
 
     cron: str | None = None
     every_s: int | None = None
-
-
-def _stored(log: StoredLog, namespace: str) -> dict[str, str]:
-    known = {"source": log.scheme, "bucket": log.bucket, "key": log.key, "namespace": namespace}
-    return {**known, "providerInfo": log.provider}
-
-
-def _is_error(text: str) -> bool:
-    try:
-        return text.startswith("{") and "error_message" in json.loads(text)
-    except ValueError:
-        return False
-
-
-def _tail(answer: Any) -> str:
-    """The end of a text, of whatever length it is, as far as it comes."""
-    end = b""
-    with suppress(HTTPError):
-        for part in answer.stream(_LOG_TAIL):
-            end = (end + part)[-_LOG_TAIL:]
-    return end.decode("utf-8", "replace")
 
 
 def _label(version: Any) -> str:

@@ -221,8 +221,9 @@ class Cluster(Section):
     """Secrets with which nodes fetch it."""
     namespace: str | None = None
     """Namespace that the manifests of Kubernetes and Argo name; Kubeflow's client is told by `--namespace`."""
-    service_account: str | None = None
-    """With Argo: account of the pods. With Kubeflow it is chosen when a run is started."""
+    service_account: str | None = "simipu"
+    """With Argo: account of the pods, by default that of deploy/argo; null takes the namespace's own. With Kubeflow it
+    is chosen when a run is started."""
     run_as: PodUser = PodUser()
     """Who the steps run as."""
     environment: dict[str, str] = Field(default_factory=dict)
@@ -253,6 +254,10 @@ class Cluster(Section):
                 self._check_nodes(component)
         for secret in self.environment.keys() & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"}:
             raise ValueError(f"environment.{secret} is a secret: put it into one and name that under secrets")
+        sources = (*self.config_maps, *self.secrets)
+        variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
+        if twice := next((name for name in variables if variables.count(name) > 1), None):
+            raise ValueError(f"{twice} is given twice, and Kubernetes refuses such a pod: name it in one place only")
         return self
 
     def _check_nodes(self, component: str) -> None:

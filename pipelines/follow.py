@@ -56,10 +56,10 @@ class Cause(NamedTuple):
     """Why a step failed."""
 
     step: str
-    sentence: str | None
-    """The step's own words."""
+    sentences: Sequence[str]
+    """What Kubernetes says, then the step's own words."""
     log: str
-    """The end of its log, where it left no sentence."""
+    """The end of its log, where there are none."""
 
 
 def follow(client: Client, run_id: str, console: Console, pace: Pace | None = None) -> Outcome:
@@ -101,12 +101,13 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
 
 
 def show_failure(client: Client, run: Any, steps: Sequence[StepState], console: Console) -> None:
-    """Say why a run failed: what Kubernetes says of each failed step and its own sentence, or the end of its log."""
+    """Say why a run failed: what Kubernetes says of each failed step and its own sentences, or the end of its log."""
     found = list(causes(client, run, steps))
     for cause in found:
         if cause.log:
             _say(console, cause.log)
-        _say(console, f"error: {cause.step}: {cause.sentence or 'failed, see the lines above'}")
+        for sentence in cause.sentences or ["failed, see the lines above"]:
+            _say(console, f"error: {cause.step}: {sentence}")
     if not found:
         said = run.error.message if run.error else None
         _say(
@@ -126,19 +127,20 @@ def causes(client: Client, run: Any, steps: Sequence[StepState]) -> Iterator[Cau
     number = max(_FEWEST_LINES, _LAST_LINES // max(1, len(failed)))
     for step in failed:
         log = next((text for pod in step.pods if (text := client.log(run.run_id, pod)) is not None), "")
-        sentence, end = _read(log, number)
+        sentences, end = _read(log, number)
         if step.cause:
-            sentence = f"{step.cause}; it said: {sentence}" if sentence else step.cause
-        elif sentence is None and not end:
+            sentences = [f"{step.cause}; it said: {said}" for said in sentences] or [step.cause]
+        elif not sentences and not end:
             namespace = next((pod.namespace for pod in step.pods), client.namespace or "kubeflow")
             logs = f"kubectl logs -n {namespace} -l pipeline/runid={run.run_id} -c main --prefix"
-            sentence = f"failed; its log: {logs}"
-        yield Cause(step.name, sentence, "" if sentence else end)
+            sentences = [f"failed; its log: {logs}"]
+        yield Cause(step.name, sentences, "" if sentences else end)
 
 
 def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
     """The run's steps with states and times, and below them what keeps one from going on."""
-    table = Table(title=f"{run.display_name} · {state(run).lower()}", title_justify="left", min_width=60)
+    title = Text(f"{run.display_name} · {state(run).lower()}", style="italic")
+    table = Table(min_width=60)
     table.add_column("step")
     table.add_column("state")
     table.add_column("time", justify="right")
@@ -146,7 +148,7 @@ def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
         again = f", attempt {step.attempts}" if step.attempts > 1 else ""
         table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]{again}", clock(step.seconds))
     notes = (f"{step.name}: {step.cause}" for step in steps if step.cause and step.state in _NOTED)
-    return Group(table, *(Text(note) for note in notes))
+    return Group(title, table, *(Text(note) for note in notes))
 
 
 def run_seconds(run: Any) -> float | None:
@@ -223,12 +225,13 @@ def _after(step: StepState) -> str:
     return f" · {clock(step.seconds)}" if step.seconds is not None and step.state not in _NOTED else ""
 
 
-def _read(log: str, number: int) -> tuple[str | None, str]:
-    """The step's own sentence or else the launcher's, if there is one, and the last of its lines."""
+def _read(log: str, number: int) -> tuple[list[str], str]:
+    """The step's own sentences or else the launcher's, if there are any, and the last of its lines."""
     shown = io.StringIO()
     lines = StepLines(shown)
     lines.write(log if log.endswith("\n") else log + "\n")
-    return lines.error or lines.launcher_error, "\n".join(shown.getvalue().splitlines()[-number:])
+    sentences = lines.problems or ([lines.launcher_error] if lines.launcher_error else [])
+    return sentences, "\n".join(shown.getvalue().splitlines()[-number:])
 
 
 def _how_to_go_on(run_id: str) -> str:

@@ -127,7 +127,9 @@ def _execute(
             outputs: dict[str, Any] = made(**arguments).outputs
         except RuntimeError as error:
             where = re.sub(r"\x1b\[\d+m", "", str(error))
-            raise SimipuError(lines.error or f"a step broke off, see the lines above. {where}") from None
+            raise SimipuError(
+                "\nerror: ".join(lines.problems) or f"a step broke off, see the lines above. {where}"
+            ) from None
     return outputs
 
 

@@ -18,7 +18,7 @@ _LONGEST = 300
 
 
 class StepLines(io.TextIOBase):
-    """Passes on a step's own lines, drops those of its runner, and keeps the last error.
+    """Passes on a step's own lines, drops those of its runner, and keeps the last errors.
 
     Args:
         target: where its own lines go.
@@ -26,13 +26,15 @@ class StepLines(io.TextIOBase):
     """
 
     def __init__(self, target: TextIO, indent: int = 0) -> None:
-        self.error: str | None = None
+        self.problems: list[str] = []
+        """The last of the step's words for a user: a line for each problem, where it found several at once."""
         self.launcher_error: str | None = None
         """Why the step could not even be begun, or its results not be taken."""
         self._target = target
         self._indent = indent
         self._rest = ""
         self._in_dump = False
+        self._went_on = False  # since the last error
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
@@ -51,8 +53,12 @@ class StepLines(io.TextIOBase):
         elif self._in_dump:
             self._in_dump = line != "}"
         elif line.startswith(_ERROR):
-            self.error = line.removeprefix(_ERROR)
+            if self._went_on:
+                self.problems.clear()
+            self._went_on = False
+            self.problems.append(line.removeprefix(_ERROR))
         elif line.strip("- ") and not _ARGO.fullmatch(line):
+            self._went_on = True
             self._target.write(line + "\n")
             self._target.flush()
 

@@ -33,7 +33,9 @@ from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 
 MOST_ROWS = 16
-"""Experiments of a sweep; the object that Kubeflow keeps of a larger one would not fit its store."""
+"""Experiments of a sweep."""
+MOST_STEPS = 52
+"""Steps of a sweep on Kubeflow, which keeps a megabyte of a run, compressed: a workflow of more would break off."""
 
 
 def steps(experiment: Experiment, made: Sections, task: Tasks) -> None:
@@ -171,6 +173,11 @@ def sweep(rows: Sequence[Experiment], cluster: Cluster | None = None) -> BaseCom
             task = Tasks(row, cluster, shared)
             steps(row, task.configured(configure, data=data, settings=settings), task)
             scores.append(task.made["evaluate"]["scores"])
+        if cluster and len(shared) >= MOST_STEPS:
+            raise SimipuError(
+                f"sweep {', '.join(names)}: has {len(shared) + 1} steps, and Kubeflow keeps {MOST_STEPS} of a run; "
+                "take fewer experiments, or such as have more in common."
+            )
         made = Tasks(rows[0], cluster)("table", table, names=names, scores=scores)
         return Outputs(results=made["results"])
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -12,6 +12,7 @@ from components.pretrain.component import pretrain_on_nodes
 from pipelines.cluster import Cluster, settings_of
 from pipelines.placement import place
 from pipelines.rows import roots
+from simipu_core.config.tracking import PromotionConfig
 from simipu_core.experiment import Experiment
 from simipu_core.parameters import to_parameter
 from simipu_core.stages.configure import sections
@@ -31,6 +32,8 @@ OUTPUTS: dict[str, tuple[str, str, type[dsl.Artifact]]] = {
     "metrics": ("evaluate", "metrics", dsl.Metrics),
 }
 """Artifacts that the pipeline of one experiment hands out: the step, its output, and the type."""
+CHOICES: dict[str, tuple[str, ...]] = {"promotion": get_args(PromotionConfig.model_fields["mode"].annotation)}
+"""Fields of the form that offer their values instead of taking any text."""
 
 
 def addresses(cluster: Cluster | None, *rows: Experiment) -> dict[str, str]:
@@ -48,9 +51,17 @@ def outputs(experiment: Experiment) -> Any:
 
 
 def named(cluster: Cluster | None) -> Callable[[Callable[..., Any]], BaseComponent]:
-    """`dsl.pipeline` with our name and the cluster's settings."""
+    """`dsl.pipeline` with our name, the cluster's settings, and the form's choices, which the SDK cannot declare."""
     config = _kept(cluster.keep_finished) if cluster else None
-    made: Callable[[Callable[..., Any]], BaseComponent] = dsl.pipeline(name=NAME, pipeline_config=config)
+
+    def made(form: Callable[..., Any]) -> BaseComponent:
+        component: BaseComponent = dsl.pipeline(form, name=NAME, pipeline_config=config)
+        fields = component.pipeline_spec.root.input_definitions.parameters
+        for field in CHOICES.keys() & fields.keys():
+            for choice in CHOICES[field]:
+                fields[field].literals.add(string_value=choice)
+        return component
+
     return made
 
 

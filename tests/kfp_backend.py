@@ -126,13 +126,16 @@ def _unknown(data: Any, new: dict[str, tuple[int, int]], version: tuple[int, int
 
 
 def check_parameters(pipeline: dict[str, Any], given: dict[str, Any]) -> None:
-    """As the API server does: no parameter that the pipeline has not, all that it requires, each of its type."""
+    """As the API server does: none that the pipeline has not, all that it requires, each of its type and choices."""
     declared = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, value in given.items():
         if name not in declared:
             raise Refusal(400, f"InvalidInputError: parameter {name} is not an input of the pipeline")
         if not isinstance(value, _KINDS[declared[name]["parameterType"]]):
             raise Refusal(400, f"InvalidInputError: input parameter {name} has the wrong type")
+        if declared[name].get("literals") and value not in declared[name]["literals"]:
+            said = f'input parameter "{name}" value does not match any of the allowed literal values'
+            raise Refusal(400, f"InvalidInputError: {said}")
     for name, definition in declared.items():
         if name not in given and "defaultValue" not in definition and not definition.get("isOptional"):
             raise Refusal(400, f"InvalidInputError: parameter {name} is required, but is not in the runtime config")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster import load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from tests.kubernetes_schema import differences, problems
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,9 @@ RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kub
 UI = DEPLOY / "multi-user" / "pipeline-ui.yaml"  # a patch
 MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI]]
 WAYS = {"standalone": ("kubeflow", "pipeline-runner"), "multi-user": ("simipu", "default-editor")}
-"""Overlays: the namespace, and the account of the steps in it."""
+"""Overlays for Kubeflow: the namespace, and the account of the steps in it."""
+OVERLAYS = {f"{way}{part}": namespace for way, (namespace, _) in WAYS.items() for part in ("", "/trainer")}
+OVERLAYS["argo"] = "simipu"
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -84,17 +86,28 @@ def test_each_way_has_its_namespace_and_accounts(way: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("overlay", [f"{way}{part}" for way in WAYS for part in ("", "/trainer")])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kustomize_builds_each_way(overlay: str) -> None:
     built = subprocess.run(["kubectl", "kustomize", DEPLOY / overlay], capture_output=True, text=True, check=True)
     resources = list(yaml.safe_load_all(built.stdout))
-    namespace, _ = WAYS[overlay.partition("/")[0]]
+    namespace = OVERLAYS[overlay]
     assert {resource["metadata"]["namespace"] for resource in resources} == {namespace}
     kinds = {resource["kind"] for resource in resources}
     assert kinds >= ({"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"})
-    assert namespace in built.stdout
-    (other,) = {namespace for namespace, _ in WAYS.values()} - {namespace}
+    (other,) = set(OVERLAYS.values()) - {namespace}
     assert f"namespace: {other}" not in built.stdout
+
+
+def test_argo_alone_has_an_account_that_may_hand_on_results() -> None:
+    folder = DEPLOY / "argo"
+    account, role, binding = (read(folder / f"{name}.yaml") for name in ("service-account", "role", "role-binding"))
+    assert account["metadata"]["name"] == Cluster.model_fields["service_account"].default
+    namespace = read(folder / "kustomization.yaml")["namespace"]
+    subject = {"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": namespace}
+    assert binding["subjects"] == [subject]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    results = {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
+    assert role["rules"] == [results]
 
 
 def test_the_ui_is_given_the_object_store_of_the_settings() -> None:
@@ -139,7 +152,7 @@ def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster
 
 
 def test_a_step_may_do_what_it_does_with_train_jobs() -> None:
-    (role,) = named("Role").values()
+    role = named("Role")["simipu-train-jobs"]
     verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
     assert verbs == {"trainjobs": ["create", "get", "delete"], "pods": ["list"], "pods/log": ["get"]}
 

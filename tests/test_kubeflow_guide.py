@@ -57,7 +57,7 @@ def test_commands_do_what_the_guide_says(line: str, tmp_path: Path, monkeypatch:
         assert first["pipelineInfo"]["name"] == "simipu"
 
 
-@pytest.fixture(params=["standalone", "multi-user"])
+@pytest.fixture(params=[pytest.param("standalone", marks=pytest.mark.slow), "multi-user"])
 def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     """A server of one of the two ways, whose steps do nothing, in the environment that the guide sets."""
     for name in os.environ:

@@ -44,6 +44,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, spec: Section | None
     """Write tensors as safetensors, with their specification, where there is one, in the file's metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, file, metadata={SPEC_KEY: spec.model_dump_json()} if spec else None)
+    file.chmod(0o644)  # the library lets only its own user read it, but Argo's executor is another
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,7 +3,7 @@
 Imports nothing heavy: it runs first, and what it refuses must be refused at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,17 +55,22 @@ def configure(
     compiled = validate(Experiment, plain(experiment), "the compiled experiment (compile the pipeline with this image)")
     values = compiled.model_dump(mode="json")
     fields = form or {}
-    if unclear := [name for name, value in fields.items() if value == NULL]:
-        raise SimipuError(f"{unclear[0]}: `{NULL}` stands for no value; write another.")
+    problems = [*_unclear(fields), *_wrong_addresses(compiled, data)]
     for key, field in FORM.items():
-        if fields.get(field):
+        if fields.get(field) not in (None, "", NULL):
             _put(values, key, fields[field])
-    apply_settings(values, settings)
+    try:
+        apply_settings(values, settings)
+    except SimipuError as error:
+        problems.append(str(error))
     try:
         chosen = Experiment.model_validate(values)
     except ValidationError as error:
-        raise SimipuError("\nerror: ".join(_problem(problem, values) for problem in error.errors())) from None
-    _check_shape(compiled, chosen)
+        problems += [_problem(problem, values) for problem in error.errors()]
+    else:
+        problems += _of_another_shape(compiled, chosen)
+    if problems:
+        raise SimipuError("\nerror: ".join(problems))
     return sections(_with_addresses(chosen, data))
 
 
@@ -87,41 +92,68 @@ def sections(experiment: Experiment) -> Sections:
     }
 
 
-def _check_shape(compiled: Experiment, chosen: Experiment) -> None:
-    """Refuse settings that decide which steps there are, or where data lies."""
+def _unclear(given: Mapping[str, str]) -> Iterator[str]:
+    """Fields that hold the text by which a parameter without a value is handed on."""
+    for name, value in given.items():
+        if value == NULL:
+            yield f"{DATA_FIELDS.get(name, name)}: `{NULL}` stands for no value; write another."
+
+
+def _of_another_shape(compiled: Experiment, chosen: Experiment) -> Iterator[str]:
+    """Settings that decide which steps there are, or where data lies."""
     for name in ("preset", "synthetic"):
         if getattr(compiled, name) != getattr(chosen, name):
-            raise SimipuError(f"settings {name}: counts only when a pipeline is compiled; compile one with it.")
+            yield f"settings {name}: counts only when a pipeline is compiled; compile one with it."
     for name in ("pretrain_data", "depth_data"):
         old, new = getattr(compiled, name), getattr(chosen, name)
         if old.root != new.root:
-            raise SimipuError(f"settings {name}.root: write the address into the form's field for data instead.")
+            yield f"settings {name}.root: write the address into the form's field for data instead."
     weights = {
         "pretrain.image_encoder": (compiled.pretrain.image_encoder.init_file, chosen.pretrain.image_encoder.init_file),
         "finetune": (compiled.finetune.init_file, chosen.finetune.init_file),
     }
     for name, (known, file) in weights.items():
         if file and file != known and split_pin(file)[1] is None:
-            raise SimipuError(
+            yield (
                 f"settings {name}.init_file: {file} may change under a cached result; write its content's sha256 "
                 "behind it (FILE#…), or compile a pipeline with it."
             )
     before, after = compiled.finetune, chosen.finetune
     if (before.needs_pretraining, before.needs_control) != (after.needs_pretraining, after.needs_control):
-        raise SimipuError(
-            "settings finetune: init and scratch_control decide which steps there are; compile a pipeline with them."
-        )
+        yield "settings finetune: init and scratch_control decide which steps there are; compile a pipeline with them."
+
+
+def _sources(experiment: Experiment) -> list[str]:
+    return ["pretrain_data", "depth_data"] if experiment.finetune.needs_pretraining else ["depth_data"]
+
+
+def _address(experiment: Experiment, name: str, data: Mapping[str, Any]) -> tuple[Any, str]:
+    """Address of a section's raw frames, and the form's field that it stands in."""
+    address = data.get(name) or data.get(getattr(experiment, name).root)
+    return None if address == NULL else address, DATA_FIELDS[name] if name in data else "data"
+
+
+def _wrong_addresses(experiment: Experiment, data: Mapping[str, Any]) -> list[str]:
+    """Fields for raw frames that are empty or hold no address; once where two sections share a field."""
+    problems = []
+    for name in _sources(experiment):
+        source = getattr(experiment, name)
+        address, field = _address(experiment, name, data)
+        if not address:
+            problems.append(f"{field}: give the address of the raw frames that the experiment calls {source.root}.")
+            continue
+        try:
+            validate(type(source), source.model_dump() | {"root": address}, field)
+        except SimipuError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
 
 
 def _with_addresses(experiment: Experiment, data: Mapping[str, Any]) -> Experiment:
-    placed = {}
-    for name in ["pretrain_data", "depth_data"] if experiment.finetune.needs_pretraining else ["depth_data"]:
-        source = getattr(experiment, name)
-        address = data.get(name) or data.get(source.root)
-        field = DATA_FIELDS[name] if name in data else "data"
-        if not address or address == NULL:
-            raise SimipuError(f"{field}: give the address of the raw frames that the experiment calls {source.root}.")
-        placed[name] = validate(type(source), source.model_dump() | {"root": address}, field)
+    placed = {
+        name: getattr(experiment, name).model_copy(update={"root": _address(experiment, name, data)[0]})
+        for name in _sources(experiment)
+    }
     return experiment.model_copy(update=placed)
 
 

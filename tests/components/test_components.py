@@ -274,6 +274,21 @@ def test_configure_finds_a_sweeps_addresses_by_root() -> None:
             "error: `finetune.schedule.max_lr`: Input should be greater than 0 (got -1)\n"
             "error: `promotion`: Input should be 'off', 'report' or 'promote' (got 'always')",
         ),
+        (
+            {"settings": "epochs", "promotion": "always", "model_name": "null", "data_depth": "", "data_pretrain": ""},
+            "error: model_name: `null` stands for no value; write another.\n"
+            "error: data_pretrain: give the address of the raw frames that the experiment calls data/kitti.\n"
+            "error: data_depth: give the address of the raw frames that the experiment calls data/kitti.\n"
+            "error: settings epochs: write it as section.key=value, e.g. finetune.epochs=3.\n"
+            "error: `promotion`: Input should be 'off', 'report' or 'promote' (got 'always')",
+        ),
+        (
+            {"settings": "preset=improved synthetic.seed=1 depth_data.root=x", "data_depth": ""},
+            "error: data_depth: give the address of the raw frames that the experiment calls data/kitti.\n"
+            "error: settings preset: counts only when a pipeline is compiled; compile one with it.\n"
+            "error: settings synthetic: counts only when a pipeline is compiled; compile one with it.\n"
+            "error: settings depth_data.root: write the address into the form's field for data instead.",
+        ),
         ({"settings": "finetune.epoch=3"}, "error: unknown key `finetune.epoch` (remove it or check its spelling"),
         ({"settings": "epochs"}, "error: settings epochs: write it as section.key=value, e.g. finetune.epochs=3."),
         ({"result_name": "My run"}, "error: `result_name`: String should match pattern"),

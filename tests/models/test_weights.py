@@ -24,6 +24,7 @@ def test_weights_carry_their_specification(tmp_path: Path) -> None:
     made, other = nn.Linear(3, 2), nn.Linear(3, 2)
     save_weights(made, tmp_path / "x.safetensors", SPEC)
     assert read_spec(tmp_path / "x.safetensors", EncoderSpec) == SPEC
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
     load_weights(other, tmp_path / "x.safetensors")
     torch.testing.assert_close(other.weight, made.weight, rtol=0, atol=0)
     torch.testing.assert_close(other.bias, made.bias, rtol=0, atol=0)

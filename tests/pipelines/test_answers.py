@@ -276,6 +276,17 @@ def test_a_retry_after_cancelling_is_no_longer_cancelled(recorded: Callable[[str
     assert cli("status", answers.run["run_id"], "--wait").code == 3
 
 
+def test_every_refused_field_of_the_form_has_its_line(recorded: Callable[[str], Answers]) -> None:
+    answers = recorded("check_failed")
+    refused = ["`finetune.epochs`: at least 1 (got 0)", "`promotion`: off, report or promote (got 'bogus')"]
+    ((node, log),) = answers.data["logs"].items()
+    found = [line for line in log.splitlines() if line.startswith("error: ")]
+    answers.data["logs"][node] = log.replace(found[0], "\n".join(f"error: {line}" for line in refused))
+    expected = [f"error: check: {line}" for line in refused]
+    for more in ([], ["--wait"]):
+        assert cli("status", answers.run["run_id"], *more).out.splitlines()[-2:] == expected
+
+
 def test_without_a_workflow_the_tasks_of_the_api_are_taken(recorded: Callable[[str], Answers]) -> None:
     answers = recorded("check_failed")
     (root,) = answers.data["workflow"]["spec"]["arguments"]["parameters"]

@@ -97,11 +97,22 @@ def test_names_and_references_fit_each_other() -> None:
 
 
 def test_finished_workflows_are_kept_as_long_as_the_file_says() -> None:
-    spec = made("kitti_sample.yaml", cluster=CLUSTER.model_copy(update={"service_account": "runner"}))["spec"]
+    spec = made("kitti_sample.yaml")["spec"]
     assert spec["ttlStrategy"] == dict.fromkeys(
         ("secondsAfterCompletion", "secondsAfterSuccess", "secondsAfterFailure"), 7 * 86400
     )  # a controller may have shorter ones for success and failure, which come first
-    assert spec["serviceAccountName"] == "runner"
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "simipu"), ({"service_account": None}, None)])
+def test_pods_have_the_account_that_the_manifests_make(chosen: dict[str, Any], expected: str | None) -> None:
+    spec = made("kitti_sample.yaml", cluster=CLUSTER.model_copy(update=chosen))["spec"]
+    assert spec.get("serviceAccountName") == expected
+
+
+def test_the_promotion_is_chosen_from_its_values() -> None:
+    arguments = made("improved/kitti_kitti.yaml")["spec"]["arguments"]["parameters"]
+    (promotion,) = [one for one in arguments if one["name"] == "promotion"]
+    assert (promotion["value"], promotion["enum"]) == ("report", ["off", "report", "promote"])
 
 
 def test_steps_without_torch_run_in_the_smaller_image() -> None:
@@ -123,6 +134,8 @@ def test_training_on_several_gpus_is_told_how_many() -> None:
     assert steps["pretrain"]["container"]["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert "SIMIPU_PROCESSES" not in json.dumps(steps["pair-depth"]["container"]["env"])
     assert steps["pretrain"]["retryStrategy"]["retryPolicy"] == "Always"  # lost nodes too
+    assert steps["pretrain"]["retryStrategy"]["backoff"] == {"duration": "60s", "factor": 2}
+    assert steps["pretrain"]["activeDeadlineSeconds"] == 5 * 86400  # of each attempt
     node = {"fieldRef": {"fieldPath": "metadata.annotations['workflows.argoproj.io/node-name']"}}
     assert {"name": "SIMIPU_WORKFLOW_NODE", "valueFrom": node} in steps["pretrain"]["container"]["env"]  # counts them
 

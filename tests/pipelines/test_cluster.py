@@ -57,6 +57,10 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
         ({"run_as": {"user": 0}}, "run_as.user"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"A": "b"}}]}, "secrets.0.name"),
         ({"secrets": [{"name": "x", "keys": {"A": "k", "B": "k"}}]}, "two variables have one key"),
+        (
+            {"environment": {"A": "1"}, "config_maps": [{"name": "x", "keys": {"A": "k"}}]},
+            "A is given twice, and Kubernetes refuses such a pod: name it in one place only",
+        ),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into one and name that under secrets"),
     ],
 )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipelines import submission
 from pipelines.api import ApiError
@@ -291,24 +290,29 @@ class TestVersionsOfTheServer:
         assert ("keep_finished is left out" in said) == (version < (2, 17))
         assert ("run_as is left out" in said) == (version < (2, 16))
         assert (fitted == placed) == (version == (2, 17))
-        if version < (2, 17):
+        if version == (2, 16):
             assert specification(placed.specification, version)[1] == {}  # as it would be without
 
     @pytest.mark.parametrize("version", [(2, 15), (2, 16)])
     def test_a_choice_of_values_is_left_out_where_it_is_refused(
         self, server: KfpServer, package: Package, version: tuple[int, int]
     ) -> None:
-        text = yaml.safe_load(package.text)
-        text["root"]["inputDefinitions"]["parameters"]["promotion"]["literals"] = ["report", "promote"]
-        chosen = Package(yaml.safe_dump(text))
+        assert package.parameters["promotion"]["literals"] == ["off", "report", "promote"]
         server.backend.version = version
         client = Client(Connection(server.url))
-        fitted, lacks = client.fitted(chosen)
+        fitted, lacks = client.fitted(package)
         assert client.upload(fitted, "demo").is_new
         assert [("no choices" in lack) for lack in lacks] == [True] * (version < (2, 16))
+        assert ("literals" in fitted.text) == (version >= (2, 16))
         if version < (2, 16):
             with pytest.raises(ApiError, match='unknown field "literals"'):
-                client.upload(chosen, "other")
+                client.upload(package, "other")
+
+    def test_another_value_than_the_choices_starts_no_run(self, server: KfpServer, package: Package) -> None:
+        values = {"data_depth": "s3://data", "promotion": "bogus"}
+        with pytest.raises(ApiError, match='"promotion" value does not match any of the allowed literal values'):
+            Client(Connection(server.url)).submit(package, "demo", values)
+        assert server.backend.runs == {}
 
     def test_the_user_is_told_what_is_missing(
         self, server: KfpServer, placed: Package, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ def test_only_the_steps_own_lines_are_shown() -> None:
     for character in streamed(text):  # however the text is cut
         lines.write(character)
     assert shown.getvalue() == "pretrain 3/17 · 5 s\n  indented · of the step\n"
-    assert lines.error is None
+    assert lines.problems == []
 
 
 def test_the_cause_is_kept_for_the_end() -> None:
@@ -36,7 +36,13 @@ def test_the_cause_is_kept_for_the_end() -> None:
     lines = StepLines(shown, indent=4)
     lines.write(streamed("ingest 1/2 · 0 s\nerror: data: no frames; look elsewhere.\n"))
     assert shown.getvalue() == "ingest 1/2 · 0 s\n"
-    assert lines.error == "data: no frames; look elsewhere."
+    assert lines.problems == ["data: no frames; look elsewhere."]
+
+
+def test_all_problems_that_were_found_at_once_are_kept() -> None:
+    lines = StepLines(io.StringIO())
+    lines.write("error: of an attempt before\ntrying again\nerror: `promotion`: no\nerror: `result_name`: no\n\ngone\n")
+    assert lines.problems == ["`promotion`: no", "`result_name`: no"]
 
 
 POD = """\
@@ -70,7 +76,7 @@ def test_lines_of_launcher_and_argo_are_dropped() -> None:
         '  File "loop.py", line 3, in step',
         "    raise RuntimeError",
     ]
-    assert (lines.error, lines.launcher_error) == (None, None)
+    assert (lines.problems, lines.launcher_error) == ([], None)
 
 
 def test_what_kept_the_launcher_from_beginning_is_kept() -> None:

@@ -447,7 +447,8 @@ def test_the_command_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
     texts = []
     for seed in ("1", "2"):
         file = tmp_path / f"{seed}.yaml"
-        command = [sys.executable, "-m", "pipelines", "compile", "--sweep", "improved", "--out", str(file)]
+        command = [sys.executable, "-m", "pipelines", "compile", "--out", str(file)]
+        command += ["--sweep", "improved/kitti_kitti", "--sweep", "improved/kitti_nyu"]
         command += ["--cluster", "cluster.yaml", "--image", IMAGE]
         environment = {"PYTHONHASHSEED": seed, "PYTHONWARNINGS": "ignore"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

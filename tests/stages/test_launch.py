@@ -1,4 +1,7 @@
-"""Training in several processes, as a step on a machine with several GPUs runs it; here over gloo on CPUs."""
+"""Training in several processes, as a step on a machine with several GPUs runs it; here over gloo on CPUs.
+
+Every process imports this module, so it must be light.
+"""
 
 import multiprocessing
 import os
@@ -9,7 +12,6 @@ import pytest
 
 from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.stages.launch import launch
-from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import Run, SilentRun
 from tests.samples import pair_row, tiny_pretrain, write_shards
 
@@ -103,11 +105,13 @@ def test_sigterm_reaches_every_process_and_what_they_say_comes_back(tmp_path: Pa
     assert answers.get() == f"stopped by SIGTERM, with a checkpoint in {tmp_path.name}."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 def test_two_processes_train_and_the_first_one_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
     from simipu_core.artifacts import read_manifest
+    from simipu_core.stages.pretrain import pretrain
     from simipu_core.tracking.mlflow_run import step
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

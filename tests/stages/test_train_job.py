@@ -18,7 +18,7 @@ from simipu_core import project
 from simipu_core.artifacts import read_manifest, write_artifact
 from simipu_core.config import ContrastConfig, PretrainConfig
 from simipu_core.errors import InterruptionError, SimipuError
-from simipu_core.stages import train_job
+from simipu_core.stages import train_job, trainer
 from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import SilentRun
 from tests.samples import pair_row, tiny_pretrain, write_shards
@@ -48,7 +48,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 @pytest.fixture
 def api(tmp_path: Path, s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerApi]:
-    monkeypatch.setattr(train_job, "_POLL_S", 0.02)
+    monkeypatch.setattr(trainer, "_POLL_S", 0.02)
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SIMIPU_CHECKPOINTS", f"s3://{s3.bucket}/{tmp_path.name}")
@@ -383,7 +383,7 @@ def test_a_failing_server_is_asked_again(api: TrainerApi, tmp_path: Path, monkey
     train(tmp_path / "encoder")
     assert len(api.created) == 1
 
-    monkeypatch.setattr(train_job, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(trainer, "_PATIENCE_S", 0.2)
     api.on_create = lambda job: threading.Timer(0.1, lambda: setattr(api, "fault", (503, "overloaded"))).start()
     with pytest.raises(SimipuError, match=r"API server is failing .503 overloaded.; run the step again"):
         train(tmp_path / "other", CONFIG.model_copy(update={"seed": 3}))
