@@ -1,6 +1,7 @@
 """Watch a run on Kubeflow until it ends, and say why it failed."""
 
 import io
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pipelines.output import StepLines
 from pipelines.states import FINISHED, StepState, duration, state
 from simipu_core.errors import SimipuError
 
+_MLFLOW_STATUS = {"SUCCEEDED": "FINISHED", "CANCELED": "KILLED"}
 _LAST_LINES = 20
 _FEWEST_LINES = 5
 _NOTED = ("pending", "running", "retrying")
@@ -89,6 +91,7 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
     except KeyboardInterrupt:
         _say(console, f"The run goes on. {_how_to_go_on(run_id)}")
         raise
+    end_tracking(run, console)
     match state(run):
         case "SUCCEEDED" | "SKIPPED":
             _say(console, f"{run.display_name} succeeded.")
@@ -98,6 +101,26 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
             return Outcome.CANCELED
     show_failure(client, run, steps, console)
     return Outcome.FAILED
+
+
+def end_tracking(run: Any, console: Console) -> None:
+    """End in MLflow what killed steps of a run that is over left open, if MLFLOW_TRACKING_URI says where it is.
+
+    Args:
+        run: ``V2beta1Run``.
+        console: where it is said.
+    """
+    if run.state not in FINISHED or not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    from simipu_core.tracking.pipeline_run import end_killed
+
+    try:
+        ended = end_killed(run.run_id, _MLFLOW_STATUS.get(state(run), "FAILED"))
+    except SimipuError as error:
+        _say(console, f"warning: {error}")
+    else:
+        if ended:
+            _say(console, f"Ended in MLflow, where they were left open: {', '.join(ended)}")
 
 
 def show_failure(client: Client, run: Any, steps: Sequence[StepState], console: Console) -> None:

@@ -33,7 +33,6 @@ from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
 
-_LOCAL_UI = "http://127.0.0.1:5000"
 
 
 def run(experiment: Experiment, runner: Runner = "process") -> Summary:
@@ -157,8 +156,6 @@ def _summary(
     report = Report.model_validate_json((Path(outputs["report"].path) / "report.json").read_text(encoding="utf-8"))
     released = json.loads(Path(outputs["metrics"].path).read_text(encoding="utf-8"))
     registered = ModelVersion.model_validate(released["model"])
-    uri = tracking_uri()
-    server = uri if uri.startswith("http") else _LOCAL_UI
     return Summary(
         experiment=experiment.experiment,
         protocol=report.headline,
@@ -168,7 +165,7 @@ def _summary(
         model=registered.model_copy(update={"alias": aliases(registered)}),
         promotion=released["outcome"],
         mlflow_run_id=parent.run_id,
-        mlflow_url=f"{server.rstrip('/')}/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
+        mlflow_url=parent.page,
         seconds=time.monotonic() - begun,
         steps=steps,
     )

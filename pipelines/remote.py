@@ -190,7 +190,7 @@ def status(
     """List the latest runs on Kubeflow, or show the steps of one."""
     from pipelines.client import Client
     from pipelines.connection import find
-    from pipelines.follow import clock, follow, run_seconds, show_failure, steps_table
+    from pipelines.follow import clock, end_tracking, follow, run_seconds, show_failure, steps_table
     from pipelines.states import state
 
     if wait and not run:
@@ -204,6 +204,7 @@ def status(
         steps = client.steps(known)
         console.print(steps_table(known, steps))
         print(f"See      {client.url('runs', run)}", flush=True)
+        end_tracking(known, console)
         if state(known) == "FAILED":
             show_failure(client, known, steps, console)
         return

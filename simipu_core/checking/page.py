@@ -15,18 +15,12 @@ from simipu_core.data.images import decode_depth, decode_image, encode_jpeg
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
 from simipu_core.data.sources import class_of
+from simipu_core.evaluation import pages
 from simipu_core.evaluation.panels import overlay
 from simipu_core.geometry.cameras import in_image, project
 
 _FRAMES = 6
 _QUALITY = 80
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .35rem .6rem;
-border-bottom: 1px solid #ddd; } figure { margin: 1.5rem 0; } img { width: 100%; display: block; }
-.ok { color: #176f2c; } .warning { color: #8a5a00; } .fault { color: #b3261e; font-weight: 600; }
-small { color: #555; overflow-wrap: anywhere; }
-"""
 
 
 def page(report: Report, found: Survey) -> str:
@@ -36,18 +30,16 @@ def page(report: Report, found: Survey) -> str:
         f"{_names(each.names, each.count)}</td><td>{escape(each.mend)}</td></tr>\n"
         for each in report.findings
     )
-    title = f"{escape(report.kind)} in {escape(report.root)}"
     broken = "".join(
         f"<tr><td>{escape(each.file)}</td><td>{escape(each.reason)}</td></tr>\n" for each in report.broken[:1000]
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>simipu check: {title}</title>'
-        f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n<p>{report.frames:,} sound frames, "
-        f"{len(report.broken):,} broken.</p>\n<table><tr><th>looked at</th><th></th><th>found</th><th>mend</th></tr>\n"
-        f"{rows}</table>\n"
-        + (f"<h2>Broken frames</h2>\n<table>{broken}</table>\n" if broken else "")
+    return pages.page(
+        f"{report.kind} in {report.root}",
+        f"<p>{report.frames:,} sound frames, {len(report.broken):,} broken.</p>\n"
+        f'<table class="texts"><tr><th>looked at</th><th></th><th>found</th><th>mend</th></tr>\n{rows}</table>\n'
+        + (f'<h2>Broken frames</h2>\n<table class="texts">{broken}</table>\n' if broken else "")
         + f"<h2>Frames</h2>\n<p>LiDAR points, or depth where there is no scan, from near (red) to far (blue). Points "
-        f"must sit on the things they were measured on.</p>\n{''.join(_figures(found))}</body></html>\n"
+        f"must sit on the things they were measured on.</p>\n{''.join(_figures(found))}",
     )
 
 

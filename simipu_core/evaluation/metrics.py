@@ -62,5 +62,5 @@ def depth_metrics(truth: NDArray[np.floating], prediction: NDArray[np.floating])
 
 def heading(name: str) -> str:
     """A metric's name as a column's head, with an arrow to its better values."""
-    arrow = "" if name not in METRICS else " ↑" if METRICS[name].is_larger_better else " ↓"
-    return name.replace("_", " ") + arrow
+    words = name.replace("_", " ")
+    return f"{words}\N{NO-BREAK SPACE}{'↑' if METRICS[name].is_larger_better else '↓'}" if name in METRICS else words

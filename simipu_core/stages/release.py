@@ -27,6 +27,10 @@ class Release(BaseModel):
     outcome: str
     """One sentence: what the gate decided, and what was done."""
 
+    def facts(self) -> dict[str, str]:
+        """What became of it, for pages."""
+        return {"Gate": self.outcome, "Version": f"{self.model.name} {self.model.version}, {self.model.alias}"}
+
     def summary(self) -> dict[str, Any]:
         """Headline numbers, version and decision as plain JSON; a number that is not finite is null."""
         abs_rel = {protocol: scores["abs_rel"] for protocol, scores in self.report.metrics.items()}

@@ -19,6 +19,9 @@ would keep equal steps of different pipelines from sharing their results."""
 class Place(Protocol):
     """An artifact of Kubeflow's."""
 
+    metadata: dict[str, Any]
+    """What Kubeflow's pages say about it."""
+
     @property
     def path(self) -> str:
         """Where it lies in the step's pod."""
@@ -30,8 +33,6 @@ class Place(Protocol):
 
 class Metrics(Place, Protocol):
     """Numbers that Kubeflow shows."""
-
-    metadata: dict[str, Any]
 
     def log_metric(self, metric: str, value: float) -> None:
         """Show a number."""
@@ -50,6 +51,23 @@ def step(name: str, out: Place) -> Iterator["MlflowRun"]:
     is_last = os.environ.get(LAST_STEP) == "true"
     with plain_errors(), tracked(os.environ.get(STEP, name), out=Path(out.path), is_last=is_last) as run:
         yield run
+        out.metadata |= described(Path(out.path), run.page)
+
+
+def described(artifact: Path, page: str) -> dict[str, Any]:
+    """What Kubeflow's pages say about an artifact: its digest and counts, those it was made from, its MLflow run.
+
+    Args:
+        artifact: its folder.
+        page: address of the run that made it.
+    """
+    from simipu_core.artifacts import read_manifest
+
+    manifest = read_manifest(artifact)
+    parents = {f"made from {role}": digest for role, digest in manifest.inputs.items()}
+    origin = {"raw data": manifest.origin} if manifest.origin else {}
+    about = {"kind": manifest.kind, "digest": manifest.digest, "code revision": manifest.code_revision}
+    return {**manifest.counts, **about, **parents, **origin, "MLflow": page}
 
 
 def train(
@@ -141,6 +159,7 @@ def score(
     """
     import json
 
+    from simipu_core.artifacts import read_manifest
     from simipu_core.config import EvaluateConfig, TrackingConfig
     from simipu_core.evaluation.pages import html, markdown
     from simipu_core.parameters import from_parameter
@@ -165,7 +184,10 @@ def score(
                 metrics.log_metric(f"abs_rel {protocol}", value)
         metrics.log_metric("promoted", int(made.promoted))
         metrics.metadata["gate"] = made.outcome
-        Path(table.path).write_text(markdown(made.report, experiment), encoding="utf-8")
-        Path(page.path).write_text(html(made.report, experiment, Path(report.path) / "panels"), encoding="utf-8")
+        panels, outcome = Path(report.path) / "panels", {**made.facts(), "MLflow": run.page}
+        Path(table.path).write_text(markdown(made.report, experiment, outcome), encoding="utf-8")
+        Path(page.path).write_text(html(made.report, experiment, outcome, panels), encoding="utf-8")
         Path(metrics.path).write_text(json.dumps(summary), encoding="utf-8")
+        for shown in (metrics, page, table):
+            shown.metadata |= {"MLflow": run.page, "report": read_manifest(Path(report.path)).digest}
         return to_text(read_scores(Path(report.path)))

@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from simipu_core.artifacts import Manifest, read_manifest, write_artifact
 from simipu_core.config import validate
 from simipu_core.evaluation.metrics import heading
-from simipu_core.evaluation.pages import html_table, markdown_table, page
+from simipu_core.evaluation.pages import Cells, html_tables, markdown_tables, number, page
 from simipu_core.evaluation.report import Report, Scores
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.yaml_files import parse_yaml
 
 JSON, CSV, MARKDOWN, HTML = "table.json", "table.csv", "table.md", "table.html"
+_SHOWN = ("abs_rel", "rmse", "a1")
+"""Metrics that fit into a narrow page; all of them are in the other two files."""
 
 
 class ReportScores(BaseModel):
@@ -85,9 +87,10 @@ class _Row:
 
 
 def table(scores: Mapping[str, ReportScores], out: Path, *, run: Run = SilentRun()) -> Manifest:
-    """Write table.json, table.csv, table.md and table.html: one row for each experiment and protocol.
+    """Write table.json and table.csv, with a row for each experiment and protocol, and table.md and table.html.
 
-    Rows keep the experiments' order; a score that an experiment does not have stays empty.
+    Rows keep the experiments' order; a score that an experiment does not have stays empty. For people each protocol has
+    a table of its own, with the main metrics.
 
     Args:
         scores: those of each experiment's report.
@@ -113,10 +116,9 @@ def table(scores: Mapping[str, ReportScores], out: Path, *, run: Run = SilentRun
             writer = csv.DictWriter(file, ["experiment", "protocol", "images", *names], restval="")
             writer.writeheader()
             writer.writerows(plain)
-        head = ["experiment", "protocol", "images", *(heading(name) for name in names)]
-        cells = [head, *(_cells(row, names) for row in rows)]
-        (draft.path / MARKDOWN).write_text(markdown_table(cells), encoding="utf-8")
-        (draft.path / HTML).write_text(page("Depth", html_table(cells)), encoding="utf-8")
+        tables = _tables(rows)
+        (draft.path / MARKDOWN).write_text(markdown_tables(tables), encoding="utf-8")
+        (draft.path / HTML).write_text(page("Depth", html_tables(tables)), encoding="utf-8")
         draft.counts.update(experiments=len(scores), rows=len(rows))
         for name in (JSON, CSV, MARKDOWN, HTML):
             run.log_file(draft.path / name)
@@ -131,7 +133,19 @@ def _rows(name: str, scores: ReportScores) -> list[_Row]:
     ]
 
 
+def _tables(rows: list[_Row]) -> dict[str, Cells]:
+    """A table for each protocol, by its title; headline protocols come first."""
+    ordered = sorted(rows, key=lambda row: not row.is_headline)
+    tables: dict[str, Cells] = {}
+    for protocol in dict.fromkeys(row.protocol for row in ordered):
+        shown = [row for row in rows if row.protocol == protocol]
+        names = [name for name in _SHOWN if any(name in row.scores for row in shown)]
+        headline = " (headline)" if any(row.is_headline for row in shown) else ""
+        images = " / ".join(dict.fromkeys(str(row.num_images) for row in shown))
+        title = f"{protocol}{headline}, {images} images"
+        tables[title] = [["", *map(heading, names)], *(_cells(row, names) for row in shown)]
+    return tables
+
+
 def _cells(row: _Row, names: list[str]) -> list[str]:
-    scores = (f"{row.scores[name]:.4f}" if name in row.scores else "" for name in names)
-    protocol = f"{row.protocol} (headline)" if row.is_headline else row.protocol
-    return [row.experiment, protocol, str(row.num_images), *scores]
+    return [row.experiment, *(number(row.scores[name]) if name in row.scores else "" for name in names)]

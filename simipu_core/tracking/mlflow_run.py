@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import RunTag
+from mlflow.entities import RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -37,6 +37,8 @@ from simipu_core.tracking.system_metrics import recorded
 
 PARENT_RUN_ID = "SIMIPU_PARENT_RUN_ID"
 PIPELINE_RUN = "SIMIPU_PIPELINE_RUN"
+MLFLOW_PAGE = "SIMIPU_MLFLOW_PAGE"
+"""Names the address at which people see MLflow, where it is another than the steps' own."""
 STEP_TAG = "simipu.step"
 REVISION_TAG = "simipu.revision"
 IMAGE_TAG = "simipu.image"
@@ -44,6 +46,8 @@ PIPELINE_RUN_TAG = "simipu.pipeline_run"
 ERROR_TAG = "simipu.error"
 UNSENT = "unsent-tracking.jsonl"
 
+_LOCAL_PAGE = "http://127.0.0.1:5000"
+"""Where ``make mlflow`` shows a local store."""
 _SHARED_TAG = "simipu.shared_parent"
 _SETTLING_SECONDS = 2.0
 _PARAM_LENGTH = 6000
@@ -113,10 +117,12 @@ def _sqlite_folder() -> Path | None:
 class MlflowRun:
     """A run in MLflow; see :class:`simipu_core.tracking.run.Run`. Nothing here waits for the server."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
         self.client = client
         self.id = run_id
+        self.experiment_id = experiment_id
         self.run_id: str | None = run_id
+        self.page = run_page(run_id, experiment_id)
         self._outbox = Outbox(partial(deliver, client), shown_uri())
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -167,8 +173,8 @@ def step(
     """
     client = connect()
     with mlflow_errors():
-        run_id, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
-    run = MlflowRun(client, run_id)
+        made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
+    run = MlflowRun(client, made.run_id, made.experiment_id)
     status = "FAILED"
     try:
         with recorded(run.log_metrics):
@@ -185,15 +191,15 @@ def step(
             run.end(status)
         if shared and (is_last or status != "FINISHED"):
             run.end(status, shared)
-        leave_unsent(run.close(_PATIENCE if status == "FINISHED" else _PATIENCE_AFTER_FAILURE), run_id, out)
+        leave_unsent(run.close(_PATIENCE if status == "FINISHED" else _PATIENCE_AFTER_FAILURE), run.id, out)
 
 
-def _open(client: MlflowClient, name: str, experiment: str) -> tuple[str, str | None]:
+def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, str | None]:
     """The step's run and, where there is one, the run that it shares with the other steps as their parent."""
     tags = _origin() | {STEP_TAG: name}
     if adopted := os.environ.get("MLFLOW_RUN_ID"):
         client.log_batch(adopted, tags=[RunTag(*tag) for tag in tags.items()])
-        return adopted, None
+        return client.get_run(adopted).info, None
     shared = None
     if parent := os.environ.get(PARENT_RUN_ID):
         experiment_id = client.get_run(parent).info.experiment_id
@@ -201,9 +207,34 @@ def _open(client: MlflowClient, name: str, experiment: str) -> tuple[str, str | 
         experiment_id = find_experiment(client, experiment)
         if key := os.environ.get(PIPELINE_RUN):
             parent = shared = shared_parent(client, experiment_id, key)
+            earlier = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{shared}' and tags.`{STEP_TAG}` = '{name}'"
+            end_left_open(client, [experiment_id], earlier)
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent
-    return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id), shared
+    return client.create_run(experiment_id, tags=tags, run_name=name).info, shared
+
+
+def end_left_open(
+    client: MlflowClient, experiments: list[str], query: str, status_of_parent: str = "KILLED"
+) -> list[str]:
+    """Mark as killed what still looks as if it ran, because its process was killed before it could say so.
+
+    Args:
+        client: client of the server.
+        experiments: ids of the experiments to look into.
+        query: which runs, none of whose processes may be alive.
+        status_of_parent: what a run that steps share is marked as, instead.
+
+    Returns:
+        Names of the runs.
+
+    Raises:
+        MlflowException: the server does not answer or refuses.
+    """
+    left = client.search_runs(experiments, f"{query} and attributes.status = 'RUNNING'")
+    for run in left:
+        client.set_terminated(run.info.run_id, status_of_parent if _SHARED_TAG in run.data.tags else "KILLED")
+    return [run.info.run_name for run in left]
 
 
 def shared_parent(client: MlflowClient, experiment_id: str, key: str) -> str:
@@ -266,6 +297,13 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
         f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
     )
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def run_page(run_id: str, experiment_id: str) -> str:
+    """Address at which a person sees a run: below ``SIMIPU_MLFLOW_PAGE``, the server, or what ``make mlflow`` shows."""
+    uri = shown_uri()
+    place = os.environ.get(MLFLOW_PAGE) or (uri if uri.startswith("http") else _LOCAL_PAGE)
+    return f"{place.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def shown_uri() -> str:

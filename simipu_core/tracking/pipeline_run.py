@@ -14,13 +14,16 @@ from simipu_core.artifacts import code_revision
 from simipu_core.experiment import Experiment
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
+    PIPELINE_RUN_TAG,
     REVISION_TAG,
     STEP_TAG,
     MlflowRun,
     connect,
+    end_left_open,
     find_experiment,
     leave_unsent,
     mlflow_errors,
+    run_page,
 )
 
 CACHED_FROM_TAG = "simipu.cached_from"
@@ -34,6 +37,11 @@ class PipelineRun:
     client: MlflowClient
     experiment_id: str
     run_id: str
+
+    @property
+    def page(self) -> str:
+        """Address at which a person sees it."""
+        return run_page(self.run_id, self.experiment_id)
 
     @property
     def history(self) -> str:
@@ -76,7 +84,7 @@ class PipelineRun:
 
     @contextmanager
     def _recording(self) -> Iterator[MlflowRun]:
-        run = MlflowRun(self.client, self.run_id)
+        run = MlflowRun(self.client, self.run_id, self.experiment_id)
         yield run
         leave_unsent(run.close(_PATIENCE), self.run_id)
 
@@ -105,6 +113,25 @@ def start_parent(
     with parent._recording() as run:
         run.log_params(params or experiment.model_dump(mode="json"))
     return parent
+
+
+def end_killed(key: str, status: str) -> list[str]:
+    """End what a pipeline run that is over has left open in MLflow: runs of killed steps, and their shared parent.
+
+    Args:
+        key: name of the pipeline run, which its steps have as ``SIMIPU_PIPELINE_RUN``.
+        status: of the parent; steps are ``KILLED``.
+
+    Returns:
+        Names of the runs that were ended.
+
+    Raises:
+        SimipuError: MLflow does not answer or refuses.
+    """
+    client = connect()
+    with mlflow_errors():
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return end_left_open(client, experiments, f"tags.`{PIPELINE_RUN_TAG}` = '{key}'", status)
 
 
 def _seconds(run: Run) -> float:

@@ -121,6 +121,7 @@ def set_outcome(run: MlflowRun, version: ModelVersion, outcome: str) -> None:
 def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
     """Log without making the run MLflow's active one: ending that would end a run that Kubeflow is to end."""
     mlflow.set_tracking_uri(tracking_uri())
+    mlflow.set_experiment(experiment_id=run.experiment_id)  # else MLflow puts the model into its Default
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)  # it has a signature
         info: ModelInfo = Model.log(

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kfp.dsl.executor import Executor
 
 from components import _default_image
 from pipelines.cluster import COMPONENTS, settings_of
+from simipu_core.artifacts import Kind, read_manifest, write_artifact
 from simipu_core.config import (
     AdamWConfig,
     EvaluateConfig,
@@ -44,6 +45,12 @@ ROOT = Path(__file__).parents[2]
 Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
+class Seen(SilentRun):
+    """A run that a person can look at."""
+
+    page = "http://mlflow/#/experiments/1/runs/2"
+
+
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Names of the steps that were tracked."""
@@ -55,7 +62,7 @@ def tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         assert out.parent == tmp_path
         assert is_last == (os.environ.get("SIMIPU_LAST_STEP") == "true")
         names.append(name)
-        yield SilentRun()
+        yield Seen()
 
     monkeypatch.setattr("simipu_core.tracking.mlflow_run.step", step)
     monkeypatch.setenv("SIMIPU_CHECKPOINTS", str(tmp_path / "checkpoints"))
@@ -64,12 +71,30 @@ def tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What the stages were called with."""
+    """What the stages were called with; they write empty artifacts."""
     seen: Calls = []
-    for stage in ("ingest", "pair", "pretrain", "finetune", "evaluate"):
-        module = importlib.import_module(f"simipu_core.stages.{stage}")
-        monkeypatch.setattr(module, stage, lambda *given, **named: seen.append((given, named)))
+
+    def stage(kind: Kind, place: int) -> Callable[..., None]:
+        def called(*given: Any, **named: Any) -> None:
+            seen.append((given, named))
+            write_empty(given[place], kind)
+
+        return called
+
+    stages: dict[str, tuple[Kind, int]] = {
+        "ingest": ("catalogue", 1),
+        "pair": ("depth", 3),
+        "pretrain": ("encoder", 2),
+        "finetune": ("depth_net", 2),
+    }
+    for name, made in stages.items():
+        monkeypatch.setattr(importlib.import_module(f"simipu_core.stages.{name}"), name, stage(*made))
     return seen
+
+
+def write_empty(out: Path, kind: Kind) -> None:
+    with write_artifact(out, kind, inputs={"before": "ab12"}, parameters={}, licence="", origin="s3://raw") as draft:
+        draft.counts["frames"] = 5
 
 
 def component(folder: str, name: str | None = None) -> Any:
@@ -87,6 +112,28 @@ def test_ingest(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     ((given, _),) = calls
     assert given == (source, tmp_path / "out")
     assert tracked == ["its own name"]
+
+
+def test_pages_tell_what_an_artifact_is_and_came_from(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
+    """Through the SDK's executor, whose output is all that Kubeflow reads."""
+    name, section = "simipu_core", to_parameter(any_source(kind="kitti"))
+    place = {"name": name, "type": {"instanceSchema": ""}, "uri": str(tmp_path / "catalogue"), "metadata": {}}
+    message = {
+        "inputs": {"parameterValues": {"section": section}},
+        "outputs": {"artifacts": {"catalogue": {"artifacts": [place]}}, "outputFile": str(tmp_path / "outputs.json")},
+    }
+    Executor(message, component("ingest")).execute()
+    ((made,),) = (each["artifacts"] for each in json.loads((tmp_path / "outputs.json").read_text())["artifacts"].values())
+    manifest = read_manifest(tmp_path / "catalogue")
+    assert made["metadata"] == {
+        "frames": 5,
+        "kind": "catalogue",
+        "digest": manifest.digest,
+        "code revision": manifest.code_revision,
+        "made from before": "ab12",
+        "raw data": "s3://raw",
+        "MLflow": Seen.page,
+    }
 
 
 def test_pair(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
@@ -121,22 +168,27 @@ def test_training_on_nodes_is_told_addresses(
     spec = {"trainer": {"numNodes": 2}}
     monkeypatch.setenv("SIMIPU_TRAIN_JOB", json.dumps(spec))
     jobs: Calls = []
-    monkeypatch.setattr("simipu_core.stages.train_job.train", lambda *given, **named: jobs.append((given, named)))
+
+    def train(*given: Any, **named: Any) -> None:
+        jobs.append((given, named))
+        write_empty(given[4], "encoder")
+
+    monkeypatch.setattr("simipu_core.stages.train_job.train", train)
     address = component("pretrain", "pretrain_on_nodes")(
         section=to_parameter(PretrainConfig()), pairs="s3://pairs", encoder=artifact(dsl.Model, tmp_path / "encoder")
     )
     assert address == (str(tmp_path / "encoder"),)
-    for encoder in ("s3://encoder", ""):
+    for name, encoder in (("model", "s3://encoder"), ("control", "")):
         component("finetune", "finetune_on_nodes")(
             section=to_parameter(FinetuneConfig()),
             depth="s3://depth",
             encoder=encoder,
-            model=artifact(dsl.Model, tmp_path / "model"),
+            model=artifact(dsl.Model, tmp_path / name),
         )
     assert [given for given, _ in jobs] == [
         (spec, "pretrain", PretrainConfig(), "s3://pairs", tmp_path / "encoder"),
         (spec, "finetune", FinetuneConfig(), "s3://depth", tmp_path / "model"),
-        (spec, "finetune", FinetuneConfig(), "s3://depth", tmp_path / "model"),
+        (spec, "finetune", FinetuneConfig(), "s3://depth", tmp_path / "control"),
     ]
     assert [named["encoder"] for _, named in jobs] == [None, "s3://encoder", None]
     assert calls == []
@@ -193,14 +245,14 @@ def test_evaluate_scores_registers_and_decides(
         "tracking": to_parameter(tracking),
     }
     control = {"control": artifact(dsl.Model, tmp_path / "control")} if with_control else {}
+    kinds = {"report": dsl.Artifact, "page": dsl.HTML, "table": dsl.Markdown}
+    outputs = {name: artifact(kind, tmp_path / name) for name, kind in kinds.items()}
     (scores,) = component("evaluate", "evaluate_with_control" if with_control else "evaluate")(
         section=section,
         model=artifact(dsl.Model, tmp_path / "model"),
         depth=artifact(dsl.Dataset, tmp_path / "depth"),
-        report=artifact(dsl.Artifact, tmp_path / "report"),
         metrics=metrics,
-        page=artifact(dsl.HTML, tmp_path / "page"),
-        table=artifact(dsl.Markdown, tmp_path / "table"),
+        **outputs,
         **control,
     )
     assert from_text(scores, "demo") == read_scores(tmp_path / "report")
@@ -208,14 +260,19 @@ def test_evaluate_scores_registers_and_decides(
     assert given == (tmp_path / "model", tmp_path / "depth", EvaluateConfig(), tracking, tmp_path / "report")
     assert (named["control"], named["experiment"]) == (tmp_path / "control" if with_control else None, "demo")
     outcome = "did not pass the gate: b is worse"
-    assert metrics.metadata == {"abs_rel a": 0.5, "promoted": 0, "gate": outcome}
+    digest = read_manifest(tmp_path / "report").digest
+    shown = {"MLflow": Seen.page, "report": digest}
+    assert metrics.metadata == {"abs_rel a": 0.5, "promoted": 0, "gate": outcome, **shown}
+    assert (outputs["page"].metadata, outputs["table"].metadata) == (shown, shown)
+    assert outputs["report"].metadata["digest"] == digest
     written = json.loads((tmp_path / "metrics").read_text(), parse_constant=pytest.fail)  # no NaN: it is not JSON
     assert written["abs_rel"] == {"a": 0.5, "b": None}
     assert written["model"] == {"name": "net", "version": 3, "alias": "challenger"}
     assert (written["promoted"], written["outcome"]) == (False, outcome)
     assert (written["decision"]["reason"], written["decision"]["champion_abs_rel"]) == ("b is worse", None)
-    assert "Abs Rel 0.5000 under a" in (tmp_path / "page").read_text()
-    assert "| model, a | 0.5000 |" in (tmp_path / "table").read_text()
+    for text in ((tmp_path / "page").read_text(), (tmp_path / "table").read_text()):
+        places = [text.index(word) for word in ("0.5000", outcome, "net 3, challenger", Seen.page, "abs rel")]
+        assert places == sorted(places)
     assert tracked == ["its own name"]
 
 
@@ -341,10 +398,8 @@ def test_table_puts_scores_side_by_side_in_order(tracked: list[str], tmp_path: P
     }
     component("table")(names=["b", "a"], scores=scores, **outputs)
     assert tracked == ["its own name"]
-    assert (tmp_path / "summary").read_text().splitlines()[2:] == [
-        "| b | eigen_nyu (headline) | 3 | 0.1000 |",
-        "| a | eigen_nyu (headline) | 3 | 0.2000 |",
-    ]
+    rows = [line for line in (tmp_path / "summary").read_text().splitlines() if "0." in line]
+    assert rows == ["| b | &nbsp;0.1000 |", "| a | &nbsp;0.2000 |"]
     assert "<td>0.2000</td>" in (tmp_path / "page").read_text()
 
 

@@ -29,6 +29,7 @@ from simipu_core.stages.finetune import finetune
 from simipu_core.stages.release import Release, release
 from simipu_core.tracking import mlflow_run, outbox, promotion_log
 from simipu_core.tracking.mlflow_run import UNSENT, step
+from simipu_core.tracking.pipeline_run import end_killed
 from simipu_core.tracking.run import SilentRun
 from tests.samples import depth_row, write_shards
 from tests.servers import MlflowServer, mlflow_server, postgresql, seaweedfs
@@ -122,6 +123,29 @@ def simipu(service: Service, *arguments: str) -> "subprocess.CompletedProcess[st
     return subprocess.run(command, env=service.environment, capture_output=True, text=True, check=False)
 
 
+KILLED = """
+import os, signal
+from simipu_core.tracking.mlflow_run import step
+
+with step("pretrain") as run:
+    print(run.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_killed_steps_leave_open_is_ended(client: MlflowClient, service: Service) -> None:
+    def kill() -> str:
+        environment = service.environment | {"SIMIPU_PIPELINE_RUN": "7f3d"}
+        command = [sys.executable, "-c", KILLED]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout.strip()
+
+    first, second = kill(), kill()
+    assert [client.get_run(run).info.status for run in (first, second)] == ["KILLED", "RUNNING"]
+    parent = client.get_run(second).data.tags["mlflow.parentRunId"]
+    assert sorted(end_killed("7f3d", "FAILED")) == ["pipeline 7f3d", "pretrain"]
+    assert [client.get_run(run).info.status for run in (second, parent)] == ["KILLED", "FAILED"]
+
+
 def test_only_a_better_model_becomes_champion(
     client: MlflowClient, service: Service, nets: dict[str, Path], depth: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +153,12 @@ def test_only_a_better_model_becomes_champion(
     first = released(nets["fair"], depth, tmp_path / "first", model)
     assert first.promoted, first.outcome
     assert aliases(client, model) == {"challenger": 1, "champion": 1}
+    version = client.get_model_version(model, "1")
+    assert version.run_id is not None
+    assert version.model_id is not None
+    experiment_id = client.get_run(version.run_id).info.experiment_id
+    assert client.get_logged_model(version.model_id).experiment_id == experiment_id
+    assert client.search_logged_models(["0"]) == []
 
     equal = released(nets["fair"], depth, tmp_path / "equal", model)
     assert equal.report.champion is not None

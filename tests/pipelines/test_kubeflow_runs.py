@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from pipelines.client import Client
 from pipelines.connection import Connection
-from pipelines.follow import Outcome, Pace, clock, follow
+from pipelines.follow import Outcome, Pace, clock, end_tracking, follow
 from pipelines.options import chosen
 from pipelines.submission import Package, data_addresses, pack
 from simipu_core.errors import SimipuError
@@ -43,7 +44,7 @@ def kubeflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KfpServer]:
 @pytest.fixture
 def server(kubeflow: KfpServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     for name in os.environ:
-        if name.startswith(("KFP_", "KF_PIPELINES_")):
+        if name.startswith(("KFP_", "KF_PIPELINES_")) or name == "MLFLOW_TRACKING_URI":
             monkeypatch.delenv(name)
     monkeypatch.setenv("KFP_ENDPOINT", kubeflow.url)
     monkeypatch.setenv("COLUMNS", "200")
@@ -72,6 +73,23 @@ def blocked(server: KfpServer, data: str) -> tuple[str, int]:
     assert done.code == 0, done.error
     until(lambda: file.is_file() and bool(file.read_text()))
     return done.out.split()[1], int(file.read_text())
+
+
+InMlflow = list[tuple[str, str]]
+
+
+@pytest.fixture
+def in_mlflow(monkeypatch: pytest.MonkeyPatch) -> InMlflow:
+    """MLflow is in reach; which runs were ended there, and how."""
+    ended: InMlflow = []
+
+    def end_killed(key: str, status: str) -> list[str]:
+        ended.append((key, status))
+        return ["pretrain"]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    monkeypatch.setitem(sys.modules, "simipu_core.tracking.pipeline_run", SimpleNamespace(end_killed=end_killed))
+    return ended
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -224,10 +242,13 @@ def test_a_step_that_breaks_off_shows_the_end_of_its_log(server: KfpServer, data
     ]
 
 
-def test_a_cancelled_run_really_stops(server: KfpServer, blocked: tuple[str, int]) -> None:
+def test_a_cancelled_run_really_stops(server: KfpServer, blocked: tuple[str, int], in_mlflow: InMlflow) -> None:
     run_id, pid = blocked
     assert re.search(r"ingest_depth +│ running", cli("status", run_id).out)
+    assert in_mlflow == []
     done = cli("cancel", run_id, "--wait")
+    assert in_mlflow == [(run_id, "KILLED")]
+    assert "Ended in MLflow, where they were left open: pretrain" in done.out
     assert done.code == 3, done.out + done.error
     assert f"Run {run_id} is being stopped" in done.out
     assert "was cancelled." in done.out
@@ -292,6 +313,36 @@ def test_a_token_file_that_is_gone_leaves_the_end_unknown() -> None:
     console = Console(width=300, record=True)
     assert follow(cast(Client, SimpleNamespace(run=unreadable)), "1", console, QUICK) == Outcome.UNKNOWN
     assert "error: KFP_TOKEN_FILE: token cannot be read." in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("history", "status"),
+    [
+        (["RUNNING", "SUCCEEDED"], "FINISHED"),
+        (["RUNNING", "FAILED"], "FAILED"),
+        (["RUNNING", "CANCELING", "FAILED"], "KILLED"),
+        (["RUNNING"], None),
+    ],
+)
+def test_what_is_left_open_in_mlflow_ends_as_the_run_did(
+    in_mlflow: InMlflow, history: list[str], status: str | None
+) -> None:
+    states = [SimpleNamespace(state=each, update_time=1) for each in history]
+    end_tracking(SimpleNamespace(run_id="1", state=history[-1], state_history=states), Console(record=True))
+    assert in_mlflow == ([("1", status)] if status else [])
+
+
+def test_an_mlflow_that_is_away_is_no_error(in_mlflow: InMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: str) -> None:
+        raise SimipuError("MLflow at x cannot be used (it is away); check MLFLOW_TRACKING_URI.")
+
+    monkeypatch.setattr("simipu_core.tracking.pipeline_run.end_killed", refuse)
+    run, console = SimpleNamespace(run_id="1", state="FAILED", state_history=[]), Console(record=True, width=200)
+    end_tracking(run, console)
+    assert console.export_text().startswith("warning: MLflow at x cannot be used")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    end_tracking(run, console)
+    assert console.export_text() == ""
 
 
 def test_an_interrupt_leaves_the_run_alone(

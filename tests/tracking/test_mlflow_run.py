@@ -15,13 +15,15 @@ from simipu_core.tracking.mlflow_run import (
     REVISION_TAG,
     STEP_TAG,
     MlflowRun,
+    _open,
     find_experiment,
     flatten,
+    run_page,
     shared_parent,
     step,
     tracking_uri,
 )
-from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, start_parent
+from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, end_killed, start_parent
 from simipu_core.tracking.run import Run, address_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -107,7 +109,7 @@ def test_a_run_that_kubeflow_made_is_adopted(client: MlflowClient, monkeypatch: 
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     with step("ingest") as run:
         run.log_metrics({"frames": 2.0})
-    assert run.run_id == given
+    assert (run.run_id, run.experiment_id) == (given, experiment_id)
     assert client.get_run(given).data.metrics == {"frames": 2.0}
     assert client.get_run(given).info.status == "RUNNING"  # Kubeflow ends it
     assert client.get_run(given).data.tags[REVISION_TAG]
@@ -142,6 +144,53 @@ def test_steps_of_one_pipeline_run_share_a_parent(client: MlflowClient, monkeypa
         pass
     assert client.get_run(parent).info.status == "FINISHED"
     assert len([one for one in client.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags]) == 1
+
+
+def killed_step(client: MlflowClient, name: str) -> str:
+    """The run of a step whose process was killed."""
+    made, _ = _open(client, name, "killed")
+    return str(made.run_id)
+
+
+def test_a_step_that_is_begun_again_ends_what_was_killed(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_PIPELINE_RUN", "again")
+    first, other = killed_step(client, "pretrain"), killed_step(client, "finetune")
+    again = killed_step(client, "pretrain")
+    status = {run: client.get_run(run).info.status for run in (first, other, again)}
+    assert status == {first: "KILLED", other: "RUNNING", again: "RUNNING"}
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_what_a_pipeline_run_that_is_over_left_open_is_ended(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    monkeypatch.setattr("simipu_core.tracking.mlflow_run._SETTLING_SECONDS", 0.0)
+    monkeypatch.setenv("SIMIPU_PIPELINE_RUN", f"living {status}")
+    living = killed_step(client, "pretrain")
+    monkeypatch.setenv("SIMIPU_PIPELINE_RUN", f"over {status}")
+    done, left = killed_step(client, "ingest"), killed_step(client, "pretrain")
+    client.set_terminated(done)
+    parent = client.get_run(left).data.tags["mlflow.parentRunId"]
+    assert sorted(end_killed(f"over {status}", status)) == [f"pipeline over {status}", "pretrain"]
+    found = {run: client.get_run(run).info.status for run in (left, parent, done, living)}
+    assert found == {left: "KILLED", parent: status, done: "FINISHED", living: "RUNNING"}
+    assert end_killed(f"over {status}", status) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "page"),
+    [
+        ({}, "http://127.0.0.1:5000"),
+        ({"MLFLOW_TRACKING_URI": "http://ada:secret@mlflow:5000/"}, "http://mlflow:5000"),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "SIMIPU_MLFLOW_PAGE": "https://a/b/"}, "https://a/b"),
+    ],
+)
+def test_a_run_has_a_page(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], page: str) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "SIMIPU_MLFLOW_PAGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert run_page("abc", "1") == f"{page}/#/experiments/1/runs/abc"
 
 
 def test_an_experiment_that_another_step_makes_at_the_same_moment_is_shared(

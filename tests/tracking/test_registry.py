@@ -52,6 +52,7 @@ def test_a_registered_model_serves_without_pickle(store: Path, net: Path, monkey
     assert run.outputs is not None
     (output,) = run.outputs.model_outputs
     logged = client.get_logged_model(output.model_id)
+    assert logged.experiment_id == run.info.experiment_id
     assert {metric.key: metric.value for metric in logged.metrics or []} == {
         "whole_frame/abs_rel": 0.125,
         "whole_frame/rmse": 3.0,

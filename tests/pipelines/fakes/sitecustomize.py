@@ -31,12 +31,15 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
 
         raise SimipuError(f"{name}: nothing fits; mend it.")
     nothing = dict.fromkeys(("log_file", "log_metrics"), lambda *_, **__: None)
-    yield SimpleNamespace(run_id=name, **nothing)
+    yield SimpleNamespace(run_id=name, page=f"http://mlflow/#/{name}", **nothing)
 
 
-def _stage(out_index: int) -> Any:
+def _stage(kind: Any, out_index: int) -> Any:
     def stage(*given: Any, **_: Any) -> None:
-        given[out_index].mkdir()
+        from simipu_core.artifacts import write_artifact
+
+        with write_artifact(given[out_index], kind, inputs={}, parameters={}, licence=""):
+            pass
 
     return stage
 
@@ -57,12 +60,14 @@ def _release(*given: Any, **_: Any) -> Any:
         (draft.path / "report.json").write_text(report.model_dump_json())
     version = {"name": "net", "version": 1, "alias": "challenger"}
     summary = {"abs_rel": {"a": 0.5}, "model": version, "promoted": False, "outcome": "not judged"}
-    return SimpleNamespace(report=report, promoted=False, outcome="not judged", summary=lambda: summary)
+    named = {"facts": lambda: {"Gate": "not judged"}, "summary": lambda: summary}
+    return SimpleNamespace(report=report, promoted=False, outcome="not judged", **named)
 
 
 if "FAKE_LOG" in os.environ:
-    for _name, _out in {"ingest": 1, "pair": 3, "pretrain": 2, "finetune": 2}.items():
-        _module(f"simipu_core.stages.{_name}", **{_name: _stage(_out)})
+    _stages = {"ingest": ("catalogue", 1), "pair": ("depth", 3), "pretrain": ("encoder", 2), "finetune": ("depth_net", 2)}
+    for _name, _made in _stages.items():
+        _module(f"simipu_core.stages.{_name}", **{_name: _stage(*_made)})
     _module("simipu_core.stages.launch", launch=_launch)
     _module("simipu_core.stages.release", release=_release)
     _module("simipu_core.tracking.mlflow_run", step=_step)
