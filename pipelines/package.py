@@ -13,6 +13,7 @@ from pipelines.cluster import Cluster
 from pipelines.rows import Rows, title
 from pipelines.simipu import pipeline
 from pipelines.tasks import NAME
+from simipu_core.files import disk_errors, write_file
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
@@ -73,8 +74,6 @@ def _documents(rows: Rows, file: Path, cluster: Cluster | None, **how: Any) -> l
 
 
 def _write(file: Path, documents: list[Any]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(
-        yaml.dump_all(documents, Dumper=yaml.CSafeDumper), encoding="utf-8"
-    )  # without comments, whose order varies
-    partial.replace(file)
+    text = yaml.dump_all(documents, Dumper=yaml.CSafeDumper)  # without comments, whose order varies
+    with disk_errors(file):
+        write_file(file, text.encode())

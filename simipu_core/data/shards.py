@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simipu_core.artifacts import read_manifest
+from simipu_core.artifacts import check_footer, read_manifest
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.row_groups import RemoteFile, RowGroups, damaged
 from simipu_core.data.schema import DEPTH, PAIRS, DepthRow, ImageRow, PairRow
@@ -138,7 +138,8 @@ class ShardWriter:
 class Shards(Generic[RowT]):
     """Random access to the rows of a `pairs` or `depth` artifact; picklable, opens its files on first use.
 
-    Rows of one row group have consecutive indices; reading them together touches the disk once.
+    Rows of one row group have consecutive indices; reading them together touches the disk once. A file's footer is
+    checked against the manifest when it is opened, pages by their checksums when they are read.
 
     Args:
         path: artifact directory; from one in S3, row groups are fetched when they are needed (`RowGroups`).
@@ -181,6 +182,7 @@ class Shards(Generic[RowT]):
         self._remote: list[RemoteFile] = []
         for number, file in enumerate(self._files):
             with _whole(file):
+                check_footer(file, self.manifest.files[file.name])
                 metadata = pq.read_metadata(seekable(file))
                 check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
                 source = metadata.schema.names.index("source")
@@ -245,7 +247,8 @@ class Shards(Generic[RowT]):
 
     def _file(self, number: int) -> pq.ParquetFile:
         if number not in self._open:
-            self._open[number] = pq.ParquetFile(seekable(self._files[number]), memory_map=True)
+            file = seekable(self._files[number])
+            self._open[number] = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
         return self._open[number]
 
     def _fetcher(self) -> RowGroups:

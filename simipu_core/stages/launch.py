@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.files import write_file
 from simipu_core.stages import attempts
 from simipu_core.termination import termination
 from simipu_core.tracking.run import Run, SilentRun
@@ -153,9 +154,7 @@ def _rank(call: _Call, folder: Path) -> None:
             call(SilentRun())
     except SimipuError as error:
         kind = "interrupted" if isinstance(error, InterruptionError) else "error"
-        partial = folder / f".{rank}"
-        partial.write_text(str(error), encoding="utf-8")
-        partial.replace(folder / f"{rank}.{kind}")
+        write_file(folder / f"{rank}.{kind}", str(error).encode())
         sys.exit(1)
 
 
