@@ -1,6 +1,6 @@
 """What every training stage does around its method: inputs, processes, seed, sample order, loop, artifact."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Training(Generic[RowT]):
     ) -> None:
         """Run the loop over this rank's micro-batches, which `views` makes of rows; see :func:`fit`."""
 
-        def load(steps: range) -> Iterator[BatchT]:
+        def load(steps: range) -> Generator[BatchT, None, None]:
             return batches(
                 self.shards,
                 self.order,

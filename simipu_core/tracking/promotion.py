@@ -111,6 +111,9 @@ def promote_instead_of(
     name = config.model_name
     with mlflow_errors():
         past = history(client, name)
+        if past.champion == version:  # by an attempt that was interrupted
+            _apply(client, name)
+            return None
         is_first = past.champion == champion and _append(client, name, "promote", version, past, by, reason)
         if not is_first:
             now = promotion_log.read(client, name).champion
