@@ -109,11 +109,7 @@ def write_artifact(
     with writing as folder:
         draft = Draft(folder)
         yield draft
-        files = {
-            str(path.relative_to(folder)): _entry(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        files = {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         content = {
             "kind": kind,
             "inputs": dict(inputs),

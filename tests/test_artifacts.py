@@ -1,5 +1,6 @@
 import errno
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,10 +85,8 @@ def test_no_single_change_of_a_manifest_passes(tmp_path: Path) -> None:
     text = file.read_text()
     for position in range(0, len(text), 2):
         file.write_text(text[:position] + ("1" if text[position] != "1" else "9") + text[position + 1 :])
-        try:
+        with suppress(SimipuError):
             assert read_manifest(tmp_path / "out") == written, file.read_text()
-        except SimipuError as error:
-            assert "\n" not in str(error)
 
 
 def test_artifacts_from_before_manifests_had_a_checksum_are_read(tmp_path: Path) -> None:

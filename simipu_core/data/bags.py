@@ -147,7 +147,7 @@ def _begin(draft: Path, bag: Path, settings: BagSettings) -> None:
     if not file.is_file() or file.read_text(encoding="utf-8") != json.dumps(about):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        write_file(file, json.dumps(about).encode())
+        file.write_text(json.dumps(about), encoding="utf-8")
 
 
 def _size(bag: Path) -> int:

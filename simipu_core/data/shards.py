@@ -139,7 +139,7 @@ class Shards(Generic[RowT]):
     """Random access to the rows of a `pairs` or `depth` artifact; picklable, opens its files on first use.
 
     Rows of one row group have consecutive indices; reading them together touches the disk once. A file's footer is
-    checked against the manifest when it is opened, pages by their checksums when they are read.
+    checked against the manifest when it is opened, pages by their checksums when a process reads them first.
 
     Args:
         path: artifact directory; from one in S3, row groups are fetched when they are needed (`RowGroups`).
@@ -195,7 +195,9 @@ class Shards(Generic[RowT]):
                     self._remote.append(RemoteFile(file, digest, metadata))
         self._ends = list(accumulate(self.group_sizes))
         self._cached_groups = cached_groups
-        self._open: dict[int, pq.ParquetFile] = {}
+        self._open: dict[tuple[int, bool], pq.ParquetFile] = {}
+        """By number and whether pages are checked."""
+        self._checked: set[int] = set()
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._fetching: RowGroups | None = None
 
@@ -236,7 +238,9 @@ class Shards(Generic[RowT]):
                 if self._remote:
                     table = self._fetcher().read(number, within)
                 else:
-                    table = self._file(number).read_row_group(within, use_threads=False)
+                    file = self._file(number, is_checked=group not in self._checked)
+                    table = file.read_row_group(within, use_threads=False)
+                    self._checked.add(group)
                 if table.num_rows != self.group_sizes[group]:
                     raise damaged(self._files[number])
                 self._cache[group] = table
@@ -245,11 +249,12 @@ class Shards(Generic[RowT]):
         self._cache.move_to_end(group)
         return self._cache[group]
 
-    def _file(self, number: int) -> pq.ParquetFile:
-        if number not in self._open:
+    def _file(self, number: int, *, is_checked: bool = True) -> pq.ParquetFile:
+        key = number, is_checked
+        if key not in self._open:
             file = seekable(self._files[number])
-            self._open[number] = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
-        return self._open[number]
+            self._open[key] = pq.ParquetFile(file, memory_map=True, page_checksum_verification=is_checked)
+        return self._open[key]
 
     def _fetcher(self) -> RowGroups:
         if self._fetching is None:

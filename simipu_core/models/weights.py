@@ -41,7 +41,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, spec: Section | None
 
 
 def to_bytes(tensors: Mapping[str, Tensor], spec: Section | None) -> bytes:
-    """What :func:`save_tensors` writes. (The library's own writing of files has errors that are no `OSError`.)"""
+    """What :func:`save_tensors` writes; the library's own writing of files has errors that are no `OSError`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save(plain, metadata={SPEC_KEY: spec.model_dump_json()} if spec else None)
 

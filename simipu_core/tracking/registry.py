@@ -55,7 +55,13 @@ class ModelVersion(BaseModel):
 
 
 def register(
-    run: MlflowRun, model: Path, report: Report, config: TrackingConfig, experiment: str, *, evaluation: str | None = None
+    run: MlflowRun,
+    model: Path,
+    report: Report,
+    config: TrackingConfig,
+    experiment: str,
+    *,
+    evaluation: str | None = None,
 ) -> ModelVersion:
     """Store a depth net as a served model and register it as the newest version, alias `challenger`.
 
@@ -97,7 +103,9 @@ def register(
         tags |= {GATE_TAG: PASSED if report.decision.passed else FAILED, REASON_TAG: report.decision.reason}
     name, client = config.model_name, run.client
     with mlflow_errors():
-        if already := client.search_model_versions(f"name = '{name}' and tags.{EVALUATION_TAG} = '{tags[EVALUATION_TAG]}'"):
+        if already := client.search_model_versions(
+            f"name = '{name}' and tags.{EVALUATION_TAG} = '{tags[EVALUATION_TAG]}'"
+        ):
             version = already[0].version
             for key in (GATE_TAG, REASON_TAG):
                 if key in tags:

@@ -292,7 +292,7 @@ def test_what_the_bag_does_not_say_is_named_and_missed_by_the_reader(tmp_path: P
 def test_an_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = write(tmp_path / "drive", drive())
     wrote: list[str] = []
-    write_file = bags._write
+    write_file = bags.write_file
 
     def killed(file: Path, data: Any) -> None:
         if len(wrote) == 3:
@@ -300,7 +300,7 @@ def test_an_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
         write_file(file, data)
         wrote.append(file.name)
 
-    monkeypatch.setattr(bags, "_write", killed)
+    monkeypatch.setattr(bags, "write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         import_bag(bag, tmp_path / "raw", SETTINGS)
     assert not (tmp_path / "raw/logs/drive").exists()

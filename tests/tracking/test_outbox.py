@@ -180,10 +180,10 @@ def test_a_full_disk_stops_nothing(server: Server, monkeypatch: pytest.MonkeyPat
     pwrite = os.pwrite
 
     def cut(descriptor: int, data: bytes, offset: int) -> int:
-        is_file = os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(server.folder))
+        is_file = Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(server.folder)
         return pwrite(descriptor, data[: max(200 - offset, 0)] if is_file else data, offset)
 
-    monkeypatch.setattr(outbox.os, "pwrite", cut)
+    monkeypatch.setattr(os, "pwrite", cut)
     server.is_up.clear()
     box = Outbox(server.take, "here", server.folder)
     for index in range(100):
