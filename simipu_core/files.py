@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -139,6 +140,21 @@ def draft_folder(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """A private folder in ``TMPDIR``, removed when the block ends; those of killed processes are removed first.
+
+    Args:
+        name: what it is for.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with draft_folder(Path(tempfile.gettempdir()) / f"simipu-{name}") as folder:
+        folder.chmod(0o700)
+        yield folder
 
 
 @contextmanager

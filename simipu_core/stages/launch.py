@@ -6,14 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simipu_core.errors import InterruptionError, SimipuError, full_disk_errors
-from simipu_core.files import write_file
+from simipu_core.files import temporary_folder, write_file
 from simipu_core.stages import attempts
 from simipu_core.termination import termination
 from simipu_core.tracking.run import Run, SilentRun
@@ -50,11 +49,11 @@ def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any
     call = _Call(stage, arguments, named, run.run_id)
 
     def attempt() -> None:
-        with tempfile.TemporaryDirectory(prefix="simipu-ranks-") as folder:
+        with temporary_folder("ranks") as folder:
             if num == 1:
-                _run_child(call, Path(folder))
+                _run_child(call, folder)
             else:
-                _run_ranks(call, num, Path(folder))
+                _run_ranks(call, num, folder)
 
     attempts.repeat(attempt, stage.__name__)
 

@@ -5,7 +5,6 @@ Aliases: `challenger` is the newest version, `champion` the one in use, `previou
 
 import json
 import os
-import tempfile
 import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from simipu_core.artifacts import code_revision, read_manifest, sha256_file, sha256_text
 from simipu_core.config import TrackingConfig
 from simipu_core.evaluation.report import Report
+from simipu_core.files import temporary_folder
 from simipu_core.tracking.card import model_card
 from simipu_core.tracking.delivery import with_retries
 from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors
@@ -112,8 +112,8 @@ def register(
                     with_retries(client.set_model_version_tag, name, version, key, tags[key])
             _set_challenger(client, name)
             return ModelVersion(name=name, version=int(version), alias=CHALLENGER)
-    with mlflow_errors(), tempfile.TemporaryDirectory(prefix="simipu-card-") as folder:
-        (card_file := Path(folder) / CARD).write_text(card, encoding="utf-8")
+    with mlflow_errors(), temporary_folder("card") as folder:
+        (card_file := folder / CARD).write_text(card, encoding="utf-8")
         client.log_artifact(run.id, str(card_file))
         info = _log_model(run, model / "model.safetensors", card_file)
         for protocol, scores in report.metrics.items():
