@@ -29,10 +29,10 @@ from simipu_core.evaluation.report import Report
 from simipu_core.experiment import Experiment
 from simipu_core.stages.table import MARKDOWN
 from simipu_core.storage import split_pin
+from simipu_core.termination import end_children, ended_by_sigterm
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
-
 
 
 def run(experiment: Experiment, runner: Runner = "process") -> Summary:
@@ -91,11 +91,12 @@ def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "pr
 def _reported(parent: PipelineRun) -> Iterator[None]:
     """Report to MLflow what ends the block early."""
     try:
-        yield
+        with ended_by_sigterm(end_children):
+            yield
     except Exception as error:
         parent.fail(str(error))
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         parent.fail("interrupted", "KILLED")
         raise
 

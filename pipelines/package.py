@@ -14,7 +14,7 @@ from pipelines.cluster import Cluster
 from pipelines.rows import Rows, title
 from pipelines.simipu import pipeline
 from pipelines.tasks import NAME
-from simipu_core.files import new_file
+from simipu_core.files import disk_errors, write_file
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
@@ -70,5 +70,5 @@ def _documents(rows: Rows, cluster: Cluster | None, **how: Any) -> list[Any]:
 
 def _write(file: Path, documents: list[Any]) -> None:
     text = yaml.dump_all(documents, Dumper=yaml.CSafeDumper)  # without comments, whose order varies
-    with new_file(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with disk_errors(file):
+        write_file(file, text.encode())

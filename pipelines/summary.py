@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simipu_core.evaluation.report import Scores
-from simipu_core.files import new_file
+from simipu_core.files import disk_errors, write_file
 from simipu_core.tracking.registry import ModelVersion
 
 
@@ -42,8 +42,8 @@ class Summary(BaseModel):
 
     def write(self, file: Path) -> None:
         """Write the file atomically."""
-        with new_file(file) as draft:
-            draft.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with disk_errors(file):
+            write_file(file, (self.model_dump_json(indent=2) + "\n").encode())
 
     def show(self, console: Console) -> None:
         """Print the scores with their reference lines, the model, where to look, and the time of each step."""

@@ -27,6 +27,7 @@ from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_PARQUET = ".parquet"
 Kind = Literal["catalogue", "pairs", "depth", "encoder", "depth_net", "report", "table"]
 
 
@@ -37,6 +38,8 @@ class FileEntry(BaseModel):
 
     bytes: int
     sha256: str
+    footer_sha256: str | None = None
+    """Of a Parquet file's footer, which says where its pages lie; these have checksums of their own."""
 
 
 class Manifest(BaseModel):
@@ -60,6 +63,13 @@ class Manifest(BaseModel):
     mlflow_run_id: str | None = None
     origin: str | None = None
     """Where the raw data of a catalogue lies; a place, not content, so no part of the digest."""
+    checksum: str | None = None
+    """sha256 over all other fields, by which a damaged manifest shows."""
+
+    def summed(self) -> "Manifest":
+        """The manifest with its checksum."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
+        return self.model_copy(update={"checksum": sha256_text(text)})
 
 
 @dataclass
@@ -99,11 +109,7 @@ def write_artifact(
     with writing as folder:
         draft = Draft(folder)
         yield draft
-        files = {
-            str(path.relative_to(folder)): FileEntry(bytes=path.stat().st_size, sha256=sha256_file(path))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        files = {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         content = {
             "kind": kind,
             "inputs": dict(inputs),
@@ -120,7 +126,7 @@ def write_artifact(
             mlflow_run_id=mlflow_run_id,
             origin=origin,
         )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest.summed().model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def check_new(out: Path) -> None:
@@ -161,13 +167,15 @@ def local_artifact(path: Path) -> Path:
 
 
 def read_manifest(path: Path, *kinds: Kind) -> Manifest:
-    """Open an artifact and check that it is whole and of the wanted kind.
+    """Open an artifact and check that it is of the wanted kind, and what was written.
 
-    File sizes are checked here; :func:`verify_files` also checks every sha256.
+    Every file's size is checked, and in a local folder its sha256, those of shards apart: these are large, and are
+    checked while they are read (:class:`simipu_core.data.shards.Shards`). What lies in S3 is checked where it is
+    downloaded.
 
     Raises:
-        SimipuError: no manifest, another kind or schema version, or a file missing, of another size, or outside
-            the folder.
+        SimipuError: no manifest, another kind or schema version, or a file missing, outside the folder or of another
+            size or content.
     """
     forget_listings()
     manifest, _ = _load(path)
@@ -177,7 +185,19 @@ def read_manifest(path: Path, *kinds: Kind) -> Manifest:
         file = path / relative
         if not file.is_file() or file.stat().st_size != entry.bytes:
             raise SimipuError(f"{file}: missing or of another size than its manifest says; run the step again.")
+        if not isinstance(file, S3Path) and not _is_shard(manifest, relative) and sha256_file(file) != entry.sha256:
+            raise SimipuError(f"{file}: its content differs from its manifest; run the step again.")
     return manifest
+
+
+def check_footer(file: Path, entry: FileEntry) -> None:
+    """Check the footer of a Parquet file, here or in S3, against its manifest.
+
+    Raises:
+        SimipuError: it differs.
+    """
+    if entry.footer_sha256 not in (None, _footer_sha256(file)):
+        raise SimipuError(f"{file}: its content differs from its manifest; run the step again.")
 
 
 def _load(path: Path) -> tuple[Manifest, bytes]:
@@ -200,18 +220,28 @@ def _load(path: Path) -> tuple[Manifest, bytes]:
     for relative in manifest.files:
         if not is_safe(relative):
             raise SimipuError(f"{name}: the file {relative!r} leads out of the folder; run the step again.")
+    if manifest.checksum not in (None, manifest.summed().checksum):
+        raise SimipuError(f"{name}: its content differs from its checksum; run the step again.")
     return manifest, text
 
 
-def verify_files(path: Path, manifest: Manifest) -> None:
-    """Check the sha256 of every file of an artifact.
+def _is_shard(manifest: Manifest, name: str) -> bool:
+    return manifest.kind in ("pairs", "depth") and name.endswith(_PARQUET)
 
-    Raises:
-        SimipuError: naming the first file that differs.
-    """
-    for relative, entry in manifest.files.items():
-        if sha256_file(path / relative) != entry.sha256:
-            raise SimipuError(f"{path / relative}: its content differs from its manifest; run the step again.")
+
+def _entry(file: Path) -> FileEntry:
+    footer = _footer_sha256(file) if file.suffix == _PARQUET else None
+    return FileEntry(bytes=file.stat().st_size, sha256=sha256_file(file), footer_sha256=footer)
+
+
+def _footer_sha256(file: Path) -> str:
+    """The sha256 of a Parquet file's end: its footer, the footer's length (4 bytes) and a magic number (4 bytes)."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - 8, 0))
+        length = int.from_bytes(stream.read(4), "little") + 8
+        stream.seek(max(size - length, 0))
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The one exception that is meant for people, and how it reaches them."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,26 @@ class InterruptionError(SimipuError):
 
 
 @contextmanager
+def full_disk_errors() -> Iterator[None]:
+    """Raise a `SimipuError` where a disk is full, whichever it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or "The disk of the outputs, of build/ or of TMPDIR"
+        raise SimipuError(f"{place}: the disk is full; free space and run it again.") from error
+
+
+@contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError`.
+    """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError` or a full disk.
 
     An interrupt by the keyboard ends it with exit code 130.
     """
     try:
-        yield
+        with full_disk_errors():
+            yield
     except SimipuError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

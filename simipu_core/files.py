@@ -1,9 +1,10 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, also where the machine crashes, and locks."""
 
 import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from glob import escape
 from pathlib import Path
 
 from simipu_core.errors import SimipuError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -31,27 +34,81 @@ def new_folder(out: Path) -> Iterator[Path]:
         yield draft
         if out.exists():
             out.rmdir()
-        draft.replace(out)
+        put_in_place(draft, out)
 
 
-@contextmanager
-def new_file(file: Path) -> Iterator[Path]:
-    """Write a file atomically: it appears, or takes another's place, when the block ends without an error.
-
-    Yields:
-        The temporary file to write, with the same suffix.
+def write_file(file: Path, data: bytes) -> None:
+    """Write a file atomically; one of the same name is replaced. Of several writers at a time, one waits for another.
 
     Raises:
-        SimipuError: a folder is in its place, or the disk is full or not writable.
+        OSError: the disk is full or not writable.
     """
-    draft = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")
-    with disk_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.partial")
+    lock = lock_file(draft, is_optional=True)
+    try:
+        draft.write_bytes(data)
+        put_in_place(draft, file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def put_in_place(draft: Path, out: Path) -> None:
+    """Give a finished file or folder its name, once all of it is on the disk: a crash leaves it whole, or not there.
+
+    Raises:
+        OSError: what was written does not fit on the disk, or the name is taken.
+    """
+    for path in (draft, *draft.rglob("*")):
+        if not path.is_symlink():
+            _sync(path)
+    draft.replace(out)
+    _sync(out.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(file: Path, kind: int = fcntl.LOCK_EX, *, is_optional: bool = False) -> int:
+    """Lock a file, which is made where it is not there; others may remove it meanwhile.
+
+    Args:
+        file: in an existing folder.
+        kind: flock's: shared or exclusive, waiting or not.
+        is_optional: where the file system has no locks, only open it.
+
+    Returns:
+        a descriptor; the lock ends when it is closed, or with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process holds it, and `kind` does not wait.
+        OSError: the file cannot be opened, or the file system has no locks.
+    """
+    while True:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            yield draft
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
+            fcntl.flock(lock, kind)
+            if os.path.samestat(os.fstat(lock), file.stat()):  # else it was removed or replaced meanwhile
+                return lock
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if is_optional and error.errno in _NO_LOCKS:
+                return lock
+            os.close(lock)
+            raise
+        os.close(lock)
 
 
 def check_new_folder(out: Path) -> None:
@@ -83,6 +140,21 @@ def draft_folder(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """A private folder in ``TMPDIR``, removed when the block ends; those of killed processes are removed first.
+
+    Args:
+        name: what it is for.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with draft_folder(Path(tempfile.gettempdir()) / f"simipu-{name}") as folder:
+        folder.chmod(0o700)
+        yield folder
 
 
 @contextmanager

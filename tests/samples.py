@@ -7,7 +7,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from simipu_core.artifacts import write_artifact
+from simipu_core.artifacts import Manifest, sha256_file, write_artifact
 from simipu_core.config import (
     ContrastConfig,
     HeadConfig,
@@ -120,13 +120,13 @@ def write_shards(out: Path, kind: Literal["pairs", "depth"], **rows: Sequence[Pa
     return out
 
 
-def write_report(out: Path, abs_rel: float, protocol: str = "eigen_nyu") -> Path:
-    """Write an evaluation with one score as an artifact of kind `report`."""
+def write_report(out: Path, abs_rel: float, protocol: str = "eigen_nyu", **others: float) -> Path:
+    """Write an evaluation with one score, or some, as an artifact of kind `report`."""
     report = Report(
         headline=protocol,
         num_images=3,
         flip=True,
-        metrics={protocol: {"abs_rel": abs_rel}},
+        metrics={protocol: {"abs_rel": abs_rel, **others}},
         baselines={"constant_depth": {protocol: {"abs_rel": 0.5}}},
         model_digest="",
         data_digest="",
@@ -134,3 +134,10 @@ def write_report(out: Path, abs_rel: float, protocol: str = "eigen_nyu") -> Path
     with write_artifact(out, "report", inputs={}, parameters={"abs_rel": abs_rel}, licence="made up") as draft:
         (draft.path / "report.json").write_text(report.model_dump_json(), encoding="utf-8")
     return out
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file of an artifact, shards included, with its manifest."""
+    assert {name: sha256_file(folder / name) for name in manifest.files} == {
+        name: entry.sha256 for name, entry in manifest.files.items()
+    }

@@ -1,12 +1,14 @@
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from simipu_core.errors import SimipuError
-from simipu_core.files import new_file, new_folder
+from simipu_core.files import disk_errors, new_folder, temporary_folder, write_file
 
 WRITE = """
 import sys
@@ -45,6 +47,52 @@ def test_drafts_of_killed_processes_are_removed_by_the_next_and_others_kept(tmp_
     assert {path.name for path in tmp_path.iterdir()} == {out.name, ".other.12345678.partial"}
 
 
+def test_temporary_folders_of_killed_processes_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = os.fork()
+    if not killed:
+        with temporary_folder("ranks") as folder:
+            (folder / "file").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    (left,) = tmp_path.iterdir()
+    with temporary_folder("ranks") as one, temporary_folder("ranks") as other:
+        assert set(tmp_path.iterdir()) == {one, other}
+        assert one.stat().st_mode & 0o777 == 0o700
+    assert left not in (one, other)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_written_whole_also_beside_what_a_killed_writer_left(tmp_path: Path) -> None:
+    file = tmp_path / "deep/file"
+    write_file(file, b"first")
+    (tmp_path / "deep/.file.partial").write_bytes(b"half of a longer")
+    write_file(file, b"second")
+    assert file.read_bytes() == b"second"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def watched(file: int) -> None:
+        synced.append((os.fstat(file).st_ino, out.exists()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with new_folder(out) as draft:
+        (draft / "below").mkdir()
+        (draft / "below/file").write_text("content")
+        (draft / "link").symlink_to("nowhere")
+    inodes = {path.stat().st_ino for path in (out, out / "below", out / "below/file")}
+    assert {inode for inode, is_named in synced if not is_named} == inodes
+    assert synced[-1] == (tmp_path.stat().st_ino, True)
+
+
 def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
     with new_folder(tmp_path / "deep/out") as draft:
         (draft / "file").touch()
@@ -55,23 +103,10 @@ def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
         raise AssertionError
 
 
-def test_a_file_takes_the_place_of_another_when_it_is_whole(tmp_path: Path) -> None:
+def test_what_stands_in_a_files_way_is_named(tmp_path: Path) -> None:
     file = tmp_path / "deep/x.yaml"
-    for text in ("first", "second"):
-        with new_file(file) as draft:
-            draft.write_text(text)
-            assert draft.suffix == ".yaml"
-            assert text == "first" or file.read_text() == "first"
-
-    def stop_half_way() -> None:
-        with new_file(file) as draft:
-            draft.write_text("half")
-            raise SimipuError("stopped")
-
-    with pytest.raises(SimipuError, match="stopped"):
-        stop_half_way()
-    assert file.read_text() == "second"
+    write_file(file, b"first")
     for place, reason in ((tmp_path / "deep", "Is a directory"), (file / "y", "File exists")):
-        with pytest.raises(SimipuError, match=rf"{place}: cannot be written \({reason}\)"), new_file(place) as draft:
-            draft.touch()
+        with pytest.raises(SimipuError, match=rf"{place}: cannot be written \({reason}\)"), disk_errors(place):
+            write_file(place, b"other")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["deep", "deep/x.yaml"]

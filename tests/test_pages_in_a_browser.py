@@ -52,7 +52,9 @@ def evaluation(folder: Path) -> str:
 
 
 def sweep(folder: Path) -> str:
-    scores = read_scores(write_report(folder / "report", 0.25, "garg_full_frame")).model_copy(update={"metrics": SCORES})
+    scores = read_scores(write_report(folder / "report", 0.25, "garg_full_frame")).model_copy(
+        update={"metrics": SCORES}
+    )
     table({f"improved_{name}_kitti_kitti": scores for name in ("imagenet", "scratch")}, folder / "table")
     return (folder / "table" / "table.html").read_text()
 

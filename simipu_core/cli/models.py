@@ -74,19 +74,27 @@ def rollback(
 
 @tracking_app.command()
 def send(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="File that a step left.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="File that a step left; by default what killed ones left."),
+    ] = None,
 ) -> None:
     """Send what MLflow did not take while a step ran; the file is removed when all has arrived.
+
+    Without a FILE: send what killed steps of this machine left, and mark their runs as killed, as the next step would.
 
     Example: `simipu tracking send build/encoder/unsent-tracking.jsonl`
     """
     from functools import partial
 
     from simipu_core.tracking.delivery import deliver
-    from simipu_core.tracking.mlflow_run import connect, mlflow_errors
+    from simipu_core.tracking.mlflow_run import adopt_left_behind, connect, mlflow_errors
     from simipu_core.tracking.outbox import send_file
 
     with mlflow_errors():
+        if file is None:
+            print(f"{adopt_left_behind(connect())} killed processes had left something; it is sent")
+            return
         arrived, refused = send_file(file, partial(deliver, connect()))
     file.unlink()
     print(f"{file}: sent in {arrived} requests, {refused} refused; the file is removed")

@@ -22,6 +22,7 @@ from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
 from simipu_core.errors import SimipuError
+from simipu_core.files import put_in_place, write_file
 from simipu_core.geometry.poses import Matrix, inverse, pose
 from simipu_core.progress import progress
 
@@ -101,7 +102,7 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
                     advance()
             made = unpacking.finish(bag)
             (draft / _SETTINGS).unlink()
-            draft.replace(target)
+            put_in_place(draft, target)
         except OSError as error:
             raise SimipuError(
                 f"{target}: cannot be written ({error.strerror}); free space or choose another."
@@ -216,7 +217,7 @@ class _Unpacking:
             size, suffix, data = (message.height, message.width), ".png", b""
         file = self._draft / "images" / camera / f"{time}{suffix}"
         if not self._is_there(file):
-            _write(file, data or encode_png(ros_messages.pixels(message)))
+            write_file(file, data or encode_png(ros_messages.pixels(message)))
         self._sizes.setdefault(camera, size)
         self._frames.setdefault(camera, message.header.frame_id.lstrip("/"))
         self.made.images += 1
@@ -229,7 +230,7 @@ class _Unpacking:
             points = ros_messages.cloud(message)
             buffer = BytesIO()
             np.save(buffer, points, allow_pickle=False)
-            _write(file, buffer.getvalue())
+            write_file(file, buffer.getvalue())
         if points.shape[1] > 3:
             self._strongest = max(self._strongest or 0.0, float(points[:, 3].max()))
         self._frames.setdefault(LIDAR, message.header.frame_id.lstrip("/"))
@@ -268,7 +269,7 @@ class _Unpacking:
             {"time_unit": "ns", "cameras": cameras, "lidars": {LIDAR: lidar}}, sort_keys=False, default_flow_style=None
         )
         notes = "".join(f"# {sentence}\n" for sentence in made.missing)
-        _write(self._draft / CALIBRATION, (notes + text).encode())
+        write_file(self._draft / CALIBRATION, (notes + text).encode())
         return made
 
     def _camera(self, name: str, file: str) -> dict[str, Any]:
@@ -308,9 +309,3 @@ class _Unpacking:
             return self._settings.reflectance_scale
         strongest = self._strongest or 0.0
         return next((scale for scale in (1.0, 255.0, 65535.0) if strongest <= scale), strongest)
-
-
-def _write(file: Path, data: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(file)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from multiprocessing import parent_process, resource_tracker
@@ -178,7 +178,7 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     accumulate: int = 1,
-) -> Iterator[BatchT]:
+) -> Generator[BatchT, None, None]:
     """Load the batches of `steps`, in order; a step's batch is cut into equal, contiguous micro-batches.
 
     Micro-batch m of rank r holds the rows from (r · accumulate + m) · size, where size is batch_size / (world_size ·
@@ -196,6 +196,8 @@ def batches(
 
     Raises:
         SimipuError: the batch cannot be cut into so many micro-batches, or a row cannot be used.
+
+    Close the iterator (``contextlib.closing``) to end the processes when leaving early.
     """
     if order.batch_size % (world_size * accumulate):
         raise SimipuError(
@@ -213,10 +215,13 @@ def batches(
     )
     with _sigterm_held():
         loaded = iter(loader)
-    for batch in loaded:
-        if isinstance(batch, SimipuError):
-            raise batch
-        yield batch
+    try:
+        for batch in loaded:
+            if isinstance(batch, SimipuError):
+                raise batch
+            yield batch
+    finally:
+        del loaded  # ends its processes, which SIGTERM does not, also where an error keeps this frame
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simipu_core.artifacts import read_manifest
+from simipu_core.artifacts import check_footer, read_manifest
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.row_groups import RemoteFile, RowGroups, damaged
 from simipu_core.data.schema import DEPTH, PAIRS, DepthRow, ImageRow, PairRow
@@ -149,7 +149,8 @@ class ShardWriter:
 class Shards(Generic[RowT]):
     """Random access to the rows of a `pairs` or `depth` artifact; picklable, opens its files on first use.
 
-    Rows of one row group have consecutive indices; reading them together touches the disk once.
+    Rows of one row group have consecutive indices; reading them together touches the disk once. A file's footer is
+    checked against the manifest when it is opened, pages by their checksums when a process reads them first.
 
     Args:
         path: artifact directory; from one in S3, row groups are fetched when they are needed (`RowGroups`).
@@ -192,6 +193,7 @@ class Shards(Generic[RowT]):
         self._remote: list[RemoteFile] = []
         for number, file in enumerate(self._files):
             with _whole(file):
+                check_footer(file, self.manifest.files[file.name])
                 metadata = pq.read_metadata(seekable(file))
                 check_format(metadata.schema.to_arrow_schema(), _SCHEMAS[kind], file)
                 source = metadata.schema.names.index("source")
@@ -204,7 +206,9 @@ class Shards(Generic[RowT]):
                     self._remote.append(RemoteFile(file, digest, metadata))
         self._ends = list(accumulate(self.group_sizes))
         self._cached_groups = cached_groups
-        self._open: dict[int, pq.ParquetFile] = {}
+        self._open: dict[tuple[int, bool], pq.ParquetFile] = {}
+        """By number and whether pages are checked."""
+        self._checked: set[int] = set()
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._fetching: RowGroups | None = None
 
@@ -249,7 +253,9 @@ class Shards(Generic[RowT]):
                 if self._remote:
                     table = self._fetcher().read(number, within)
                 else:
-                    table = self._file(number).read_row_group(within, use_threads=False)
+                    file = self._file(number, is_checked=group not in self._checked)
+                    table = file.read_row_group(within, use_threads=False)
+                    self._checked.add(group)
                 if table.num_rows != self.group_sizes[group]:
                     raise damaged(self._files[number])
                 self._cache[group] = table
@@ -258,10 +264,12 @@ class Shards(Generic[RowT]):
         self._cache.move_to_end(group)
         return self._cache[group]
 
-    def _file(self, number: int) -> pq.ParquetFile:
-        if number not in self._open:
-            self._open[number] = pq.ParquetFile(seekable(self._files[number]), memory_map=True)
-        return self._open[number]
+    def _file(self, number: int, *, is_checked: bool = True) -> pq.ParquetFile:
+        key = number, is_checked
+        if key not in self._open:
+            file = seekable(self._files[number])
+            self._open[key] = pq.ParquetFile(file, memory_map=True, page_checksum_verification=is_checked)
+        return self._open[key]
 
     def _fetcher(self) -> RowGroups:
         if self._fetching is None:

@@ -156,7 +156,9 @@ def _tables(report: Report) -> dict[str, Cells]:
 def _table(report: Report, protocol: str) -> Cells:
     predictors = {"model": report.metrics, **report.baselines}
     columns = {name: by[protocol] for name, by in predictors.items() if protocol in by}
-    rows = [name for name in sorted(METRICS, key=_HEADLINE.__ne__) if any(name in scores for scores in columns.values())]
+    rows = [
+        name for name in sorted(METRICS, key=_HEADLINE.__ne__) if any(name in scores for scores in columns.values())
+    ]
     return [
         ["", *(name.replace("_", " ") for name in columns)],
         *(

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.images import encode_png
+
 _MIN_WIDTH = 960
 
 
@@ -28,8 +30,7 @@ def save_panel(
     parts = [image, overlay(image, truth, max_depth), colour(prediction, max_depth)]
     zoom = max(1, round(_MIN_WIDTH / image.shape[1]))
     panel = np.concatenate([np.repeat(np.repeat(part, zoom, 0), zoom, 1) for part in parts])
-    if not cv2.imwrite(str(file), panel[..., ::-1]):
-        raise OSError(f"{file}: cannot be written")
+    file.write_bytes(encode_png(panel))
 
 
 def overlay(image: NDArray[np.uint8], depth: NDArray[np.floating], max_depth: float) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ OpenMMLab's "caffe" ResNets have the same names and shapes but stride in another
 apart and are not supported.
 """
 
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -36,9 +37,9 @@ from torch import Tensor
 from simipu_core.config import InputConfig
 from simipu_core.config.backbones import BACKBONES
 from simipu_core.errors import SimipuError
-from simipu_core.files import new_file
+from simipu_core.files import disk_errors, write_file
 from simipu_core.models.image_encoder import image_encoder
-from simipu_core.models.weights import SPEC_KEY, EncoderSpec, check_tensors, read_safetensors, save_tensors
+from simipu_core.models.weights import SPEC_KEY, EncoderSpec, check_tensors, read_safetensors, to_bytes
 
 Layout = Literal["torchvision", "timm", "openmmlab", "simipu"]
 PREFIXES: dict[Layout, str] = {"torchvision": "", "timm": "", "openmmlab": "backbone.", "simipu": "img_backbone."}
@@ -150,16 +151,16 @@ def write_encoder(weights: EncoderWeights, layout: Layout, file: Path) -> None:
     prefix = PREFIXES[layout]
     tensors = {prefix + name: tensor for name, tensor in weights.tensors.items()}
     spec = EncoderSpec(name=weights.name, norm_eps=weights.norm_eps, input=weights.input) if weights.input else None
-    if file.suffix not in (".safetensors", *_TORCH_SUFFIXES):
+    if file.suffix == ".safetensors":
+        data = to_bytes(tensors, spec)
+    elif file.suffix in _TORCH_SUFFIXES:
+        meta = {SPEC_KEY: spec.model_dump_json()} if spec else {}
+        torch.save({"meta": meta, "state_dict": tensors} if prefix else tensors, buffer := io.BytesIO())
+        data = buffer.getvalue()
+    else:
         raise _unknown_format(file)
-    with new_file(file) as draft:
-        if file.suffix == ".safetensors":
-            save_tensors(tensors, draft, spec)
-        elif prefix:
-            meta = {SPEC_KEY: spec.model_dump_json()} if spec else {}
-            torch.save({"meta": meta, "state_dict": tensors}, draft)
-        else:
-            torch.save(tensors, draft)
+    with disk_errors(file):
+        write_file(file, data)
 
 
 def _architecture(tensors: Mapping[str, Tensor]) -> str | None:

@@ -6,12 +6,12 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from simipu_core.config import InputConfig, Section
 from simipu_core.errors import SimipuError
-from simipu_core.files import new_file
+from simipu_core.files import disk_errors, write_file
 
 SPEC_KEY = "simipu"
 """Key of the specification in a file's metadata."""
@@ -36,15 +36,19 @@ def save_weights(module: nn.Module, file: Path, spec: Section) -> None:
     Raises:
         SimipuError: the file cannot be written.
     """
-    with new_file(file) as draft:
-        save_tensors(module.state_dict(), draft, spec)
+    with disk_errors(file):
+        save_tensors(module.state_dict(), file, spec)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, spec: Section | None) -> None:
     """Write tensors as safetensors, with their specification, where there is one, in the file's metadata."""
+    write_file(file, to_bytes(tensors, spec))
+
+
+def to_bytes(tensors: Mapping[str, Tensor], spec: Section | None) -> bytes:
+    """What :func:`save_tensors` writes; the library's own writing of files has errors that are no `OSError`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, file, metadata={SPEC_KEY: spec.model_dump_json()} if spec else None)
-    file.chmod(0o644)  # the library lets only its own user read it, but Argo's executor is another
+    return save(plain, metadata={SPEC_KEY: spec.model_dump_json()} if spec else None)
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,7 +10,7 @@ from simipu_core.checking.report import BrokenFrame, Finding, Report
 from simipu_core.checking.survey import Survey, survey
 from simipu_core.config import PairConfig
 from simipu_core.data.sources import Source
-from simipu_core.files import new_file
+from simipu_core.files import disk_errors, write_file
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 
 REPORT_FILE, PAGE_FILE = "check.json", "check.html"
@@ -41,8 +41,9 @@ def check(source: Source, pair: PairConfig, out: Path | None = None, *, root: st
         statistics=_statistics(found),
     )
     if out is not None:
-        _write(out / REPORT_FILE, report.model_dump_json(indent=1) + "\n")
-        _write(out / PAGE_FILE, page(report, found))
+        with disk_errors(out):
+            write_file(out / REPORT_FILE, (report.model_dump_json(indent=1) + "\n").encode())
+            write_file(out / PAGE_FILE, page(report, found).encode())
     return report
 
 
@@ -63,8 +64,3 @@ def _statistics(found: Survey) -> dict[str, Any]:
     if not found.facts:
         return {}
     return pictures.statistics(found) | clocks.statistics(found) | depths.statistics(found)
-
-
-def _write(file: Path, text: str) -> None:
-    with new_file(file) as draft:
-        draft.write_text(text, encoding="utf-8")

@@ -6,19 +6,21 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.errors import InterruptionError, SimipuError, full_disk_errors
+from simipu_core.files import temporary_folder, write_file
 from simipu_core.stages import attempts
 from simipu_core.termination import termination
 from simipu_core.tracking.run import Run, SilentRun
 
 PROCESSES = "SIMIPU_PROCESSES"
 """Environment variable with the number of processes of a training step: that of its GPUs."""
+_REFUSED = 3
+"""Exit code of a process that could not leave its message."""
 _SHUTDOWN_SECONDS = 120  # after SIGTERM, for the step under way and its checkpoint
 
 
@@ -47,11 +49,11 @@ def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any
     call = _Call(stage, arguments, named, run.run_id)
 
     def attempt() -> None:
-        with tempfile.TemporaryDirectory(prefix="simipu-ranks-") as folder:
+        with temporary_folder("ranks") as folder:
             if num == 1:
-                _run_child(call, Path(folder))
+                _run_child(call, folder)
             else:
-                _run_ranks(call, num, Path(folder))
+                _run_ranks(call, num, folder)
 
     attempts.repeat(attempt, stage.__name__)
 
@@ -143,19 +145,22 @@ def _rank(call: _Call, folder: Path) -> None:
     """One of the processes."""
     rank = os.environ.get("RANK", "0")
     try:
-        if rank == "0" and call.run_id:
-            from simipu_core.tracking.mlflow_run import step
+        with full_disk_errors():
+            if rank == "0" and call.run_id:
+                from simipu_core.tracking.mlflow_run import step
 
-            os.environ["MLFLOW_RUN_ID"] = call.run_id
-            with step(os.environ.get("SIMIPU_STEP", call.stage.__name__), out=call.out) as run:
-                call(run)
-        else:
-            call(SilentRun())
+                os.environ["MLFLOW_RUN_ID"] = call.run_id
+                with step(os.environ.get("SIMIPU_STEP", call.stage.__name__), out=call.out) as run:
+                    call(run)
+            else:
+                call(SilentRun())
     except SimipuError as error:
         kind = "interrupted" if isinstance(error, InterruptionError) else "error"
-        partial = folder / f".{rank}"
-        partial.write_text(str(error), encoding="utf-8")
-        partial.replace(folder / f"{rank}.{kind}")
+        try:
+            write_file(folder / f"{rank}.{kind}", str(error).encode())
+        except OSError:  # this disk is full, too
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.exit(_REFUSED)
         sys.exit(1)
 
 
@@ -172,6 +177,8 @@ def _failure(folder: Path, deaths: Iterable[tuple[int, int]]) -> SimipuError:
     if message := _first(folder, "*.error"):
         return SimipuError(message)
     for rank, exit_code in deaths:
+        if exit_code == _REFUSED:
+            return SimipuError(f"training process {rank} stopped; the lines above say why.")
         if not (folder / f"{rank}.interrupted").exists():
             return InterruptionError(_death(rank, exit_code))
     return InterruptionError(_first(folder, "*.interrupted") or "the training processes ended.")

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from simipu_core.artifacts import local_artifact
+from simipu_core.artifacts import MANIFEST, local_artifact, read_manifest
 from simipu_core.config import EvaluateConfig, TrackingConfig
 from simipu_core.evaluation.report import Report
-from simipu_core.stages.evaluate import evaluate
+from simipu_core.stages.evaluate import CONTROL, MODEL, evaluate
 from simipu_core.tracking import promotion
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, PIPELINE_RUN, MlflowRun
 from simipu_core.tracking.registry import CHAMPION, ModelVersion, register, set_outcome
@@ -54,6 +54,9 @@ def release(
 ) -> Release:
     """Evaluate, register as the newest version, and promote it if it passes and `promotion.mode` is `promote`.
 
+    A release that was interrupted can be repeated: a report that is there already is taken where it is of the same
+    inputs and settings, and neither the version nor the promotion is made twice.
+
     Challenger and champion are scored on the same frames in this one step. The champion is only replaced if it is
     still the one that was scored; of two steps that beat the same champion at the same time, one wins.
 
@@ -72,18 +75,22 @@ def release(
     """
     model = local_artifact(model)
     rules = tracking.promotion
-    if rules.mode == "off":
-        evaluate(model, depth, config, out, control=control, run=run)
-    else:
-        with promotion.champion(tracking) as champion:
-            evaluate(model, depth, config, out, control=control, champion=champion, promotion=rules, run=run)
-    report = Report.model_validate_json((out / "report.json").read_text(encoding="utf-8"))
-    registered = register(run, model, report, tracking, experiment)
+    if not _is_evaluated(model, depth, config, out, control, is_judged=rules.mode != "off"):
+        if rules.mode == "off":
+            evaluate(model, depth, config, out, control=control, run=run)
+        else:
+            with promotion.champion(tracking) as champion:
+                evaluate(model, depth, config, out, control=control, champion=champion, promotion=rules, run=run)
+    report = _report(out)
+    evaluation = _pipeline() or read_manifest(out, "report").mlflow_run_id
+    registered = register(run, model, report, tracking, experiment, evaluation=evaluation)
     decision = report.decision
     outcome = "not judged: tracking.promotion.mode is off"
     refusal: str | None = None
     promoted = False
-    if decision:
+    if decision and decision.champion_version == registered.version:  # it was promoted before an interruption
+        promoted, outcome = True, "is champion already"
+    elif decision:
         outcome = f"{'passed' if decision.passed else 'did not pass'} the gate: {decision.reason}"
         if decision.passed and rules.mode == "report":
             outcome += f"; `make promote VERSION={registered.version}` makes it champion"
@@ -99,6 +106,25 @@ def release(
     return Release(report=report, model=registered, promoted=promoted, outcome=outcome)
 
 
+def _is_evaluated(
+    model: Path, depth: Path, config: EvaluateConfig, out: Path, control: Path | None, *, is_judged: bool
+) -> bool:
+    """Whether `out` is what :func:`evaluate` would write, but for the champion."""
+    if not (out / MANIFEST).is_file():
+        return False
+    inputs = {MODEL: model, "depth": depth} | ({CONTROL: control} if control else {})
+    made = read_manifest(out, "report")
+    return (
+        made.inputs == {role: read_manifest(place).digest for role, place in inputs.items()}
+        and made.parameters == config.model_dump(mode="json")
+        and (_report(out).decision is not None) == is_judged
+    )
+
+
+def _report(out: Path) -> Report:
+    return Report.model_validate_json((out / "report.json").read_text(encoding="utf-8"))
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -108,5 +134,9 @@ def _finite(value: Any) -> Any:
 
 
 def _author(run: MlflowRun) -> str:
-    pipeline = os.environ.get(PIPELINE_RUN) or os.environ.get(PARENT_RUN_ID)
+    pipeline = _pipeline()
     return f"pipeline run {pipeline}" if pipeline else f"run {run.id}"
+
+
+def _pipeline() -> str | None:
+    return os.environ.get(PIPELINE_RUN) or os.environ.get(PARENT_RUN_ID)

@@ -1,7 +1,7 @@
 """What every training stage does around its method: inputs, processes, seed, sample order, loop, artifact."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -60,7 +60,7 @@ class Training(Generic[RowT]):
     ) -> None:
         """Run the loop over this rank's micro-batches, which `views` makes of rows; see :func:`fit`."""
 
-        def load(steps: range) -> Iterator[BatchT]:
+        def load(steps: range) -> Generator[BatchT, None, None]:
             return batches(
                 self.shards,
                 self.order,
@@ -127,6 +127,7 @@ def begin(
 
     Raises:
         SimipuError: `out` exists, there is no such file, or the rows do not fill a batch or fit `source_weights`.
+        InterruptionError: an equal training uses the same checkpoints.
     """
     check_new(out)
     sources = [shards.manifest, *([encoder] if encoder else [])]
@@ -146,4 +147,5 @@ def begin(
         )
         store = checkpoints_for(checkpoints, stage, config, inputs)
         torch.manual_seed(config.seed)
-        yield Training(config, shards, order, inputs, out, run, ranks, store)
+        with store.held() if store and ranks.is_first else nullcontext():
+            yield Training(config, shards, order, inputs, out, run, ranks, store)

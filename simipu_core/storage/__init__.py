@@ -41,7 +41,11 @@ def absolute(uri: str) -> str:
 
 
 def pin(path: Path) -> str:
-    """Content-addressed URI of a folder: its absolute path and a digest of its file names, sizes and times (or ETags).
+    """URI of a folder as it is now: its absolute path and a digest of its listing.
+
+    No content is read. The listing has each file's name, size, time of modification and time of change (ctime); the
+    last is the kernel's own, which no program sets, so that every change that is made through it shows. In S3 it has
+    ETags. What rots on the disk unseen is found by the checksums of ingest's catalogue, when pair reads.
 
     Raises:
         SimipuError: no such folder, or S3 fails.
@@ -101,4 +105,5 @@ def _lines(folder: Path) -> Iterator[str]:
                 status = file.stat()
             except OSError as error:
                 raise SimipuError(f"{file}: cannot be read ({error.strerror}); mend or remove it.") from None
-            yield f"{file.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            facts = file.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            yield "\0".join(map(str, facts)) + "\n"

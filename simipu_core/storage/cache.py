@@ -13,7 +13,7 @@ from pathlib import Path
 
 from simipu_core import project
 from simipu_core.errors import SimipuError
-from simipu_core.files import disk_errors
+from simipu_core.files import disk_errors, lock_file, put_in_place
 
 _DEFAULT_GB = 200.0
 _held: dict[Path, int] = {}
@@ -54,12 +54,12 @@ def _lock_filled(name: str, fill: Callable[[Path], None], size: int) -> tuple[Pa
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            lock = _lock(root, name, fcntl.LOCK_SH)
+            lock = lock_file(_lock_file(folder), fcntl.LOCK_SH)
             if folder.is_dir():
                 os.utime(lock)
                 return folder, lock
             os.close(lock)
-            with _locked(root, name):
+            with _locked(folder):
                 if not folder.is_dir():
                     _make(folder, fill, size)
 
@@ -76,7 +76,7 @@ def _make(folder: Path, fill: Callable[[Path], None], size: int) -> None:
     draft.mkdir(exist_ok=True)
     fill(draft)
     _make_room(folder, limit - _size(draft))
-    draft.replace(folder)
+    put_in_place(draft, folder)
 
 
 def _make_room(besides: Path, limit: int) -> None:
@@ -90,7 +90,7 @@ def _make_room(besides: Path, limit: int) -> None:
         if total <= limit:
             return
         try:
-            lock = _lock(root, name, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = lock_file(_lock_file(root / name), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue
         shutil.rmtree(root / name, ignore_errors=True)
@@ -101,29 +101,12 @@ def _make_room(besides: Path, limit: int) -> None:
 
 
 @contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
-    lock = _lock(root, name, fcntl.LOCK_EX)
+def _locked(folder: Path) -> Iterator[None]:
+    lock = lock_file(_lock_file(folder))
     try:
         yield
     finally:
         os.close(lock)
-
-
-def _lock(root: Path, name: str, kind: int) -> int:
-    """Lock an entry; the lock ends when the descriptor is closed."""
-    file = _lock_file(root / name)
-    while True:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(lock, kind)
-            if file.exists() and os.fstat(lock).st_ino == file.stat().st_ino:  # else it was removed meanwhile
-                return lock
-        except OSError as error:
-            os.close(lock)
-            if not isinstance(error, FileNotFoundError):
-                raise
-        else:
-            os.close(lock)
 
 
 def _lock_file(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from threading import Lock
 
+from simipu_core.files import put_in_place
 from simipu_core.progress import progress
 from simipu_core.storage import s3
 from simipu_core.storage.s3 import StorageError
@@ -94,7 +95,7 @@ class _Download:
             raise StorageError(
                 f"{self.wanted.source}: its content does not match its {self.wanted.algorithm}; write it again."
             )
-        draft.replace(self.file)
+        put_in_place(draft, self.file)
 
 
 def _begin(file: Path, wanted: Wanted) -> _Download:

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from simipu_core.errors import SimipuError
-from simipu_core.files import disk_errors, draft_folder
+from simipu_core.files import disk_errors, draft_folder, put_in_place
+from simipu_core.parallel import in_threads
+from simipu_core.progress import progress
 from simipu_core.storage.cache import cached
 from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
 from simipu_core.storage.s3_path import S3Path
@@ -62,12 +67,14 @@ def parse(place: Path) -> DvcDirectory | None:
 def view(directory: DvcDirectory, workdir: Path) -> Path:
     """A local folder that shows a directory under its own file names: links, or downloads where it lies in S3.
 
+    Every file's md5 is checked when it is linked or downloaded, and again where it was changed since.
+
     Args:
         directory: what to show.
         workdir: where folders of links are made.
 
     Raises:
-        SimipuError: it is not there or incomplete.
+        SimipuError: it is not there, incomplete or damaged.
     """
     if isinstance(directory.objects, S3Path):
         return cached(f"dvc-{directory.md5}", lambda folder: _fetch(directory, folder))
@@ -104,13 +111,37 @@ def _link(links: dict[str, Path], view: Path) -> None:
             link = draft / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target)
+        checks = [partial(_check, target) for target in dict.fromkeys(links.values())]
+        with closing(in_threads(checks, os.cpu_count() or 1)) as checked, progress("verify", len(checks)) as advance:
+            for _ in checked:
+                advance()
         shutil.rmtree(view, ignore_errors=True)
         try:
-            draft.replace(view)
+            put_in_place(draft, view)
         except OSError:
             if not _shows(view, links):  # else another process made it meanwhile
                 raise
 
 
+def _check(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise SimipuError(f"{file}: cannot be read ({error.strerror}); mend or restore it.") from None
+    if md5 != file.parent.name + file.name:
+        raise SimipuError(
+            f"{file}: its content does not match its name; remove it and run `dvc pull` (or `dvc push` to the remote)."
+        )
+
+
 def _shows(view: Path, links: dict[str, Path]) -> bool:
-    return view.is_dir() and all((view / name).is_file() for name in links)
+    return all(_is_checked(view / name, target) for name, target in links.items())
+
+
+def _is_checked(link: Path, target: Path) -> bool:
+    """Whether a link was made after the last change of its target, of whatever kind, and therefore checked."""
+    try:
+        return link.samefile(target) and target.stat().st_ctime_ns <= link.lstat().st_ctime_ns
+    except OSError:
+        return False

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -224,8 +225,13 @@ def folder_entries(bucket: str, prefix: str) -> tuple[list[Entry], list[str]]:
     return found, folders
 
 
-def abort_unfinished_uploads(bucket: str, prefix: str) -> None:
+def abort_unfinished_uploads(bucket: str, prefix: str, before: datetime | None = None) -> None:
     """Remove the parts that killed uploads below a prefix left.
+
+    Args:
+        bucket: name of the bucket.
+        prefix: beginning of their keys.
+        before: spare those that began later, which others may be at.
 
     Raises:
         StorageError: they cannot be listed or removed.
@@ -233,7 +239,8 @@ def abort_unfinished_uploads(bucket: str, prefix: str) -> None:
     with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
         s3 = client()
         for upload in s3.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", []):
-            s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            if before is None or upload["Initiated"] < before:
+                s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 def _entry(found: dict[str, Any]) -> Entry:

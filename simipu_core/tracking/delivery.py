@@ -2,7 +2,6 @@
 
 import base64
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simipu_core.errors import SimipuError
+from simipu_core.files import temporary_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -158,8 +158,8 @@ def _input(values: Mapping[str, str]) -> DatasetInput:
 
 def _send_file(client: MlflowClient, entry: Entry) -> None:
     folder, _, name = entry.name.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="simipu-tracking-") as place:
-        file = Path(place) / name
+    with temporary_folder("tracking") as place:
+        file = place / name
         file.write_bytes(base64.b64decode(entry.content))
         client.log_artifact(entry.run_id, str(file), folder or None)
 

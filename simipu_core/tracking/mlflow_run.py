@@ -6,7 +6,7 @@ pipeline run, under the run that all steps of that name share. A run that Kubefl
 
 A step needs the server when it begins: where no run can be opened it stops at once, before hours of work. From then on
 the server may go away. What a step records is kept and sent in order when the server is back; what could not be sent by
-the end is left in a file, for ``simipu tracking send``.
+the end is left in a file, for ``simipu tracking send``. What a killed step has left on this machine the next one sends.
 """
 
 import json
@@ -21,18 +21,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.entities import RunInfo, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from simipu_core import project
-from simipu_core.artifacts import code_revision
+from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.config import TrackingConfig
-from simipu_core.errors import SimipuError
+from simipu_core.errors import SimipuError, full_disk_errors
 from simipu_core.storage import S3Path
+from simipu_core.termination import ended_by_sigterm
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
-from simipu_core.tracking.outbox import Outbox
+from simipu_core.tracking.outbox import Outbox, adopt
 from simipu_core.tracking.system_metrics import recorded
 
 PARENT_RUN_ID = "SIMIPU_PARENT_RUN_ID"
@@ -68,7 +70,8 @@ def mlflow_errors() -> Iterator[None]:
         SimipuError: the server does not answer or refuses.
     """
     try:
-        yield
+        with full_disk_errors():
+            yield
     except (MlflowException, OSError) as error:
         message = f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI."
         raise SimipuError(re.sub(r"//[^@/ ]*@", "//", message)) from None
@@ -84,6 +87,7 @@ def connect() -> MlflowClient:
     with mlflow_errors():
         if folder := _sqlite_folder():
             folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
 
 
@@ -115,15 +119,22 @@ def _sqlite_folder() -> Path | None:
 
 
 class MlflowRun:
-    """A run in MLflow; see :class:`simipu_core.tracking.run.Run`. Nothing here waits for the server."""
+    """A run in MLflow; see :class:`simipu_core.tracking.run.Run`. Nothing here waits for the server.
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+    Args:
+        client: client of the server.
+        run_id: id of the run.
+        experiment_id: id of the experiment that it is in.
+        owned: ids of the runs that this process is to end; where it is killed before, the next one does.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str, owned: Sequence[str] = ()) -> None:
         self.client = client
         self.id = run_id
         self.experiment_id = experiment_id
         self.run_id: str | None = run_id
         self.page = run_page(run_id, experiment_id)
-        self._outbox = Outbox(partial(deliver, client), shown_uri())
+        self._outbox = Outbox(partial(deliver, client), shown_uri(), _outboxes(), owned)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         flat = {key: _text(value)[:_PARAM_LENGTH] for key, value in flatten(params).items()}
@@ -173,25 +184,51 @@ def step(
     """
     client = connect()
     with mlflow_errors():
+        adopt_left_behind(client)
         made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
-    run = MlflowRun(client, made.run_id, made.experiment_id)
+    is_own = "MLFLOW_RUN_ID" not in os.environ
+    owned = [each for each in (made.run_id if is_own else None, shared) if each]
+    run = MlflowRun(client, made.run_id, made.experiment_id, owned)
     status = "FAILED"
     try:
-        with recorded(run.log_metrics):
+        with ended_by_sigterm(), recorded(run.log_metrics):
             yield run
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     except Exception as error:
         run.log_tags({ERROR_TAG: _first_line(error)})
         raise
     finally:
-        if "MLFLOW_RUN_ID" not in os.environ:
+        if is_own:
             run.end(status)
         if shared and (is_last or status != "FINISHED"):
             run.end(status, shared)
         leave_unsent(run.close(_PATIENCE if status == "FINISHED" else _PATIENCE_AFTER_FAILURE), run.id, out)
+
+
+def adopt_left_behind(client: MlflowClient) -> int:
+    """Send what killed processes of this machine could not send to this server, and mark their runs as killed.
+
+    Returns:
+        how many processes had left something.
+
+    Raises:
+        MlflowException, OSError: the server does not answer.
+    """
+
+    def end(run_id: str) -> None:
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.log_batch(run_id, tags=[RunTag(ERROR_TAG, "the process was killed.")])
+            client.set_terminated(run_id, "KILLED")
+
+    return adopt(_outboxes(), partial(deliver, client), end)
+
+
+def _outboxes() -> Path:
+    """Where entries for this server wait."""
+    return project.cache() / "tracking" / sha256_text(tracking_uri())[:16]
 
 
 def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, str | None]:
@@ -290,12 +327,15 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     file = project.root() / "build" / f"{run_id}.{UNSENT}"
     if out is not None and not isinstance(out, S3Path):
         file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as rest:
-        rest.writelines(lines)
     sentence = (
         f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
     )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as rest:
+            rest.writelines(lines)
+    except OSError as error:
+        sentence = f"MLflow at {shown_uri()} did not take all of this run, and {file} cannot be written ({error})."
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 

@@ -2,17 +2,27 @@
 
 Entries are appended to a file on the local disk, from which one thread sends them. So neither a slow server nor one
 that is down holds up training or fills the memory, and at the end what could not be sent is simply the file's rest.
+
+The file is locked until its process ends. One that nobody locks was left by a process that was killed: the next one
+sends what it holds, and ends the runs that it names in its first line.
 """
 
-import shutil
+import errno
+import fcntl
+import json
+import os
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from simipu_core.files import lock_file
 from simipu_core.tracking.delivery import Entry, is_refusal, merged, read_entries
 
 LIMIT_BYTES = 256 * 2**20
@@ -23,6 +33,8 @@ SEND_AT = 500
 """Entries that do not wait longer."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LINES_A_ROUND = 500
+_NAME = "simipu-outbox"
+_SUFFIX = ".outbox.jsonl"
 
 
 class Outbox:
@@ -31,18 +43,19 @@ class Outbox:
     Args:
         send: sends one entry, or raises.
         place: name of the server, for messages.
+        folder: where the file lies; where it cannot be written the entries wait in memory.
+        owned: ids of the runs that end with this process, if it is killed.
     """
 
-    def __init__(self, send: Callable[[Entry], None], place: str) -> None:
+    def __init__(self, send: Callable[[Entry], None], place: str, folder: Path, owned: Sequence[str] = ()) -> None:
         self._send = send
         self._place = place
-        self._folder = Path(tempfile.mkdtemp(prefix="simipu-outbox-"))
-        self._file = self._folder / "entries.jsonl"
-        self._file.touch()
+        header = json.dumps(list(owned)).encode() + b"\n"
+        self._file, self._descriptor = _make(folder, header)
         self._changed = threading.Condition()
-        self._written = 0
-        """Bytes in the file."""
-        self._sent = 0
+        self._written = self._begin = len(header)
+        """Bytes in the file, and before the first entry."""
+        self._sent = self._begin
         """Bytes at its beginning that have arrived or were refused."""
         self._waiting = 0
         """Entries behind them."""
@@ -61,11 +74,14 @@ class Outbox:
             if entry.kind in ("metrics", "file") and self._written - self._sent + len(line) > LIMIT_BYTES:
                 self._dropped += 1
                 return
-            if self._sent == self._written and self._sent:
-                self._file.write_bytes(b"")
-                self._sent = self._written = 0
-            with self._file.open("ab") as file:
-                file.write(line)
+            if self._sent == self._written:
+                os.ftruncate(self._descriptor, self._begin)
+                self._sent = self._written = self._begin
+            try:
+                _write(self._descriptor, line, self._written)
+            except OSError:  # the disk is full
+                self._move_to_memory()
+                _write(self._descriptor, line, self._written)
             self._written += len(line)
             if not self._waiting:
                 self._oldest = time.monotonic()
@@ -83,10 +99,8 @@ class Outbox:
             self._changed.notify_all()
         self._thread.join(patience + 1)
         with self._changed:
-            with self._file.open("rb") as file:
-                file.seek(self._sent)
-                rest = file.read(self._written - self._sent).decode().splitlines(keepends=True)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            rest = [line.decode() for line in self._lines()]
+            self._remove()
         if self._refused:
             _warn(f"MLflow at {self._place} refused {len(self._refused)} entries of this run ({self._refused[0]}).")
         if self._dropped:
@@ -96,9 +110,8 @@ class Outbox:
     def _work(self) -> None:
         pause = _FIRST_PAUSE
         while self._wait_for_work():
-            with self._changed, self._file.open("rb") as file:
-                file.seek(self._sent)
-                lines = list(islice(file, _LINES_A_ROUND))
+            with self._changed:
+                lines = self._lines(_LINES_A_ROUND)
             try:
                 for entry in merged(Entry.model_validate_json(line) for line in lines):
                     self._deliver(entry)
@@ -114,6 +127,26 @@ class Outbox:
                 self._sent += sum(map(len, lines))
                 self._waiting -= len(lines)
                 self._oldest = time.monotonic()
+
+    def _lines(self, most: int | None = None) -> list[bytes]:
+        """The first lines that were not sent."""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(self._sent)
+            lines = islice(file, self._waiting if most is None else min(most, self._waiting))
+            return list(lines)
+
+    def _move_to_memory(self) -> None:
+        rest = os.pread(self._descriptor, self._written - self._sent, self._sent)
+        self._remove()
+        self._file, self._descriptor = None, os.memfd_create(_NAME)
+        self._begin = self._sent = 0
+        self._written = len(rest)
+        _write(self._descriptor, rest, 0)
+
+    def _remove(self) -> None:
+        if self._file:
+            self._file.unlink(missing_ok=True)
+        os.close(self._descriptor)
 
     def _deliver(self, entry: Entry) -> None:
         try:
@@ -156,6 +189,42 @@ class Outbox:
             _warn(f"MLflow at {self._place} takes numbers again.")
 
 
+def adopt(folder: Path, send: Callable[[Entry], None], end: Callable[[str], None]) -> int:
+    """Send what killed processes left in a folder, and end their runs.
+
+    Args:
+        folder: where their outboxes lie.
+        send: sends one entry, or raises.
+        end: ends a run, unless it has ended, or raises.
+
+    Returns:
+        how many processes left something.
+
+    Raises:
+        MlflowException, OSError: the server does not answer; the next try begins where this one stopped.
+    """
+    adopted = 0
+    for file in sorted(folder.glob(f"*{_SUFFIX}")):
+        try:
+            lock = lock_file(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        try:
+            with open(lock, "rb", closefd=False) as lines:
+                owned = _owned(next(lines, b""))
+                for entry in merged(_whole(lines)):
+                    with _refusals():
+                        send(entry)
+            for run_id in owned:
+                with _refusals():
+                    end(run_id)
+            file.unlink()
+            adopted += 1
+        finally:
+            os.close(lock)
+    return adopted
+
+
 def send_file(file: Path, send: Callable[[Entry], None]) -> tuple[int, int]:
     """Send the entries of a file.
 
@@ -180,6 +249,52 @@ def send_file(file: Path, send: Callable[[Entry], None]) -> tuple[int, int]:
                 raise
             refused += 1
     return arrived, refused
+
+
+def _make(folder: Path, header: bytes) -> tuple[Path | None, int]:
+    """A new locked file and its descriptor, or one in memory."""
+    file = folder / f"{uuid.uuid4().hex}{_SUFFIX}"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = lock_file(file)
+        try:
+            _write(descriptor, header, 0)
+        except OSError:
+            file.unlink()
+            os.close(descriptor)
+        else:
+            return file, descriptor
+    descriptor = os.memfd_create(_NAME)
+    _write(descriptor, header, 0)
+    return None, descriptor
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    if os.pwrite(descriptor, data, offset) < len(data):
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+
+def _owned(header: bytes) -> list[str]:
+    with suppress(ValueError, TypeError):
+        return [str(run_id) for run_id in json.loads(header)]
+    return []
+
+
+def _whole(lines: Iterable[bytes]) -> Iterator[Entry]:
+    """The entries of a file, its last line apart where it is torn."""
+    for line in lines:
+        with suppress(ValidationError):
+            yield Entry.model_validate_json(line)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Pass over what the server will never take."""
+    try:
+        yield
+    except Exception as error:
+        if not is_refusal(error):
+            raise
 
 
 def _warn(sentence: str) -> None:

@@ -1,8 +1,7 @@
 """The run of a whole pipeline, parent of its steps' runs."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from simipu_core.tracking.mlflow_run import (
     REVISION_TAG,
     STEP_TAG,
     MlflowRun,
+    adopt_left_behind,
     connect,
     end_left_open,
     find_experiment,
@@ -36,7 +36,12 @@ class PipelineRun:
 
     client: MlflowClient
     experiment_id: str
-    run_id: str
+    run: MlflowRun
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.run.id
 
     @property
     def page(self) -> str:
@@ -72,21 +77,17 @@ class PipelineRun:
 
     def finish(self, metrics: dict[str, float]) -> None:
         """End the run with its headline numbers."""
-        with self._recording() as run:
-            run.log_metrics(metrics)
-            run.end("FINISHED")
+        self.run.log_metrics(metrics)
+        self._end("FINISHED")
 
     def fail(self, message: str, status: str = "FAILED") -> None:
         """End the run as failed (or ``KILLED``), with the cause."""
-        with self._recording() as run:
-            run.log_tags({ERROR_TAG: message})
-            run.end(status)
+        self.run.log_tags({ERROR_TAG: message})
+        self._end(status)
 
-    @contextmanager
-    def _recording(self) -> Iterator[MlflowRun]:
-        run = MlflowRun(self.client, self.run_id, self.experiment_id)
-        yield run
-        leave_unsent(run.close(_PATIENCE), self.run_id)
+    def _end(self, status: str) -> None:
+        self.run.end(status)
+        leave_unsent(self.run.close(_PATIENCE), self.run_id)
 
 
 def start_parent(
@@ -108,11 +109,11 @@ def start_parent(
     title = f"{name} {time.strftime('%Y-%m-%d %H:%M')}"
     tags = {REVISION_TAG: code_revision(), "simipu.experiment": name}
     with mlflow_errors():
+        adopt_left_behind(client)
         run_id = client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
-    parent = PipelineRun(client, experiment_id, run_id)
-    with parent._recording() as run:
-        run.log_params(params or experiment.model_dump(mode="json"))
-    return parent
+    run = MlflowRun(client, run_id, experiment_id, [run_id])
+    run.log_params(params or experiment.model_dump(mode="json"))
+    return PipelineRun(client, experiment_id, run)
 
 
 def end_killed(key: str, status: str) -> list[str]:

@@ -7,7 +7,6 @@ Aliases: `champion` is the version in use, `previous` the champion before it. Th
 import getpass
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.files import temporary_folder
 from simipu_core.tracking import promotion_log
 from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.delivery import with_retries
@@ -111,6 +111,9 @@ def promote_instead_of(
     name = config.model_name
     with mlflow_errors():
         past = history(client, name)
+        if past.champion == version:  # by an attempt that was interrupted
+            _apply(client, name)
+            return None
         is_first = past.champion == champion and _append(client, name, "promote", version, past, by, reason)
         if not is_first:
             now = promotion_log.read(client, name).champion
@@ -216,9 +219,9 @@ def champion(config: TrackingConfig) -> Iterator[Champion | None]:
     elif tags is None:
         yield Champion(past.champion, None, wrong[-1])
     else:
-        with tempfile.TemporaryDirectory(prefix="simipu-champion-") as folder:
+        with temporary_folder("champion") as folder:
             try:
-                weights = _download(name, past.champion, tags, Path(folder))
+                weights = _download(name, past.champion, tags, folder)
             except SimipuError as error:
                 yield Champion(past.champion, None, str(error))
             else:

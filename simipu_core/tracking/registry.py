@@ -5,7 +5,6 @@ Aliases: `challenger` is the newest version, `champion` the one in use, `previou
 
 import json
 import os
-import tempfile
 import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -19,17 +18,20 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 from pydantic import BaseModel, ConfigDict
 
-from simipu_core.artifacts import code_revision, read_manifest, sha256_file
+from simipu_core.artifacts import code_revision, read_manifest, sha256_file, sha256_text
 from simipu_core.config import TrackingConfig
 from simipu_core.evaluation.report import Report
+from simipu_core.files import temporary_folder
 from simipu_core.tracking.card import model_card
 from simipu_core.tracking.delivery import with_retries
-from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors, tracking_uri
+from simipu_core.tracking.mlflow_run import MlflowRun, connect, mlflow_errors
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS = "artifacts/model.safetensors"
 """Where the weights lie in a registered version."""
 GATE_TAG, REASON_TAG, OUTCOME_TAG = "gate", "gate_reason", "outcome"
+EVALUATION_TAG = "evaluation"
+"""Digest of what was evaluated, by whom and with which scores: one evaluation has one version."""
 PASSED, FAILED = "passed", "failed"
 CARD = "model_card.md"
 
@@ -52,8 +54,18 @@ class ModelVersion(BaseModel):
     alias: str
 
 
-def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig, experiment: str) -> ModelVersion:
+def register(
+    run: MlflowRun,
+    model: Path,
+    report: Report,
+    config: TrackingConfig,
+    experiment: str,
+    *,
+    evaluation: str | None = None,
+) -> ModelVersion:
     """Store a depth net as a served model and register it as the newest version, alias `challenger`.
+
+    A version that an interrupted step registered for the same evaluation, with the same scores, is taken as it is.
 
     The model is code and safetensors: nothing in it is loaded by pickle. It takes B×H×W×3 uint8 RGB images of any
     size and answers B×H×W float32 metres. A model card is stored with it, and with the run, and is its description.
@@ -64,6 +76,7 @@ def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig
         report: its evaluation, with the gate's decision.
         config: names in the registry.
         experiment: name of the experiment.
+        evaluation: names the evaluation, for those who repeat it; the run by default.
 
     Raises:
         SimipuError: the artifact is not a whole depth net, or MLflow does not answer or refuses.
@@ -83,13 +96,24 @@ def register(run: MlflowRun, model: Path, report: Report, config: TrackingConfig
         "code_revision": code_revision(),
         "licence": manifest.licence,
     }
+    tags[EVALUATION_TAG] = sha256_text(json.dumps([evaluation or run.id, tags], sort_keys=True))
     if image := os.environ.get("SIMIPU_IMAGE"):
         tags["image"] = image
     if report.decision:
         tags |= {GATE_TAG: PASSED if report.decision.passed else FAILED, REASON_TAG: report.decision.reason}
     name, client = config.model_name, run.client
-    with tempfile.TemporaryDirectory(prefix="simipu-card-") as folder, mlflow_errors():
-        (card_file := Path(folder) / CARD).write_text(card, encoding="utf-8")
+    with mlflow_errors():
+        if already := client.search_model_versions(
+            f"name = '{name}' and tags.{EVALUATION_TAG} = '{tags[EVALUATION_TAG]}'"
+        ):
+            version = already[0].version
+            for key in (GATE_TAG, REASON_TAG):
+                if key in tags:
+                    with_retries(client.set_model_version_tag, name, version, key, tags[key])
+            _set_challenger(client, name)
+            return ModelVersion(name=name, version=int(version), alias=CHALLENGER)
+    with mlflow_errors(), temporary_folder("card") as folder:
+        (card_file := folder / CARD).write_text(card, encoding="utf-8")
         client.log_artifact(run.id, str(card_file))
         info = _log_model(run, model / "model.safetensors", card_file)
         for protocol, scores in report.metrics.items():
@@ -120,7 +144,6 @@ def set_outcome(run: MlflowRun, version: ModelVersion, outcome: str) -> None:
 
 def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
     """Log without making the run MLflow's active one: ending that would end a run that Kubeflow is to end."""
-    mlflow.set_tracking_uri(tracking_uri())
     mlflow.set_experiment(experiment_id=run.experiment_id)  # else MLflow puts the model into its Default
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)  # it has a signature

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -76,7 +77,7 @@ class TrainingState:
 class Checkpoints:
     """A rolling set of checkpoints in one store.
 
-    A checkpoint is ``step-N.safetensors`` and then ``step-N.json``, which holds the other's sha256: without the
+    A checkpoint is ``step-N.safetensors`` and then ``step-N.json``, which holds one sha256 over both: without the
     second, or where they do not fit, it does not count.
     """
 
@@ -92,9 +93,10 @@ class Checkpoints:
             SimipuError: the store cannot be written.
         """
         data = save(state.tensors())
-        values = state.values() | {"sha256": hashlib.sha256(data).hexdigest()}
+        values = json.loads(json.dumps(state.values()))  # as they will be read
         self._store.write(_tensors_name(step), data)
-        self._store.write(_values_name(step), json.dumps(values).encode())
+        text = json.dumps({"sha256": _digest(data, values), "values": values})
+        self._store.write(_values_name(step), text.encode())
         kept = [saved for saved in self.steps() if saved <= step][: self._keep]
         self._store.keep({name(saved) for saved in kept for name in (_tensors_name, _values_name)})
 
@@ -105,22 +107,37 @@ class Checkpoints:
             SimipuError: the store cannot be read, or the checkpoint is not of this code's model.
         """
         for step in self.steps():
-            data, text = self._store.read(_tensors_name(step)), self._store.read(_values_name(step))
-            try:
-                values = json.loads(text or b"")
-                if data is None or values["sha256"] != hashlib.sha256(data).hexdigest():
-                    continue
-                tensors = load(data)
-            except (ValueError, KeyError, TypeError, SafetensorError):
+            found = self._read(step)
+            if found is None:
+                print(f"warning: {self.place}: the checkpoint of step {step} is damaged, left out", file=sys.stderr)
                 continue
             try:
-                state.restore(tensors, values)
+                state.restore(*found)
             except (RuntimeError, KeyError, ValueError, IndexError):
                 raise SimipuError(
                     f"{self.place}: step {step} was written by another version of this code; remove it to begin anew."
                 ) from None
             return step
         return 0
+
+    def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and values of a step, as they were written; None where they are not."""
+        data, text = self._store.read(_tensors_name(step)), self._store.read(_values_name(step))
+        try:
+            saved = json.loads(text or b"")
+            if data is None or saved["sha256"] != _digest(data, saved["values"]):
+                return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return load(data), saved["values"]
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep equal trainings, which would use the same checkpoints, out of a folder while the block runs.
+
+        Raises:
+            InterruptionError: there is one.
+        """
+        return self._store.held()
 
     def clear(self) -> None:
         """Remove all checkpoints."""
@@ -149,6 +166,13 @@ def checkpoints_for(
     key = sha256_text(json.dumps([decisive, dict(inputs)], sort_keys=True))
     name = f"{stage}-{key[:16]}"
     return Checkpoints(f"{root}/{name}", config.keep_checkpoints)
+
+
+def _digest(tensors: bytes, values: dict[str, Any]) -> str:
+    """The sha256 over both pieces of a checkpoint."""
+    digest = hashlib.sha256(tensors)
+    digest.update(json.dumps(values, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _tensors_name(step: int) -> str:

@@ -1,8 +1,8 @@
 """The training loop of both stages."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -36,7 +36,7 @@ Compute = Callable[[BatchT], tuple[Tensor, Callable[[], Values]]]
 def fit(
     name: str,
     state: TrainingState,
-    load: Callable[[range], Iterator[BatchT]],
+    load: Callable[[range], Generator[BatchT, None, None]],
     compute: Compute[BatchT],
     config: LoopConfig,
     *,
@@ -75,8 +75,11 @@ def fit(
     state.model.train()
     start = _resume(name, state, checkpoints, ranks)
     watch = Watch(name, config.divergence_factor)
-    micro_batches = load(range(start, steps))
-    with termination() as ending, _progress(name, steps, start, ranks) as advance:
+    with (
+        closing(load(range(start, steps))) as micro_batches,
+        termination() as ending,
+        _progress(name, steps, start, ranks) as advance,
+    ):
         for step in range(start, steps):
             is_logged = step % config.log_every == 0 or step == steps - 1
             done = _gradients(state, micro_batches, compute, config, ranks.device, is_logged)

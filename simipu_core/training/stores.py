@@ -1,13 +1,18 @@
 """Where checkpoints lie: a local folder or a prefix in S3. A store keeps named pieces of bytes."""
 
+import fcntl
+import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.files import lock_file, write_file
 from simipu_core.storage import S3Path, s3
 
 
@@ -25,6 +30,9 @@ class Store(Protocol):
 
     def keep(self, names: set[str]) -> None:
         """Remove all other pieces, and what killed writes left."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other users out while the block runs, where that can be done."""
 
 
 def open_store(place: str | Path) -> Store:
@@ -60,11 +68,8 @@ class LocalStore:
                 return None
 
     def write(self, name: str, data: bytes) -> None:
-        partial = self.folder / f".{name}.partial"
         with self._errors("written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(self.folder / name)
+            write_file(self.folder / name, data)
 
     def keep(self, names: set[str]) -> None:
         with self._errors("written"):
@@ -74,6 +79,31 @@ class LocalStore:
             for path in self.folder.iterdir():
                 if path.name not in names:
                     path.unlink()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock a file beside the folder, which names the holder; the lock ends with the process, however that ends.
+
+        Raises:
+            InterruptionError: another process holds it.
+        """
+        file = self.folder.with_name(f".{self.folder.name}.lock")
+        with self._errors("written"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = lock_file(file, fcntl.LOCK_EX | fcntl.LOCK_NB, is_optional=True)
+            except BlockingIOError:
+                raise InterruptionError(
+                    f"{self.folder}: {file.read_text(encoding='utf-8') or 'another process'} trains with the same "
+                    "data and settings; wait for it, or set SIMIPU_CHECKPOINTS to another place."
+                ) from None
+            os.truncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            os.close(lock)
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:
@@ -96,6 +126,7 @@ class S3Store:
         self.place = S3Path.at(place)
         self.bucket, self.prefix = self.place.bucket, self.place.prefix
         self.client = s3.client()
+        self._begun = datetime.now(UTC)
 
     def names(self) -> set[str]:
         return {entry.key.removeprefix(self.prefix) for entry in s3.entries(self.bucket, self.prefix)}
@@ -115,4 +146,7 @@ class S3Store:
         with s3.s3_errors(self.place):
             for name in removed:
                 self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
-        s3.abort_unfinished_uploads(self.bucket, self.prefix)
+        s3.abort_unfinished_uploads(self.bucket, self.prefix, before=self._begun)
+
+    def held(self) -> AbstractContextManager[None]:
+        return nullcontext()  # S3 has no locks: equal trainings at once write equal checkpoints

@@ -123,7 +123,9 @@ def test_pages_tell_what_an_artifact_is_and_came_from(calls: Calls, tracked: lis
         "outputs": {"artifacts": {"catalogue": {"artifacts": [place]}}, "outputFile": str(tmp_path / "outputs.json")},
     }
     Executor(message, component("ingest")).execute()
-    ((made,),) = (each["artifacts"] for each in json.loads((tmp_path / "outputs.json").read_text())["artifacts"].values())
+    ((made,),) = (
+        each["artifacts"] for each in json.loads((tmp_path / "outputs.json").read_text())["artifacts"].values()
+    )
     manifest = read_manifest(tmp_path / "catalogue")
     assert made["metadata"] == {
         "frames": 5,

@@ -12,7 +12,6 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from simipu_core.data import bags
 from simipu_core.data.bags import BagSettings, Imported, import_bag
 from simipu_core.data.catalogue import examine
 from simipu_core.data.frames import Frame, Rejected
@@ -20,6 +19,7 @@ from simipu_core.data.images import decode_image
 from simipu_core.data.sources import source_named
 from simipu_core.data.sources.logs import Logs
 from simipu_core.errors import SimipuError
+from simipu_core.files import write_file
 from tests.data import files
 from tests.sources import any_source
 
@@ -292,7 +292,6 @@ def test_what_the_bag_does_not_say_is_named_and_missed_by_the_reader(tmp_path: P
 def test_an_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = write(tmp_path / "drive", drive())
     wrote: list[str] = []
-    write_file = bags._write
 
     def killed(file: Path, data: Any) -> None:
         if len(wrote) == 3:
@@ -300,7 +299,7 @@ def test_an_import_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
         write_file(file, data)
         wrote.append(file.name)
 
-    monkeypatch.setattr(bags, "_write", killed)
+    monkeypatch.setattr("simipu_core.data.bags.write_file", killed)
     with pytest.raises(KeyboardInterrupt):
         import_bag(bag, tmp_path / "raw", SETTINGS)
     assert not (tmp_path / "raw/logs/drive").exists()

@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simipu_core.artifacts import read_manifest, verify_files
+from simipu_core.artifacts import read_manifest
 from simipu_core.config import PairConfig
 from simipu_core.data import catalogue
 from simipu_core.data.formats.clouds import parse_cloud
@@ -284,6 +284,7 @@ def test_shards(tmp_path: Path, kind: Literal["pairs", "depth"]) -> None:
     folder = artifact(tmp_path, kind)
     (file,) = folder.glob("*.parquet")
     valid, manifest = file.read_bytes(), json.loads((folder / "manifest.json").read_text())
+    del manifest["checksum"], manifest["files"][file.name]["footer_sha256"]  # so that the damage is read at all
 
     @quick
     @given(damaged(valid))
@@ -312,7 +313,7 @@ def test_manifests(tmp_path: Path) -> None:
     def check(data: bytes) -> None:
         file.write_bytes(data)
         try:
-            verify_files(folder, read_manifest(folder))
+            read_manifest(folder)
         except SimipuError:
             return
 

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -168,7 +169,9 @@ def test_a_broken_row_and_too_few_rows_are_told_in_one_sentence() -> None:
     rows = CountingRows([100])
     order = SampleOrder(rows.group_sizes, 100, 0)
     for workers in (0, 1):
-        with pytest.raises(SimipuError, match=r"^row 99 is broken.$"):
+        with pytest.raises(SimipuError, match=r"^row 99 is broken.$") as kept:
             list(batches(rows, order, make, steps=range(1), workers=workers))
+        assert multiprocessing.active_children() == []  # although the traceback holds every frame
+        assert kept.tb
     with pytest.raises(SimipuError, match="3 training samples do not fill one batch of 4"):
         SampleOrder([3], 4, 0)

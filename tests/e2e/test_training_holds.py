@@ -246,6 +246,8 @@ def test_two_ranks_with_synchronised_norms_pretrain_as_one_process(shards: dict[
 def test_a_batch_that_ranks_cannot_share_is_told_by_every_rank(shards: dict[Stage, Path], tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "odd", ignore_errors=True)
     said = run_ranks(train_depth, shards["finetune"], tmp_path / "odd", {"batch_size": 5})
-    assert any("batch_size 5 cannot be cut into 2 ranks times accumulate=1 equal micro-batches" in text for text in said)
+    assert any(
+        "batch_size 5 cannot be cut into 2 ranks times accumulate=1 equal micro-batches" in text for text in said
+    )
     assert all(said)
     assert not (tmp_path / "odd").exists()

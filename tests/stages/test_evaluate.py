@@ -187,7 +187,7 @@ def test_the_mode_says_what_a_passed_gate_does(
     monkeypatch.setattr("simipu_core.tracking.promotion.champion", champion)
     monkeypatch.setattr("simipu_core.tracking.promotion.promote_instead_of", promote_instead_of)
     registered = ModelVersion(name="net", version=4, alias="challenger")
-    monkeypatch.setattr(release_stage, "register", lambda *_: registered)
+    monkeypatch.setattr(release_stage, "register", lambda *_, **__: registered)
     monkeypatch.setattr(release_stage, "set_outcome", lambda *_: None)
     made = release_stage.release(
         model,

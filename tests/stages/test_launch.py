@@ -3,9 +3,11 @@
 Every process imports this module, so it must be light.
 """
 
+import errno
 import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,26 @@ def test_what_a_process_says_reaches_the_step(tmp_path: Path, capfd: pytest.Capt
         launch(refuse, tmp_path, run=SilentRun())
     assert str(caught.value) == f"{tmp_path.name}: nothing fits; mend it."
     assert "Traceback" not in capfd.readouterr().err
+
+
+def fill_the_disk(*, run: Run) -> None:
+    """Nothing more can be written, the message neither."""
+
+    def write_file(file: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    sys.modules[launch.__module__].__dict__["write_file"] = write_file  # this is a process of its own
+    write_file(Path("out"), b"")
+
+
+def test_a_full_disk_is_told_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", '{"times": 1, "wait": 600, "factor": 1, "within": 6000}')
+    with pytest.raises(SimipuError, match="training process 0 stopped; the lines above say why") as caught:
+        launch(fill_the_disk, run=SilentRun())
+    assert not isinstance(caught.value, InterruptionError)
+    assert capfd.readouterr().err == "error: out: the disk is full; free space and run it again.\n"
 
 
 @pytest.mark.usefixtures("two")

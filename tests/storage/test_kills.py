@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from simipu_core.artifacts import local_artifact, read_manifest, verify_files
+from simipu_core.artifacts import local_artifact, read_manifest
 from simipu_core.config import PairConfig
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from simipu_core.storage import S3Path, s3
 from tests.data import files
 from tests.proxy import Proxy
+from tests.samples import verify_files
 from tests.sources import any_source
 from tests.storage.conftest import Upload
 

@@ -55,12 +55,17 @@ def test_a_pinned_folder_resolves_while_it_is_unchanged(raw: Path) -> None:
     assert storage.pin(raw) == uri
 
 
-@pytest.mark.parametrize("change", ["content", "time", "name", "new"])
+@pytest.mark.parametrize("change", ["content", "unseen", "time", "name", "new"])
 def test_a_changed_folder_no_longer_matches_its_pin(raw: Path, change: str) -> None:
     uri = storage.pin(raw)
     file = raw / "nested/b.txt"
     if change == "content":
         file.write_text("longer")
+    elif change == "unseen":
+        before = file.stat()
+        file.write_text("c")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     elif change == "time":
         os.utime(file, ns=(1, 1))
     elif change == "name":
@@ -88,6 +93,23 @@ def test_a_dvc_directory_becomes_a_tree_of_links(tmp_path: Path) -> None:
     (folder / "a.txt").unlink()
     assert (storage.resolve(uri, tmp_path / "views") / "a.txt").read_text() == "a"
     assert [path.name for path in (tmp_path / "views").iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("is_shown_before", [False, True])
+def test_a_dvc_object_of_another_content_is_refused(tmp_path: Path, is_shown_before: bool) -> None:
+    uri = dvc_directory(tmp_path / "cache/files/md5", {"a.txt": "aaaa", "b.txt": "bbbb"})
+    if is_shown_before:
+        storage.resolve(uri, tmp_path / "views")
+    md5 = hashlib.md5(b"bbbb").hexdigest()
+    file = tmp_path / "cache/files/md5" / md5[:2] / md5[2:]
+    before = file.stat()
+    file.write_text("cccc")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(SimipuError, match=rf"{md5[2:]}: its content does not match its name; remove it and run"):
+            storage.resolve(uri, tmp_path / "views")
+    file.write_text("bbbb")
+    assert (storage.resolve(uri, tmp_path / "views") / "b.txt").read_text() == "bbbb"
 
 
 def test_dvc_views_lie_below_build_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

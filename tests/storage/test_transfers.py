@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from simipu_core import storage
-from simipu_core.artifacts import MANIFEST, Manifest, local_artifact, read_manifest, verify_files, write_artifact
+from simipu_core.artifacts import MANIFEST, Manifest, local_artifact, read_manifest, write_artifact
 from simipu_core.errors import SimipuError
 from simipu_core.storage import S3Path, StorageError, s3
 from tests.proxy import Fault, Proxy
+from tests.samples import verify_files
 from tests.storage.conftest import Upload
 
 pytestmark = pytest.mark.slow

@@ -18,6 +18,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 def store(database: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store is in use; no run is open around the test. Returns its folder."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.setenv("SIMIPU_CACHE", str(Path(database.removeprefix("sqlite:///")).parents[1] / "cache"))
     for name in ("MLFLOW_RUN_ID", "SIMIPU_PARENT_RUN_ID", "SIMIPU_PIPELINE_RUN", "SIMIPU_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     return Path(database.removeprefix("sqlite:///")).parent

@@ -1,4 +1,8 @@
 import math
+import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
+from simipu_core.tracking import mlflow_run
+from simipu_core.tracking.delivery import Entry
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
     IMAGE_TAG,
@@ -101,6 +107,69 @@ def test_an_interrupted_step_is_killed(client: MlflowClient) -> None:
     with pytest.raises(KeyboardInterrupt), step("pair", "alone") as run:
         raise KeyboardInterrupt
     assert client.get_run(run.id).info.status == "KILLED"
+
+
+def test_sigterm_ends_a_step_in_order(client: MlflowClient, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(run: Run) -> None:
+        run.log_metrics({"frames": 1.0})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended, step("pair", "alone") as run:
+        work(run)
+    assert ended.value.code == 143
+    assert client.get_run(run.id).info.status == "KILLED"
+    assert client.get_run(run.id).data.metrics == {"frames": 1.0}
+    assert capfd.readouterr().err == "error: stopped by SIGTERM.\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_next_step_ends_what_a_killed_one_left_open(client: MlflowClient) -> None:
+    experiment_id = find_experiment(client, "alone")
+    killed, parent, ended = (client.create_run(experiment_id).info.run_id for _ in range(3))
+    client.set_terminated(ended, "FINISHED")
+    unsent = Entry(run_id=killed, kind="metrics", metrics=(("loss", 0.5, 1, 7),)).line()
+    mlflow_run._outboxes().mkdir(parents=True, exist_ok=True)
+    (mlflow_run._outboxes() / "killed.outbox.jsonl").write_text(
+        f'["{killed}", "{parent}", "{ended}", "gone"]\n{unsent}'
+    )
+    with step("pair", "alone"):
+        pass
+    assert [client.get_run(each).info.status for each in (killed, parent, ended)] == ["KILLED", "KILLED", "FINISHED"]
+    assert client.get_run(killed).data.tags[ERROR_TAG] == "the process was killed."
+    assert [point.step for point in client.get_metric_history(killed, "loss")] == [7]
+    assert not (mlflow_run._outboxes() / "killed.outbox.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_no_run_stays_open_however_its_process_ends(
+    client: MlflowClient, tmp_path: Path, end: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline's run, and a step's below it."""
+    monkeypatch.setenv("SIMIPU_CACHE", str(tmp_path / "cache"))
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from simipu_core.experiment import load_experiment\n"
+        "from simipu_core.tracking.mlflow_run import step\n"
+        "from simipu_core.tracking.pipeline_run import start_parent\n"
+        "parent = start_parent(load_experiment(Path(sys.argv[1])))\n"
+        "os.environ['SIMIPU_PARENT_RUN_ID'] = parent.run_id\n"
+        "with step('pair') as run:\n"
+        "    run.log_metrics({'frames': 1.0})\n"
+        "    print(parent.run_id, run.id, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[2] / "params.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        parent, run_id = process.stdout.readline().split()
+        process.send_signal(end)
+    with step("pair", "alone"):
+        pass
+    assert [client.get_run(each).info.status for each in (parent, run_id)] == ["KILLED", "KILLED"]
+    assert client.get_run(run_id).data.metrics == {"frames": 1.0}
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_a_run_that_kubeflow_made_is_adopted(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import threading
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.tracking import delivery, mlflow_run, outbox
 from simipu_core.tracking.delivery import Entry, deliver, is_refusal, merged, read_entries
 from simipu_core.tracking.mlflow_run import UNSENT, connect, step, tracking_uri
-from simipu_core.tracking.outbox import Outbox, send_file
+from simipu_core.tracking.outbox import Outbox, adopt, send_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -28,7 +30,9 @@ def said_by_the_server(code: str, message: str) -> MlflowException:
 class Server:
     """Takes entries, unless it is told to be away or to hold them."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        """Where outboxes lie that send to it."""
         self.entries: list[Entry] = []
         self.is_up = threading.Event()
         self.is_up.set()
@@ -49,15 +53,15 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(outbox, "SEND_EVERY", 0.01)
     monkeypatch.setattr(outbox, "_FIRST_PAUSE", 0.01)
-    return Server()
+    return Server(tmp_path / "outboxes")
 
 
 def test_entries_arrive_in_order_and_travel_together(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "SEND_EVERY", 60.0)
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     box.put(Entry(run_id="r", kind="params", values={"a": "1"}))
     for index in range(100):
         box.put(number(index))
@@ -88,7 +92,7 @@ def test_what_a_database_may_have_stumbled_over_is_sent_again(
 
 def test_nothing_waits_for_a_slow_server(server: Server) -> None:
     server.answers.clear()
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     box.put(number(0))
     assert server.asked.wait(60)
     for index in range(1, 2000):  # would never end if it waited: the server does not answer
@@ -101,7 +105,7 @@ def test_nothing_waits_for_a_slow_server(server: Server) -> None:
 
 def test_what_comes_while_the_server_is_away_is_sent_later(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.is_up.clear()
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     for index in range(10):
         box.put(number(index))
     assert server.asked.wait(60)
@@ -117,7 +121,7 @@ def test_what_comes_while_the_server_is_away_is_sent_later(server: Server, capsy
 
 def test_the_rest_is_handed_back(server: Server, tmp_path: Path) -> None:
     server.is_up.clear()
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     for index in range(5):
         box.put(number(index))
     rest = box.close(0.1)
@@ -130,7 +134,7 @@ def test_the_rest_is_handed_back(server: Server, tmp_path: Path) -> None:
 
 def test_a_server_that_never_answers_does_not_hold_up_the_end(server: Server) -> None:
     server.answers.clear()
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     box.put(number(0))
     assert server.asked.wait(60)
     assert len(box.close(0.1)) == 1
@@ -143,7 +147,7 @@ def test_a_refused_entry_does_not_stop_the_others(server: Server, capsys: pytest
             raise said_by_the_server("INVALID_PARAMETER_VALUE", "changing param values")
         server.take(entry)
 
-    box = Outbox(take, "here")
+    box = Outbox(take, "here", server.folder)
     box.put(number(0))
     box.put(Entry(run_id="r", kind="params", values={"a": "1"}))
     box.put(number(1))
@@ -157,7 +161,7 @@ def test_the_disk_is_not_filled(
 ) -> None:
     monkeypatch.setattr(outbox, "LIMIT_BYTES", 1000)
     server.is_up.clear()
-    box = Outbox(server.take, "here")
+    box = Outbox(server.take, "here", server.folder)
     for index in range(100):
         box.put(number(index))
     box.put(Entry(run_id="r", kind="end", name="FINISHED"))  # is kept all the same
@@ -169,6 +173,71 @@ def test_the_disk_is_not_filled(
     assert len(kept) < 50
     assert server.entries[-1].kind == "end"
     assert f"{100 - len(kept)} entries were not recorded" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits moves to memory."""
+    pwrite = os.pwrite
+
+    def cut(descriptor: int, data: bytes, offset: int) -> int:
+        is_file = Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(server.folder)
+        return pwrite(descriptor, data[: max(200 - offset, 0)] if is_file else data, offset)
+
+    monkeypatch.setattr(os, "pwrite", cut)
+    server.is_up.clear()
+    box = Outbox(server.take, "here", server.folder)
+    for index in range(100):
+        box.put(number(index))
+    box.put(Entry(run_id="r", kind="end", name="FINISHED"))
+    server.is_up.set()
+    assert box.close(60) == []
+    assert server.steps == list(range(100))
+    assert server.entries[-1].kind == "end"
+    assert list(server.folder.iterdir()) == []
+
+
+def test_entries_wait_in_memory_where_there_is_no_place_for_a_file(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    box = Outbox(server.take, "here", tmp_path / "file" / "folder")
+    box.put(number(0))
+    assert box.close(60) == []
+    assert server.steps == [0]
+
+
+def test_what_a_killed_process_leaves_is_sent_by_the_next_and_its_runs_are_ended(server: Server) -> None:
+    living = Outbox(server.take, "here", server.folder, ["living"])
+    killed = os.fork()
+    if not killed:  # its thread is gone, as if the server had been away
+        box = Outbox(server.take, "here", server.folder, ["r", "parent"])
+        with box._changed:
+            for index in range(3):
+                box.put(number(index))
+            assert box._file
+            with box._file.open("ab") as file:
+                file.write(b'{"run_id":"r","ki')  # it was just writing
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    ended: list[str] = []
+    server.is_up.clear()
+    with pytest.raises(ConnectionError):
+        adopt(server.folder, server.take, ended.append)
+    assert (server.entries, ended) == ([], [])
+    server.is_up.set()
+    assert adopt(server.folder, server.take, ended.append) == 1
+    assert (server.steps, ended) == ([0, 1, 2], ["r", "parent"])
+    assert adopt(server.folder, server.take, ended.append) == 0
+    assert living.close(60) == []
+    assert list(server.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"3", b'["r"]\n{}\n\xff\n'])
+def test_a_damaged_file_of_a_killed_process_is_removed(server: Server, content: bytes) -> None:
+    server.folder.mkdir()
+    (server.folder / "0.outbox.jsonl").write_bytes(content)
+    ended: list[str] = []
+    adopt(server.folder, server.take, ended.append)
+    assert ended == (["r"] if b"r" in content else [])
+    assert list(server.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(

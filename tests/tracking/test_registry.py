@@ -1,6 +1,7 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from simipu_core.config import TrackingConfig
+from simipu_core.config import EvaluateConfig, PromotionConfig, TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision
 from simipu_core.evaluation.report import ChampionScores, Report
 from simipu_core.inference import predict_depth
 from simipu_core.models.depth_net import load_depth_net
+from simipu_core.stages.release import Release, release
+from simipu_core.tracking import promotion, promotion_log
 from simipu_core.tracking.mlflow_run import step, tracking_uri
 from simipu_core.tracking.registry import ModelVersion, _shortened, aliases, register
+from tests.samples import depth_row, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -140,6 +144,67 @@ def test_a_not_finite_score_is_registered_as_it_is(store: Path, net: Path) -> No
 def test_a_deleted_version_has_no_alias(store: Path) -> None:
     assert store.parent.is_dir()
     assert aliases(ModelVersion(name="gone", version=3, alias="challenger")) == ""
+
+
+@pytest.mark.parametrize(
+    "killed_at",
+    [
+        "simipu_core.stages.release.register",
+        "simipu_core.tracking.promotion._apply",
+        pytest.param("simipu_core.stages.release.set_outcome", marks=pytest.mark.slow),
+    ],
+)
+def test_a_release_that_was_killed_is_completed_by_its_repetition(
+    store: Path, net: Path, tmp_path: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.parent.is_dir()
+    rules = PromotionConfig(mode="promote", max_abs_rel=1000.0, resamples=100)
+    config = TrackingConfig(mlflow_experiment="killed", model_name=killed_at.rpartition(".")[2], promotion=rules)
+    depth = write_shards(tmp_path / "depth", "depth", train=[depth_row(9)], eval=[depth_row(0)])
+    evaluating = EvaluateConfig(protocols=("whole_frame",), panels=0, flip=False)
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise SystemExit(137)
+
+    def attempt() -> Release:
+        with step("evaluate", "killed") as run:
+            return release(net, depth, evaluating, config, tmp_path / "report", experiment="demo", run=run)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(killed_at, kill)
+        with pytest.raises(SystemExit):
+            attempt()
+    for _ in range(2):
+        made = attempt()
+        assert (made.promoted, made.model.version, made.model.alias) == (True, 1, "champion")
+        assert "passed the gate" in made.outcome
+    client = MlflowClient(tracking_uri())
+    assert len(client.search_model_versions(f"name = '{config.model_name}'")) == 1
+    assert len(promotion_log.read(client, config.model_name).entries) == 1
+    other = evaluating.model_copy(update={"flip": True})
+    with pytest.raises(SimipuError, match="report: already exists"), step("evaluate", "killed") as run:
+        release(net, depth, other, config, tmp_path / "report", experiment="demo", run=run)
+
+
+def test_the_embedded_store_gives_the_champion_and_is_the_only_one(
+    store: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "mlruns").symlink_to(store)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    config = TrackingConfig(mlflow_experiment="embedded", model_name="embedded")
+    passed = Decision(passed=True, reason="it is better", protocol="whole_frame", abs_rel=0.125, champion_version=None)
+    with step("evaluate", "embedded") as run:
+        register(run, net, REPORT.model_copy(update={"decision": passed}), config, "demo")
+    promotion.promote(1, config)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # as it is in a new process
+    with promotion.champion(config) as champion:
+        assert champion
+        assert champion.problem is None
+        assert champion.weights
+        assert champion.weights.read_bytes() == (net / "model.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "mlruns"}
 
 
 def test_only_depth_nets_are_registered(store: Path, tmp_path: Path) -> None:

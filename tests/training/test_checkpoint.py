@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch
 from torch import nn
 
 from simipu_core.config import LoopConfig
-from simipu_core.errors import SimipuError
+from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.project import checkpoints as checkpoints_place
 from simipu_core.training.checkpoint import Checkpoints, TrainingState, checkpoints_for
 from simipu_core.training.networks import prepare
@@ -76,6 +78,48 @@ def test_damaged_checkpoints_are_passed_over_and_old_ones_removed(place: str) ->
     assert store.steps() == [3]
     store.clear()
     assert pieces.names() == set()
+
+
+def test_no_single_change_of_a_checkpoint_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Digits, letters and structure of the values, and bytes of the tensors."""
+    state = new_state()
+    train(state, steps=3)
+    Checkpoints(tmp_path).save(3, state)
+    for file in tmp_path.iterdir():
+        written = file.read_bytes()
+        for position in range(0, len(written), max(1, len(written) // 60)):
+            for other in b"0{":
+                if written[position] != other:
+                    file.write_bytes(written[:position] + bytes([other]) + written[position + 1 :])
+                    resumed = new_state()
+                    if Checkpoints(tmp_path).resume(resumed):
+                        assert_equal_states(resumed, state)  # it was white space
+        file.write_bytes(written)
+    assert Checkpoints(tmp_path).resume(new_state()) == 3
+    assert "the checkpoint of step 3 is damaged, left out" in capsys.readouterr().err
+
+
+def test_an_equal_training_is_kept_out_until_the_first_has_ended_or_died(tmp_path: Path) -> None:
+    mine, yours, other = Checkpoints(tmp_path / "a"), Checkpoints(tmp_path / "a"), Checkpoints(tmp_path / "b")
+    refused = rf"a: process {os.getpid()} on \S+ trains with the same data and settings; wait for it"
+    with mine.held():
+        mine.save(3, new_state())
+        with pytest.raises(InterruptionError, match=refused), yours.held():
+            raise AssertionError
+        with other.held():
+            pass
+        assert mine.steps() == [3]
+    with yours.held():
+        yours.clear()
+    killed = os.fork()
+    if not killed:
+        with yours.held():
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert (tmp_path / ".a.lock").exists()
+    with mine.held():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_save_does_not_count_and_is_cleaned_up(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,24 @@ def test_it_learns_and_logs() -> None:
     assert set(recorder.steps) == {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19}
     assert recorder.steps[19]["loss"] < 0.7 * recorder.steps[0]["loss"]
     assert recorder.steps[0].keys() == {"loss", "gradient_norm", "lr", "largest"}
+
+
+def test_a_training_that_fails_closes_its_loader_at_once() -> None:
+    closed: list[bool] = []
+
+    def watched(steps: range) -> Generator[Numbers, None, None]:
+        try:
+            yield from load(steps)
+        finally:
+            closed.append(True)
+
+    def fail(batch: Numbers) -> tuple[Tensor, Callable[[], Values]]:
+        raise KilledError(batch)
+
+    with pytest.raises(KilledError) as kept:
+        train(new_state(), fail, load=watched)
+    assert kept.tb
+    assert closed == [True]
 
 
 def test_values_are_computed_on_logged_steps_only() -> None:

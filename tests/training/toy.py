@@ -1,7 +1,7 @@
 """A small regression problem for the loop."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Recorder(SilentRun):
         self.steps[step] = metrics
 
 
-def load(steps: range, num: int = 1) -> Iterator[Numbers]:
+def load(steps: range, num: int = 1) -> Generator[Numbers, None, None]:
     """Eight rows a step, in so many equal micro-batches."""
     for step in steps:
         rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))

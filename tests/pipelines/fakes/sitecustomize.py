@@ -65,7 +65,12 @@ def _release(*given: Any, **_: Any) -> Any:
 
 
 if "FAKE_LOG" in os.environ:
-    _stages = {"ingest": ("catalogue", 1), "pair": ("depth", 3), "pretrain": ("encoder", 2), "finetune": ("depth_net", 2)}
+    _stages = {
+        "ingest": ("catalogue", 1),
+        "pair": ("depth", 3),
+        "pretrain": ("encoder", 2),
+        "finetune": ("depth_net", 2),
+    }
     for _name, _made in _stages.items():
         _module(f"simipu_core.stages.{_name}", **{_name: _stage(*_made)})
     _module("simipu_core.stages.launch", launch=_launch)
