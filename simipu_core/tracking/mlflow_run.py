@@ -12,7 +12,6 @@ the end is left in a file, for ``simipu tracking send``.
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from simipu_core import project
 from simipu_core.artifacts import code_revision
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import has_password, has_userinfo
 from simipu_core.storage import S3Path
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
 from simipu_core.tracking.outbox import Outbox
@@ -49,11 +49,27 @@ _SETTLING_SECONDS = 2.0
 _PARAM_LENGTH = 6000
 _DIGEST_LENGTH = 36
 _PATIENCE, _PATIENCE_AFTER_FAILURE = 60.0, 10.0
+_MENDS = {
+    "UNAUTHENTICATED": "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "use a login that may do this, by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+}
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or the sqlite database mlruns/mlflow.db in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    """``MLFLOW_TRACKING_URI``, or the sqlite database mlruns/mlflow.db in the project's folder.
+
+    Raises:
+        SimipuError: it holds a password, which would reach process lists, logs and reports; or, of a server, a user.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    if uri.startswith("http") and has_userinfo(uri):
+        raise SimipuError(
+            "MLFLOW_TRACKING_URI holds a login; take it out and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD."
+        )
+    if has_password(uri):
+        raise SimipuError("MLFLOW_TRACKING_URI holds a password; take it out, and set PGPASSWORD for PostgreSQL.")
+    return uri
 
 
 @contextmanager
@@ -66,8 +82,9 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        message = f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI."
-        raise SimipuError(re.sub(r"//[^@/ ]*@", "//", message)) from None
+        code = error.error_code if isinstance(error, MlflowException) else None
+        mend = _MENDS.get(code or "", "check MLFLOW_TRACKING_URI")
+        raise SimipuError(f"MLflow at {tracking_uri()} cannot be used ({_first_line(error)}); {mend}.") from None
 
 
 def connect() -> MlflowClient:
@@ -117,7 +134,7 @@ class MlflowRun:
         self.client = client
         self.id = run_id
         self.run_id: str | None = run_id
-        self._outbox = Outbox(partial(deliver, client), shown_uri())
+        self._outbox = Outbox(partial(deliver, client), tracking_uri())
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         flat = {key: _text(value)[:_PARAM_LENGTH] for key, value in flatten(params).items()}
@@ -263,14 +280,9 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     with file.open("a", encoding="utf-8") as rest:
         rest.writelines(lines)
     sentence = (
-        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
+        f"MLflow at {tracking_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
     )
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
-
-
-def shown_uri() -> str:
-    """The tracking URI without the password that it may hold."""
-    return re.sub(r"//[^@/ ]*@", "//", tracking_uri())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

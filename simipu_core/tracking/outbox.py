@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+from simipu_core.redaction import redacted
 from simipu_core.tracking.delivery import Entry, is_refusal, merged, read_entries
 
 LIMIT_BYTES = 256 * 2**20
@@ -55,7 +56,8 @@ class Outbox:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """Add an entry; returns at once."""
+        """Add an entry, without the secrets that its values may hold; returns at once."""
+        entry = entry.model_copy(update={"values": {key: redacted(value) for key, value in entry.values.items()}})
         line = entry.line().encode()
         with self._changed:
             if entry.kind in ("metrics", "file") and self._written - self._sent + len(line) > LIMIT_BYTES:
@@ -183,4 +185,4 @@ def send_file(file: Path, send: Callable[[Entry], None]) -> tuple[int, int]:
 
 
 def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    print(f"warning: {redacted(sentence)}", file=sys.stderr, flush=True)
