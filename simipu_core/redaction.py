@@ -16,9 +16,9 @@ _SHORTEST = 4
 """Characters below which a variable's value is no secret that could be found in text."""
 _USERINFO = re.compile(
     r"(?<=://)(?:"
-    r"[^\s:/@]*:(?!\d{1,5}(?:[\s/?#).,;'\"]|$))(?:(?!://)[^\n])*@"  # user:password@, whatever is in the password
-    r"|[^\s:/@]*:[^\s]*@"  # the same, where it begins as a port does
-    r"|[^\s:/?#@]+@"  # user@ or token@
+    r"[^\s:/@]{0,200}:(?!\d{1,5}(?:[\s/?#).,;'\"]|$))(?:(?!://)[^\n]){0,500}@"  # user:password@, with anything in it
+    r"|[^\s:/@]{0,200}:\S{0,500}@"  # the same, where it begins as a port does
+    r"|[^\s:/?#@]{1,500}@"  # user@ or token@
     r")"
 )
 _ASSIGNMENT = re.compile(
@@ -57,10 +57,8 @@ def has_password(uri: str) -> bool:
 
 
 def _userinfo(uri: str) -> str | None:
-    _, separator, rest = uri.partition("://")
-    if not separator or rest.startswith("/") or "@" not in rest:
-        return None
-    return rest.rpartition("@")[0]
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://([^/].*)@", uri, re.DOTALL)
+    return found[1] if found else None
 
 
 def _known(environment: Mapping[str, str]) -> list[str]:

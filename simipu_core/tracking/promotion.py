@@ -209,7 +209,9 @@ def _damage(client: MlflowClient, name: str, past: History) -> str | None:
     """What keeps the log from telling who is champion, as a sentence with a way on; None where nothing does."""
     if past.lost:
         numbers = ", ".join(map(str, past.lost))
-        what = f"entries {numbers} were deleted or changed, or are not signed by a trusted key, so it may name the wrong"
+        what = (
+            f"entries {numbers} were deleted or changed, or are not signed by a trusted key, so it may name the wrong"
+        )
     elif past.champion is None and (alias := _version_of(client, name, CHAMPION)):
         what = f"is empty, but the alias champion is at version {alias}, so nobody knows the"
     else:

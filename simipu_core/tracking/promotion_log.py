@@ -68,7 +68,13 @@ class Entry(Contents):
     """Person or pipeline run."""
     why: str
     lost: str = Field("", pattern=r"^(\d+(,\d+)*)?$")
-    """Numbers of missing entries that the writer knew of, comma-separated: the champion no longer depends on them."""
+    """Numbers of entries that the writer missed or did not trust, comma-separated: they no longer count, and the
+    champion no longer depends on them."""
+
+    @property
+    def overruled(self) -> set[int]:
+        """Those numbers; of a log that was begun anew, later ones belong to other entries now."""
+        return {int(number) for number in self.lost.split(",") if number and int(number) < self.number}
 
     @property
     def contents(self) -> Contents:
@@ -150,7 +156,6 @@ def fold(entries: Sequence[Entry], last: int = 0) -> History:
         entries: all that can be read and are trusted, in any order.
         last: number of the last entry that there was, as far as is known.
     """
-    champions: list[int] = []
     counted: list[Entry] = []
     lost: list[int] = []
     followed: set[int] = set()
@@ -158,18 +163,25 @@ def fold(entries: Sequence[Entry], last: int = 0) -> History:
     before = 0
     for entry in sorted(entries, key=lambda entry: entry.number):
         lost += range(before + 1, entry.number)
-        head = counted[-1].number if counted else 0
+        standing = [each for each in counted if each.number not in entry.overruled]
+        head = standing[-1].number if standing else 0
         if entry.based_on == head or (entry.based_on in lost and entry.based_on not in followed):
-            counted.append(entry)
+            counted = [*standing, entry]
             followed.add(entry.based_on)
-            settled.update(int(number) for number in entry.lost.split(",") if number and int(number) < entry.number)
-            if entry.action == "rollback" and entry.version in champions:
-                del champions[len(champions) - champions[::-1].index(entry.version) :]
-            else:
-                champions.append(entry.version)
+            settled |= entry.overruled
         before = entry.number
     lost += range(before + 1, last + 1)
-    return History(tuple(counted), tuple(champions), tuple(n for n in lost if n not in settled))
+    return History(tuple(counted), _champions(counted), tuple(number for number in lost if number not in settled))
+
+
+def _champions(entries: Sequence[Entry]) -> tuple[int, ...]:
+    champions: list[int] = []
+    for entry in entries:
+        if entry.action == "rollback" and entry.version in champions:
+            del champions[len(champions) - champions[::-1].index(entry.version) :]
+        else:
+            champions.append(entry.version)
+    return tuple(champions)
 
 
 def append(

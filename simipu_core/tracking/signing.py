@@ -90,7 +90,9 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise SimipuError(f"{file}: cannot be read ({error.strerror}); {SIGNING_KEY}, {TRUSTED_KEYS} name it.") from None
+        raise SimipuError(
+            f"{file}: cannot be read ({error.strerror}); {SIGNING_KEY}, {TRUSTED_KEYS} name it."
+        ) from None
 
 
 def _verifies(key: Ed25519PublicKey, content: Mapping[str, str], signature: str) -> bool:

@@ -1,6 +1,5 @@
 """Promotion, rollback and what goes wrong with them, on versions without weights: only the registry is asked."""
 
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import delivery, promotion, promotion_log
@@ -18,7 +16,7 @@ from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
 from simipu_core.tracking.promotion_log import Entry, fold, log_name
-from simipu_core.tracking.registry import WEIGHTS
+from tests.tracking.versions import register
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -29,34 +27,6 @@ def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.setenv("SIMIPU_USER", "ada")
     monkeypatch.setattr(promotion, "_SETTLING", 1)
     return MlflowClient(tracking_uri())
-
-
-@pytest.fixture
-def config(client: MlflowClient, tmp_path: Path) -> TrackingConfig:
-    """A registered model of its own with four versions; the gate passed 1 and 2, failed 3, did not judge 4."""
-    config = TrackingConfig(model_name=f"depth-{uuid.uuid4().hex[:6]}")
-    client.create_registered_model(config.model_name)
-    for gate in ("passed", "passed", "failed", None):
-        register(client, config, tmp_path, gate)
-    return config
-
-
-def weights(tmp_path: Path, version: int) -> Path:
-    """The file that stands for a version's weights."""
-    return tmp_path / f"model{version}" / WEIGHTS
-
-
-def register(client: MlflowClient, config: TrackingConfig, tmp_path: Path, gate: str | None = "passed") -> int:
-    """A new version, whose weights are a few bytes."""
-    number = len(client.search_model_versions(f"name = '{config.model_name}'")) + 1
-    file = weights(tmp_path, number)
-    file.parent.mkdir(parents=True)
-    file.write_bytes(f"weights {number}".encode())
-    tags = {"abs_rel_by_protocol": '{"garg": 0.25}', "weights_sha256": sha256_file(file), "data_digest": "d" * 64}
-    if gate:
-        tags |= {"gate": gate, "gate_reason": "it is worse"}
-    made = client.create_model_version(config.model_name, file.parents[1].as_uri(), tags=tags)
-    return int(made.version)
 
 
 def aliases(client: MlflowClient, config: TrackingConfig) -> dict[str, int]:
@@ -182,9 +152,7 @@ def test_a_deleted_log_entry_is_noticed_and_settled(client: MlflowClient, config
     assert aliases(client, config)["champion"] == 4
 
 
-def test_promotions_at_the_same_time_lose_nothing(
-    client: MlflowClient, config: TrackingConfig, tmp_path: Path
-) -> None:
+def test_promotions_at_the_same_time_lose_nothing(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:
     versions = [register(client, config, tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda version: promote(version, config), versions))
