@@ -133,9 +133,12 @@ class MlflowServer:
         database: URI of its database.
         artifacts: URI under which it keeps artifacts, which clients reach through it.
         environment: what it needs to reach them.
+        options: further ones of the command.
     """
 
-    def __init__(self, folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str
+    ) -> None:
         (self._port,) = _free_ports(1)
         self.uri = f"http://127.0.0.1:{self._port}"
         self._log = folder / "mlflow.log"
@@ -144,7 +147,7 @@ class MlflowServer:
             self._environment.pop(name, None)
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         self._command = [*command, "--workers", "1", "--backend-store-uri", database]
-        self._command += ["--artifacts-destination", artifacts]
+        self._command += ["--artifacts-destination", artifacts, *options]
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -163,9 +166,11 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> Iterator[MlflowServer]:
+def mlflow_server(
+    folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str
+) -> Iterator[MlflowServer]:
     """A started MLflow server; see :class:`MlflowServer`."""
-    server = MlflowServer(folder, database, artifacts, environment)
+    server = MlflowServer(folder, database, artifacts, environment, *options)
     try:
         server.start()
         yield server

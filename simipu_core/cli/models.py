@@ -113,6 +113,27 @@ def send(
     print(f"{file}: sent in {arrived} requests, {refused} refused; the file is removed")
 
 
+@tracking_app.command()
+def accounts(
+    steps: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-steps.")],
+    promoter: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-promoter.")],
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """Make the logins of an MLflow that asks for them: the steps', and the one that promotes.
+
+    It needs an administrator's login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Repeated, it sets new
+    passwords.
+
+    Example: `simipu tracking accounts --steps steps-password --promoter promoter-password`
+    """
+    tracking = load(experiment, overrides).tracking
+    from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
+
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter})
+    print(f"{STEPS} and {PROMOTER} may log in; {PROMOTER} promotes {tracking.model_name}")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (models, promote, rollback, fetch):

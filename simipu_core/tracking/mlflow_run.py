@@ -29,7 +29,7 @@ from simipu_core import project
 from simipu_core.artifacts import code_revision
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.redaction import has_password, has_userinfo
+from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
 from simipu_core.tracking.outbox import Outbox
@@ -84,7 +84,7 @@ def mlflow_errors() -> Iterator[None]:
     except (MlflowException, OSError) as error:
         code = error.error_code if isinstance(error, MlflowException) else None
         mend = _MENDS.get(code or "", "check MLFLOW_TRACKING_URI")
-        raise SimipuError(f"MLflow at {tracking_uri()} cannot be used ({_first_line(error)}); {mend}.") from None
+        raise SimipuError(f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); {mend}.") from None
 
 
 def connect() -> MlflowClient:
@@ -134,7 +134,7 @@ class MlflowRun:
         self.client = client
         self.id = run_id
         self.run_id: str | None = run_id
-        self._outbox = Outbox(partial(deliver, client), tracking_uri())
+        self._outbox = Outbox(partial(deliver, client), shown_uri())
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         flat = {key: _text(value)[:_PARAM_LENGTH] for key, value in flatten(params).items()}
@@ -246,8 +246,18 @@ def shared_parent(client: MlflowClient, experiment_id: str, key: str) -> str:
         found = _parents(client, experiment_id, key)
     chosen = found[0][0]
     if made not in (None, chosen):
-        client.delete_run(made)
+        _discard(client, made)
     return chosen
+
+
+def _discard(client: MlflowClient, run_id: str) -> None:
+    try:
+        client.delete_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":  # a login that may not delete leaves it ended, and no parent
+            raise
+        client.set_tag(run_id, _SHARED_TAG, "false")
+        client.set_terminated(run_id)
 
 
 def _parents(client: MlflowClient, experiment_id: str, key: str) -> list[tuple[str, int]]:
@@ -280,9 +290,14 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     with file.open("a", encoding="utf-8") as rest:
         rest.writelines(lines)
     sentence = (
-        f"MLflow at {tracking_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
+        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
     )
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def shown_uri() -> str:
+    """The tracking URI as people may see it."""
+    return redacted(tracking_uri())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

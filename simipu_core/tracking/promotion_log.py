@@ -223,14 +223,19 @@ def append(
     tags = _tags(Entry.model_validate({**given, "number": 0}))
     if signature := sign({"model": model, **tags}):
         tags[_SIGNATURE] = signature
-    _make_log(client, model)
+    make_log(client, model)
     _create(client, model, tags, version)
     entries, last = _entries(client, model)
     with_retries(client.set_registered_model_tag, model, _MARK, str(last))
     return next((entry.number for entry in fold(entries, last).entries if entry.token == token), None)
 
 
-def _make_log(client: MlflowClient, model: str) -> None:
+def make_log(client: MlflowClient, model: str) -> None:
+    """Make the log of a model, unless it is there.
+
+    Raises:
+        MlflowException: the server does not answer or refuses.
+    """
     try:
         client.get_registered_model(log_name(model))
     except MlflowException:
