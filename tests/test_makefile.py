@@ -28,8 +28,21 @@ TARGETS = {
 }
 """Commands, and the variables that reach them."""
 PROGRAMS = ("python", "simipu", "dvc", "uv")
-ATTACKS = ("`touch {}`", "$$(touch {})", "$(shell touch {})", "x; touch {}", "x' ; touch {} ; '", 'x" ; touch {} ; "')
-ATTACKS += ("x\ntouch {}", "x && touch {} #", "${{x:-`touch {}`}}")
+RECORDER = """#!/bin/sh
+test "$1" = --version && exit
+for given in "$@"; do printf '<%s>\\n' "$given"; done >> "$LOG"
+"""
+ATTACKS = (
+    "`touch {}`",
+    "$$(touch {})",
+    "$(shell touch {})",
+    "x; touch {}",
+    "x' ; touch {} ; '",
+    'x" ; touch {} ; "',
+    "x\ntouch {}",
+    "x && touch {} #",
+    "${{x:-`touch {}`}}",
+)
 
 
 @pytest.fixture
@@ -44,9 +57,7 @@ def checkout(tmp_path: Path) -> Path:
         (here / ".venv" / stamp).touch()
     for name in (*PROGRAMS, "docker", "git"):
         program = here / ".venv/bin" / name
-        program.write_text(
-            '#!/bin/sh\ntest "$1" = --version && exit\nfor given in "$@"; do printf "<%s>\\n" "$given"; done >> "$LOG"\n'
-        )
+        program.write_text(RECORDER)
         program.chmod(0o755)
     return here
 
@@ -89,8 +100,8 @@ def test_values_arrive_as_they_were_given(checkout: Path) -> None:
     assert make(checkout, "rollback", "EXPERIMENT=a b") == "<rollback>\n<--experiment>\n<a b>\n"
     said = make(checkout, "compile", "SWEEP=one *", "SET=a=1  b=[x]", "CLUSTER=my cluster.yaml", "IMAGE=i@sha256:00")
     assert said.split("\n")[2:] == [
-        "<compile>", "<--experiment>", "<demo>", "<--sweep>", "<one>", "<--sweep>", "<*>", "<--set>", "<a=1>", "<--set>",
-        "<b=[x]>", "<--cluster>", "<my cluster.yaml>", "<--image>", "<i@sha256:00>", "",
+        "<compile>", "<--experiment>", "<demo>", "<--sweep>", "<one>", "<--sweep>", "<*>", "<--set>", "<a=1>",
+        "<--set>", "<b=[x]>", "<--cluster>", "<my cluster.yaml>", "<--image>", "<i@sha256:00>", "",
     ]  # fmt: skip
     assert make(checkout, "status") == "<-m>\n<pipelines>\n<status>\n"
     assert make(checkout, "status", "RUN=--help") == "<-m>\n<pipelines>\n<status>\n<-->\n<--help>\n"

@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import time
 
 import pytest
 
@@ -67,7 +66,7 @@ def test_names_of_secrets() -> None:
     ):  # fmt: skip
         assert is_secret_name(name), name
     for name in (
-        "TOKENIZERS_PARALLELISM", "KFP_TOKEN_FILE", "NCCL_DEBUG", "SIMIPU_SIGNING_KEY", "SIMIPU_TRUSTED_KEYS", "AWS_REGION",
+        "TOKENIZERS_PARALLELISM", "KFP_TOKEN_FILE", "NCCL_DEBUG", "SIMIPU_SIGNING_KEY", "SIMIPU_TRUSTED_KEYS",
     ):  # fmt: skip
         assert not is_secret_name(name), name
 

@@ -6,21 +6,19 @@ log, and only an administrator may delete from it.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request, verify_rest_response
+from mlflow.utils.rest_utils import verify_rest_response
 
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.tracking.identity import login
+from simipu_core.tracking.identity import ask, login
 from simipu_core.tracking.mlflow_run import connect, find_experiment, mlflow_errors, tracking_uri
 from simipu_core.tracking.promotion_log import log_name, make_log
 from simipu_core.tracking.registry import make_model
 
 STEPS, PROMOTER = "simipu-steps", "simipu-promoter"
-_USERS, _GRANT = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users/permissions/grant"
+_USERS, _PERMISSIONS = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users/permissions"
 
 
 def set_up(config: TrackingConfig, passwords: Mapping[str, Path]) -> None:
@@ -50,8 +48,7 @@ def set_up(config: TrackingConfig, passwords: Mapping[str, Path]) -> None:
             (PROMOTER, "registered_model", config.model_name, "MANAGE"),
             (PROMOTER, "registered_model", log_name(config.model_name), "EDIT"),
         ):
-            grant = {"username": user, "resource_type": kind, "resource_id": name, "permission": permission}
-            _request(_GRANT, "POST", grant)
+            _grant(permission, username=user, resource_type=kind, resource_id=name)
 
 
 def _password(file: Path) -> str:
@@ -73,6 +70,15 @@ def _make_user(user: str, password: str) -> None:
         _request(f"{_USERS}/update-password", "PATCH", {"username": user, "password": password})
 
 
-def _request(endpoint: str, method: str, content: Mapping[str, Any]) -> None:
-    credentials = get_default_host_creds(tracking_uri())
-    verify_rest_response(http_request(credentials, endpoint, method, json=dict(content)), endpoint)
+def _grant(permission: str, **what: str) -> None:
+    try:
+        _request(f"{_PERMISSIONS}/grant", "POST", {**what, "permission": permission})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        _request(f"{_PERMISSIONS}/revoke", "POST", what)
+        _request(f"{_PERMISSIONS}/grant", "POST", {**what, "permission": permission})
+
+
+def _request(endpoint: str, method: str, content: Mapping[str, str]) -> None:
+    verify_rest_response(ask(endpoint, method, content), endpoint)

@@ -3,11 +3,13 @@
 import getpass
 import os
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from simipu_core.tracking.mlflow_run import tracking_uri
 
@@ -34,17 +36,31 @@ def login() -> str | None:
     Raises:
         MlflowException: the server does not answer, or refuses the login.
     """
-    uri = tracking_uri()
-    if not uri.startswith("http"):
+    if not tracking_uri().startswith("http"):
         return None
-    answer = http_request(get_default_host_creds(uri), _CURRENT_USER, "GET", raise_on_status=False)
+    answer = ask(_CURRENT_USER, "GET")
     if answer.status_code in (401, 403):
         raise MlflowException("the login is refused", error_code=UNAUTHENTICATED)
-    try:
-        name = answer.json()["user"]["username"] if answer.status_code == 200 else None
-    except (ValueError, KeyError, TypeError):  # another program's page: a server without users answers so too
+    if answer.status_code == 404:
         return None
-    return name if isinstance(name, str) else None
+    try:
+        return str(verify_rest_response(answer, _CURRENT_USER).json()["user"]["username"])
+    except (ValueError, KeyError, TypeError):
+        raise MlflowException("it does not say whom it takes this process for") from None
+
+
+def ask(endpoint: str, method: str, content: Mapping[str, str] | None = None) -> Any:
+    """Make a request that MLflow's client has no method for, with its login and settings.
+
+    Returns:
+        the `requests.Response`, whatever its status.
+
+    Raises:
+        MlflowException: the server does not answer.
+    """
+    given = {"json": dict(content)} if content else {}
+    credentials = get_default_host_creds(tracking_uri())  # type: ignore[no-untyped-call]
+    return http_request(credentials, endpoint, method, raise_on_status=False, **given)  # type: ignore[no-untyped-call]
 
 
 def _account() -> str:
