@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -97,6 +98,7 @@ def connect() -> MlflowClient:
     with mlflow_errors():
         if folder := _sqlite_folder():
             folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
 
 
