@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.tracking import identity, promotion_log
+from simipu_core.tracking import identity, mlflow_run, promotion_log
 from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
 from simipu_core.tracking.mlflow_run import connect, step
 from simipu_core.tracking.overview import overview
@@ -154,6 +154,17 @@ def test_steps_register_and_only_the_promoter_promotes(logins: Logins, tmp_path:
     assert f"the alias champion is at version {second}" in overview(CONFIG).problems[0]
     with pytest.raises(SimipuError, match="the alias champion is at version"):
         fetch(CONFIG, tmp_path / "out2")
+
+
+def test_steps_share_a_parent_without_the_right_to_delete_runs(logins: Logins) -> None:
+    logins.use(STEPS)
+    client = connect()
+    experiment = mlflow_run.find_experiment(client, CONFIG.mlflow_experiment)
+    chosen = mlflow_run.shared_parent(client, experiment, "pipeline-1")
+    extra = client.create_run(experiment, tags=client.get_run(chosen).data.tags).info.run_id
+    mlflow_run._discard(client, extra)
+    assert client.get_run(extra).info.status == "FINISHED"
+    assert mlflow_run.shared_parent(client, experiment, "pipeline-1") == chosen
 
 
 def test_accounts_need_an_administrator_and_passwords(logins: Logins, tmp_path: Path) -> None:
