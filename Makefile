@@ -1,16 +1,31 @@
 # `make` lists what can be done. Only Python 3.11 and make are assumed; everything else is installed into .venv.
+# What is given to make (EXPERIMENT=…, REASON=…) reaches the shell as an exported variable, in quotes: "$$REASON". It is
+# taken literally: what it holds is run neither by make nor by the shell.
+GIVEN      := BASE CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE PYTHON REASON REGISTRY RUN RUNNER SET SWEEP \
+              VERSION
+$(foreach name,$(GIVEN) $(.VARIABLES),$(if $(or $(filter command,$(firstword $(origin $(name)))),\
+    $(and $(filter $(name),$(GIVEN)),$(filter environment,$(origin $(name))))),\
+    $(eval override $(name) := $$(value $(name)))))
 PYTHON     ?= python3.11
 EXPERIMENT ?= demo
-UV         := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
-PIP        := $(UV) pip install --quiet --python .venv/bin/python
-COMPILE    := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
-              --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 DOCKER     ?= docker
-REVISION    = $(shell git rev-parse HEAD)$(if $(shell git status --porcelain),+dirty)
-TAG         = $(shell git rev-parse --short=12 HEAD)$(if $(shell git status --porcelain),-dirty)
-CHOICE      = --experiment $(EXPERIMENT) $(foreach row,$(SWEEP),--sweep $(row)) $(foreach change,$(SET),--set $(change))
-PLACE       = $(if $(CLUSTER),--cluster "$(CLUSTER)") $(if $(IMAGE),--image "$(IMAGE)") \
-              $(if $(DATA_IMAGE),--data-image "$(DATA_IMAGE)")
+export $(GIVEN)
+
+override UV      := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
+override PIP     := $(UV) pip install --quiet --python .venv/bin/python
+override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
+                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# These gather the arguments of a command, "$$@".
+override CHOICE   = set -f; set -- --experiment "$$EXPERIMENT"; \
+                    for row in $$SWEEP; do set -- "$$@" --sweep "$$row"; done; \
+                    for change in $$SET; do set -- "$$@" --set "$$change"; done;
+override PLACE    = set -- "$$@" $${CLUSTER:+--cluster "$$CLUSTER"} $${IMAGE:+--image "$$IMAGE"} \
+                    $${DATA_IMAGE:+--data-image "$$DATA_IMAGE"};
+override SOURCE   = set -- "$$@" $${DATA:+--data "$$DATA"};
+override DIRTY    = test -z "$$(git status --porcelain)" || echo
+override TAGGED   = tag=$$(git rev-parse --short=12 HEAD)$$($(DIRTY) -dirty);
+override PIPELINE = .venv/bin/python -m pipelines
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -24,42 +39,41 @@ setup: .venv/.runtime-stamp ## install what the pipeline needs
 setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 
 pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo | SWEEP=improved] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
-	@$(if $(filter docker,$(RUNNER)),SIMIPU_IMAGE=$(REGISTRY)simipu-train:$(TAG) SIMIPU_DATA_IMAGE=$(REGISTRY)simipu-data:$(TAG)) \
-	    .venv/bin/python -m pipelines local $(CHOICE) $(if $(DATA),--data "$(DATA)") $(if $(RUNNER),--runner $(RUNNER))
+	@$(if $(filter docker,$(RUNNER)),$(TAGGED) export SIMIPU_IMAGE="$${REGISTRY}simipu-train:$$tag" SIMIPU_DATA_IMAGE="$${REGISTRY}simipu-data:$$tag";) \
+	    $(CHOICE) $(SOURCE) $(PIPELINE) local "$$@" $${RUNNER:+--runner "$$RUNNER"}
 
 compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
-	@.venv/bin/python -m pipelines compile $(CHOICE) $(PLACE)
+	@$(CHOICE) $(PLACE) $(PIPELINE) compile "$$@"
 
 submit: setup ## run it on Kubeflow and follow it [EXPERIMENT=demo] [DATA=s3://…] [SET=…] [CLUSTER=… IMAGE=…]; KFP_ENDPOINT, KFP_TOKEN say where
-	@.venv/bin/python -m pipelines submit --wait $(CHOICE) $(PLACE) $(if $(DATA),--data "$(DATA)")
+	@$(CHOICE) $(PLACE) $(SOURCE) $(PIPELINE) submit --wait "$$@"
 
 upload: setup ## make it a version of the pipeline on Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=… IMAGE=…]
-	@.venv/bin/python -m pipelines upload $(CHOICE) $(PLACE)
+	@$(CHOICE) $(PLACE) $(PIPELINE) upload "$$@"
 
 schedule: setup ## start runs on Kubeflow again and again: CRON="30 3 * * 1" or EVERY=1d [EXPERIMENT=demo] [DATA=s3://…] [SET=…] [CLUSTER=… IMAGE=…]
-	@.venv/bin/python -m pipelines schedule $(CHOICE) $(PLACE) $(if $(DATA),--data "$(DATA)") \
-	    $(if $(CRON),--cron "$(CRON)") $(if $(EVERY),--every $(EVERY))
+	@$(CHOICE) $(PLACE) $(SOURCE) $(PIPELINE) schedule "$$@" $${CRON:+--cron "$$CRON"} $${EVERY:+--every "$$EVERY"}
 
 status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
-	@.venv/bin/python -m pipelines status $(RUN)
+	@$(PIPELINE) status $${RUN:+-- "$$RUN"}
 
 cancel: setup ## stop a run on Kubeflow: RUN=id
-	@.venv/bin/python -m pipelines cancel $(RUN)
+	@$(PIPELINE) cancel -- "$$RUN"
 
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/python -m simipu_core.tracking.ui
 
 models: setup ## list the registered model versions: aliases, scores, when and by whom
-	@.venv/bin/simipu models --experiment $(EXPERIMENT)
+	@.venv/bin/simipu models --experiment "$$EXPERIMENT"
 
 promote: setup ## make a registered model version the champion: VERSION=3 [REASON="why, if the gate said no"]
-	@.venv/bin/simipu promote $(VERSION) --experiment $(EXPERIMENT) $(if $(REASON),--reason "$(REASON)")
+	@.venv/bin/simipu promote --experiment "$$EXPERIMENT" $${REASON:+--reason "$$REASON"} -- "$$VERSION"
 
 rollback: setup ## make the champion before this one champion again [REASON=why]
-	@.venv/bin/simipu rollback --experiment $(EXPERIMENT) $(if $(REASON),--reason "$(REASON)")
+	@.venv/bin/simipu rollback --experiment "$$EXPERIMENT" $${REASON:+--reason "$$REASON"}
 
 data: setup ## make the shards of an experiment as dvc.yaml says [EXPERIMENT=demo]
-	@.venv/bin/dvc repro pairs@$(EXPERIMENT) depth@$(EXPERIMENT)
+	@.venv/bin/dvc repro -- "pairs@$$EXPERIMENT" "depth@$$EXPERIMENT"
 
 test: setup-dev ## fast tests
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"
@@ -84,23 +98,24 @@ lock: $(filter .venv/%,$(UV)) ## pin every dependency again
 	&& $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
 
 images: ## build the images of the steps, tagged by git revision [REGISTRY=host/path/]
-	@for target in data train; do $(DOCKER) build --file docker/Dockerfile --target $$target \
-	    --build-arg REVISION=$(REVISION) $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(REGISTRY)simipu-$$target:$(TAG) . || exit; done
-	@$(DOCKER) image ls --filter reference='$(REGISTRY)simipu-*:$(TAG)'
+	@$(TAGGED) revision=$$(git rev-parse HEAD)$$($(DIRTY) +dirty); \
+	for target in data train; do "$$DOCKER" build --file docker/Dockerfile --target $$target \
+	    --build-arg REVISION=$$revision $${BASE:+--build-arg BASE="$$BASE"} --tag "$${REGISTRY}simipu-$$target:$$tag" . || exit; done; \
+	"$$DOCKER" image ls --filter reference="$${REGISTRY}simipu-*:$$tag"
 
 tag: # of the images
-	@echo $(TAG)
+	@$(TAGGED) echo "$$tag"
 
 push: ## push them and print their digests [REGISTRY=host/path/]
-	@case "$(TAG)" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac
-	@for target in data train; do $(DOCKER) push --quiet $(REGISTRY)simipu-$$target:$(TAG) > /dev/null \
-	    && $(DOCKER) inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)simipu-$$target:$(TAG) || exit; done
+	@$(TAGGED) case "$$tag" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac; \
+	for target in data train; do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
+	    && "$$DOCKER" inspect --format '{{index .RepoDigests 0}}' "$${REGISTRY}simipu-$$target:$$tag" || exit; done
 
 clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ and mlruns/
 	@rm -rf build
 
 .venv/bin/python:
-	@$(PYTHON) -m venv .venv
+	@"$$PYTHON" -m venv .venv
 
 .venv/bin/uv: | .venv/bin/python
 	@.venv/bin/python -m pip install --quiet uv

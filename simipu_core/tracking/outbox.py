@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from simipu_core.files import lock_file
+from simipu_core.redaction import redacted
 from simipu_core.tracking.delivery import Entry, is_refusal, merged, read_entries
 
 LIMIT_BYTES = 256 * 2**20
@@ -68,7 +69,8 @@ class Outbox:
         self._thread.start()
 
     def put(self, entry: Entry) -> None:
-        """Add an entry; returns at once."""
+        """Add an entry, without the secrets that its values may hold; returns at once."""
+        entry = entry.model_copy(update={"values": {key: redacted(value) for key, value in entry.values.items()}})
         line = entry.line().encode()
         with self._changed:
             if entry.kind in ("metrics", "file") and self._written - self._sent + len(line) > LIMIT_BYTES:
@@ -298,4 +300,4 @@ def _refusals() -> Iterator[None]:
 
 
 def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    print(f"warning: {redacted(sentence)}", file=sys.stderr, flush=True)

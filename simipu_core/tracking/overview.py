@@ -11,7 +11,7 @@ from rich.table import Table
 
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.tracking import promotion
+from simipu_core.tracking import promotion, promotion_log
 from simipu_core.tracking.mlflow_run import connect, mlflow_errors
 from simipu_core.tracking.promotion_log import Entry
 from simipu_core.tracking.registry import GATE_TAG
@@ -81,7 +81,7 @@ def overview(config: TrackingConfig) -> Overview:
     name = config.model_name
     with mlflow_errors():
         versions = _versions(client, name)
-        history = promotion.history(client, name)
+        history = promotion_log.read(client, name)
         found = promotion.problems(client, name, history)
     if not versions and not found:
         raise SimipuError(f"{name}: no version is registered; `make pipeline` makes one.")

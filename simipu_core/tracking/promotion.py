@@ -4,9 +4,6 @@ Aliases: `champion` is the version in use, `previous` the champion before it. Th
 (:mod:`simipu_core.tracking.promotion_log`), which decides who was first.
 """
 
-import getpass
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +12,18 @@ from pathlib import Path
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
 
 from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
-from simipu_core.files import temporary_folder
+from simipu_core.files import disk_errors, temporary_folder, write_file
 from simipu_core.tracking import promotion_log
 from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.delivery import with_retries
+from simipu_core.tracking.identity import author
 from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
-from simipu_core.tracking.promotion_log import History
+from simipu_core.tracking.promotion_log import Contents, History
 from simipu_core.tracking.registry import (
     CHAMPION,
     FAILED,
@@ -40,28 +39,18 @@ _SETTLING = 3
 _ATTEMPTS = 50
 
 
-def who() -> str:
-    """Name of the person who runs this: ``SIMIPU_USER``, or user@machine."""
-    if name := os.environ.get("SIMIPU_USER"):
-        return name
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # containers often run under a number without a name
-        user = f"user {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
 def promote(version: int, config: TrackingConfig, *, reason: str = "", by: str | None = None) -> ModelVersion:
     """Make a version the champion, as a person's decision; the former champion becomes `previous`.
 
     Args:
         version: number of the registered version.
         config: names in the registry.
-        reason: why; needed for a version that did not pass the gate.
-        by: who decides; :func:`who` by default.
+        reason: why; needed for a version that did not pass the gate, and where the promotion log is damaged.
+        by: who decides, beside the login at MLflow; see :func:`simipu_core.tracking.identity.author`.
 
     Raises:
-        SimipuError: there is no such version, or it did not pass the gate and no reason is stated.
+        SimipuError: there is no such version, it did not pass the gate or the log is damaged and no reason is stated,
+            its weights are not the ones that were registered, or the promotion cannot be signed.
     """
     client = connect()
     name = config.model_name
@@ -69,19 +58,23 @@ def promote(version: int, config: TrackingConfig, *, reason: str = "", by: str |
         tags = _tags(client, name, version)
         if tags is None:
             raise SimipuError(f"{name} has no version {version}; `make models` lists the versions.")
-        if tags.get(GATE_TAG) == FAILED and not reason:
+        gate = tags.get(GATE_TAG)
+        if gate != PASSED and not reason:
+            verdict = f"did not pass the gate ({tags.get(REASON_TAG, 'no reason recorded')})"
             raise SimipuError(
-                f"{name} version {version} did not pass the gate ({tags.get(REASON_TAG, 'no reason recorded')}); "
+                f"{name} version {version} {verdict if gate == FAILED else 'was not judged by the gate'}; "
                 "to promote it all the same, say why: --reason TEXT, or REASON=TEXT for make."
             )
-        why = reason or (
-            "passed the gate" if tags.get(GATE_TAG) == PASSED else "promoted by hand; the gate did not judge it"
-        )
+        by, contents = author(by), None
         for _ in range(_ATTEMPTS):
-            past = history(client, name)
-            if past.champion == version and not past.lost:
+            past = promotion_log.read(client, name)
+            damage = _damage(client, name, past)
+            if damage and not reason:
+                raise SimipuError(damage)
+            if past.champion == version and not damage:
                 break
-            if _append(client, name, "promote", version, past, by or who(), why):
+            contents = contents or _checked(client, name, version, past)
+            if _append(client, name, "promote", version, contents, past, by, reason or "passed the gate"):
                 break
         else:
             raise SimipuError(f"{name}: others keep promoting at the same time; see `make models`, then repeat.")
@@ -105,16 +98,28 @@ def promote_instead_of(
         None when it is done, else the sentence that says why it is not.
 
     Raises:
-        SimipuError: the server does not answer or refuses.
+        SimipuError: the server does not answer.
     """
     client = connect()
     name = config.model_name
     with mlflow_errors():
-        past = history(client, name)
+        past = promotion_log.read(client, name)
+        if damage := _damage(client, name, past):
+            return damage
         if past.champion == version:  # by an attempt that was interrupted
             _apply(client, name)
             return None
-        is_first = past.champion == champion and _append(client, name, "promote", version, past, by, reason)
+        try:
+            contents = _checked(client, name, version, past)
+            is_first = past.champion == champion and _append(
+                client, name, "promote", version, contents, past, author(by), reason
+            )
+        except SimipuError as error:
+            return str(error)
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            return f"the run's login at MLflow may not write to {promotion_log.log_name(name)}; `make promote` by hand"
         if not is_first:
             now = promotion_log.read(client, name).champion
             return f"version {now} became champion meanwhile; evaluate again to be compared with it"
@@ -131,26 +136,30 @@ def rollback(config: TrackingConfig, *, reason: str = "", by: str | None = None)
     Args:
         config: names in the registry.
         reason: why.
-        by: who decides; :func:`who` by default.
+        by: who decides, beside the login at MLflow; see :func:`simipu_core.tracking.identity.author`.
 
     Returns:
         the champion from now on, and the number of the version that was left.
 
     Raises:
-        SimipuError: there is no earlier champion, or the champion changed at this very moment.
+        SimipuError: there is no earlier champion, the champion changed at this very moment, the promotion log is
+            damaged, the earlier champion's weights are not the ones that were promoted, or it cannot be signed.
     """
     client = connect()
     name = config.model_name
     with mlflow_errors():
-        past = history(client, name)
+        past = promotion_log.read(client, name)
+        if damage := _damage(client, name, past):
+            raise SimipuError(damage)
         left = past.champion
         earlier = [one for one in past.champions[:-1] if one != left and _tags(client, name, one) is not None]
         if left is None or not earlier:
             raise SimipuError(
                 f"{name}: there is no earlier champion to go back to; `make promote VERSION=…` makes any one champion."
             )
-        by, why = by or who(), reason or "rolled back by hand"
-        if not _append(client, name, "rollback", earlier[-1], past, by, why):
+        by, why = author(by), reason or "rolled back by hand"
+        contents = _checked(client, name, earlier[-1], past)
+        if not _append(client, name, "rollback", earlier[-1], contents, past, by, why):
             raise SimipuError(f"{name}: the champion changed at this moment; see `make models`, then repeat.")
         _apply(client, name)
         if _tags(client, name, left) is not None:
@@ -162,33 +171,30 @@ def repair(config: TrackingConfig) -> None:
     """Set the aliases as the promotion log says.
 
     Raises:
-        SimipuError: the champion's version was deleted.
+        SimipuError: the log is damaged, or the champion's version was deleted.
     """
     client = connect()
+    name = config.model_name
     with mlflow_errors():
-        _apply(client, config.model_name)
+        if damage := _damage(client, name, promotion_log.read(client, name)):
+            raise SimipuError(damage)
+        _apply(client, name)
 
 
 def problems(client: MlflowClient, name: str, past: History) -> list[str]:
-    """What is wrong with the aliases and the log, one sentence each with a way on.
+    """What is wrong with the log and the aliases, one sentence each with a way on.
 
     Raises:
         MlflowException: the server does not answer or refuses.
     """
-    found = []
-    if past.lost:
-        numbers = ", ".join(map(str, past.lost))
-        found.append(
-            f"{promotion_log.log_name(name)}: entries {numbers} were deleted, so it may name the wrong champion; "
-            "`make promote VERSION=… REASON=…` settles it."
-        )
+    found = [damage] if (damage := _damage(client, name, past)) else []
     if past.champion is None:
         return found
     alias = _version_of(client, name, CHAMPION)
     if _tags(client, name, past.champion) is None:
         found.append(
-            f"{name}: version {past.champion}, the champion since {past.entries[-1].at if past.entries else '?'}"
-            ", was deleted; `make rollback` goes back to the champion before it, `make promote VERSION=…` chooses one."
+            f"{name}: version {past.champion}, the champion since {past.entries[-1].at}, was deleted; `make rollback` "
+            "goes back to the champion before it, `make promote VERSION=…` chooses one."
         )
     elif alias != past.champion:
         now = f"is at version {alias}" if alias else "is missing"
@@ -198,6 +204,20 @@ def problems(client: MlflowClient, name: str, past: History) -> list[str]:
             "the change official."
         )
     return found
+
+
+def _damage(client: MlflowClient, name: str, past: History) -> str | None:
+    """What keeps the log from telling who is champion, as a sentence with a way on; None where nothing does."""
+    if past.lost:
+        numbers = ", ".join(map(str, past.lost))
+        what = (
+            f"entries {numbers} were deleted or changed, or are not signed by a trusted key, so it may name the wrong"
+        )
+    elif past.champion is None and (alias := _version_of(client, name, CHAMPION)):
+        what = f"is empty, but the alias champion is at version {alias}, so nobody knows the"
+    else:
+        return None
+    return f"{promotion_log.log_name(name)}: {what} champion; `make promote VERSION=… REASON=…` settles it."
 
 
 @contextmanager
@@ -215,17 +235,40 @@ def champion(config: TrackingConfig) -> Iterator[Champion | None]:
         past, wrong = _settled(client, name)
         tags = _tags(client, name, past.champion) if past.champion else None
     if past.champion is None:
-        yield None
+        yield Champion(0, None, wrong[0]) if wrong else None
     elif tags is None:
         yield Champion(past.champion, None, wrong[-1])
     else:
         with temporary_folder("champion") as folder:
             try:
-                weights = _download(name, past.champion, tags, folder)
+                weights = _download(name, past.champion, past.entries[-1].contents, folder)
             except SimipuError as error:
                 yield Champion(past.champion, None, str(error))
             else:
                 yield Champion(past.champion, weights, wrong[0] if wrong else None)
+
+
+def fetch(config: TrackingConfig, out: Path) -> int:
+    """Write the champion's weights to a file, if promotion log, aliases, signature and digest all agree on them.
+
+    Args:
+        config: names in the registry.
+        out: safetensors file to write; whole or not at all.
+
+    Returns:
+        number of the version.
+
+    Raises:
+        SimipuError: there is no champion, something is wrong with it, or the file cannot be written.
+    """
+    with champion(config) as found:
+        if found is None:
+            raise SimipuError(f"{config.model_name}: there is no champion; `make promote VERSION=…` makes one.")
+        if found.problem or found.weights is None:
+            raise SimipuError(found.problem or f"{config.model_name} version {found.version}: it has no weights.")
+        with disk_errors(out):
+            write_file(out, found.weights.read_bytes())
+    return found.version
 
 
 def _settled(client: MlflowClient, name: str) -> tuple[History, list[str]]:
@@ -233,51 +276,63 @@ def _settled(client: MlflowClient, name: str) -> tuple[History, list[str]]:
     for attempt in range(_SETTLING):
         if attempt:
             time.sleep(1)
-        past = history(client, name)
+        past = promotion_log.read(client, name)
         wrong = problems(client, name, past)
         if not wrong:
             break
     return past, wrong
 
 
-def _download(name: str, version: int, tags: dict[str, str], folder: Path) -> Path:
+def _download(name: str, version: int, contents: Contents, folder: Path) -> Path:
     try:
         file = Path(
             download_artifacts(f"models:/{name}/{version}/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking_uri())
         )
     except (MlflowException, OSError) as error:
         raise SimipuError(f"{name} version {version}: its weights cannot be fetched ({error}).") from None
-    if not file.is_file() or tags.get("weights_sha256") not in (None, sha256_file(file)):
+    if not file.is_file() or contents.weights_sha256 != sha256_file(file):
         raise SimipuError(f"{name} version {version}: its weights are not the ones that were registered.")
     return file
 
 
-def history(client: MlflowClient, name: str) -> History:
-    """The promotion log; where it is empty but the alias is set, the champion is the one that it names.
-
-    Raises:
-        MlflowException: the server does not answer or refuses.
-    """
-    logged = promotion_log.read(client, name)
-    if not logged.entries and (found := _version_of(client, name, CHAMPION)):
-        return History(champions=(found,))
-    return logged
-
-
 def _append(
-    client: MlflowClient, name: str, action: promotion_log.Action, version: int, past: History, by: str, why: str
+    client: MlflowClient,
+    name: str,
+    action: promotion_log.Action,
+    version: int,
+    contents: Contents,
+    past: History,
+    by: str,
+    why: str,
 ) -> bool:
     """Write to the log that a version becomes champion; whether nobody else changed the champion since `past`."""
-    head: int | None = past.head
-    if head == 0 and past.champion is not None:  # a champion from before the log: it must be known to roll back
-        already = "was champion before this log began"
-        head = promotion_log.append(client, name, "promote", past.champion, based_on=0, by="", why=already)
+    head = promotion_log.append(
+        client, name, action, version, contents, based_on=past.head, by=by, why=why, lost=past.lost
+    )
     if head is None:
-        return False
-    if promotion_log.append(client, name, action, version, based_on=head, by=by, why=why, lost=past.lost) is None:
         return False
     _describe(client, name, version, "promoted" if action == "promote" else "restored", by, why)
     return True
+
+
+def _checked(client: MlflowClient, name: str, version: int, past: History) -> Contents:
+    """What a version is: what it was when it became champion before, else what was registered; its weights are that.
+
+    Raises:
+        SimipuError: the registered digest is missing, or the weights are others.
+    """
+    contents = past.contents(version)
+    if contents is None:
+        try:
+            contents = Contents.model_validate(_tags(client, name, version) or {})
+        except ValidationError:
+            raise SimipuError(
+                f"{name} version {version}: its tag weights_sha256 is missing or no digest, so nothing tells whether "
+                "its weights are the ones that were registered; register it again, by a run of the pipeline."
+            ) from None
+    with temporary_folder("version") as folder:
+        _download(name, version, contents, folder)
+    return contents
 
 
 def _describe(client: MlflowClient, name: str, version: int, what: str, by: str, why: str) -> None:
@@ -289,7 +344,7 @@ def _describe(client: MlflowClient, name: str, version: int, what: str, by: str,
 def _apply(client: MlflowClient, name: str) -> None:
     """Set the aliases as the log says, again until nobody has written to it meanwhile."""
     while True:
-        past = history(client, name)
+        past = promotion_log.read(client, name)
         if past.champion is None:
             return
         if _tags(client, name, past.champion) is None:

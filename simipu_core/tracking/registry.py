@@ -118,7 +118,7 @@ def register(
         info = _log_model(run, model / "model.safetensors", card_file)
         for protocol, scores in report.metrics.items():
             run.log_metrics({f"{protocol}/{metric}": value for metric, value in scores.items()}, model_id=info.model_id)
-        _make_model(client, name)
+        make_model(client, name)
         made = client.create_model_version(
             name,
             info.model_uri,
@@ -162,7 +162,12 @@ def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
     return info
 
 
-def _make_model(client: MlflowClient, name: str) -> None:
+def make_model(client: MlflowClient, name: str) -> None:
+    """Make a registered model, unless it is there.
+
+    Raises:
+        MlflowException: the server does not answer or refuses.
+    """
     try:
         client.get_registered_model(name)
     except MlflowException:

@@ -13,7 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from simipu_core.artifacts import read_manifest, write_artifact
+from simipu_core.artifacts import read_manifest, sha256_file, write_artifact
 from simipu_core.config import (
     DepthAugmentConfig,
     EvaluateConfig,
@@ -30,6 +30,7 @@ from simipu_core.stages.release import Release, release
 from simipu_core.tracking import mlflow_run, outbox, promotion_log
 from simipu_core.tracking.mlflow_run import UNSENT, step
 from simipu_core.tracking.pipeline_run import end_killed
+from simipu_core.tracking.registry import WEIGHTS
 from simipu_core.tracking.run import SilentRun
 from tests.samples import depth_row, write_shards
 from tests.servers import MlflowServer, mlflow_server, postgresql, seaweedfs
@@ -217,11 +218,13 @@ from simipu_core.config import TrackingConfig
 from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.promotion import promote, promote_instead_of
 config = TrackingConfig(model_name=sys.argv[1])
+source, run_id, digest = sys.argv[2:]
+tags = {"gate": "passed", "weights_sha256": digest}
 client = MlflowClient(tracking_uri())
 print("ready", flush=True)
 for line in sys.stdin:
     champion = int(line)
-    made = int(client.create_model_version(config.model_name, "s3://nowhere/x").version)
+    made = int(client.create_model_version(config.model_name, source, run_id, tags).version)
     if champion:
         print(made, promote_instead_of(champion, made, config, reason="better", by="a run") or "won", flush=True)
     else:
@@ -233,8 +236,8 @@ for line in sys.stdin:
 class Promoter:
     """A process that registers a version and promotes it, each time it is told to."""
 
-    def __init__(self, service: Service, model: str) -> None:
-        command = [sys.executable, "-c", _PROMOTER, model]
+    def __init__(self, service: Service, *arguments: str) -> None:
+        command = [sys.executable, "-c", _PROMOTER, *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=service.environment, stdin=pipe, stdout=pipe, text=True)
 
@@ -254,10 +257,13 @@ class Promoter:
 
 
 @pytest.fixture
-def promoters(client: MlflowClient, service: Service) -> Iterator[tuple[Promoter, Promoter]]:
+def promoters(client: MlflowClient, service: Service, tmp_path: Path) -> Iterator[tuple[Promoter, Promoter]]:
     client.create_registered_model("raced")
-    client.create_model_version("raced", "s3://nowhere/x")
-    pair = Promoter(service, "raced"), Promoter(service, "raced")
+    (weights := tmp_path / Path(WEIGHTS).name).write_bytes(b"weights")
+    with step("evaluate", "raced") as run:
+        client.log_artifact(run.id, str(weights), f"model/{Path(WEIGHTS).parent}")
+    given = ("raced", f"{client.get_run(run.id).info.artifact_uri}/model", run.id, sha256_file(weights))
+    pair = Promoter(service, *given), Promoter(service, *given)
     assert [promoter.line() for promoter in pair] == ["ready", "ready"]
     yield pair
     for promoter in pair:

@@ -62,6 +62,12 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
             "A is given twice, and Kubernetes refuses such a pod: name it in one place only",
         ),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into one and name that under secrets"),
+        ({"environment": {"AWS_SESSION_TOKEN": "x"}}, "AWS_SESSION_TOKEN is a secret"),
+        ({"environment": {"HF_TOKEN": "x"}}, "HF_TOKEN is a secret"),
+        ({"environment": {"DB_PASSWORD": "x"}}, "DB_PASSWORD is a secret"),
+        ({"environment": {"MLFLOW_TRACKING_URI": "http://ada:hunter2@h"}}, "MLFLOW_TRACKING_URI holds a login"),
+        ({"environment": {"HTTPS_PROXY": "http://ada:p/w@h"}}, "HTTPS_PROXY holds a login"),
+        ({"data": {"data/kitti": "s3://key:hunter2@bucket/x"}}, "data/kitti holds a login"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_sentence(values: dict[str, Any], message: str) -> None:
@@ -69,6 +75,7 @@ def test_what_cannot_work_is_refused_in_a_sentence(values: dict[str, Any], messa
         cluster(**values)
     assert "\n" not in str(caught.value)
     assert "pydantic" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

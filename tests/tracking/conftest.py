@@ -1,11 +1,15 @@
+import uuid
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from simipu_core.artifacts import write_artifact
-from simipu_core.config import DepthAugmentConfig, FinetuneConfig
+from simipu_core.config import DepthAugmentConfig, FinetuneConfig, TrackingConfig
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
+from simipu_core.tracking.mlflow_run import tracking_uri
+from tests.tracking.versions import register
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +26,18 @@ def store(database: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MLFLOW_RUN_ID", "SIMIPU_PARENT_RUN_ID", "SIMIPU_PIPELINE_RUN", "SIMIPU_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     return Path(database.removeprefix("sqlite:///")).parent
+
+
+@pytest.fixture
+def config(store: Path, tmp_path: Path) -> TrackingConfig:
+    """A registered model of its own with four versions; the gate passed 1 and 2, failed 3, did not judge 4."""
+    assert store.name == "store"
+    client = MlflowClient(tracking_uri())
+    config = TrackingConfig(model_name=f"depth-{uuid.uuid4().hex[:6]}")
+    client.create_registered_model(config.model_name)
+    for gate in ("passed", "passed", "failed", None):
+        register(client, config, tmp_path, gate)
+    return config
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Promotion, rollback and what goes wrong with them, on versions without weights: only the registry is asked."""
 
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
 from simipu_core.tracking.promotion_log import Entry, fold, log_name
+from tests.tracking.versions import register
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -29,24 +29,13 @@ def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(tracking_uri())
 
 
-@pytest.fixture
-def config(client: MlflowClient) -> TrackingConfig:
-    """A registered model of its own with four versions; the gate passed 1 and 2, failed 3, did not judge 4."""
-    name = f"depth-{uuid.uuid4().hex[:6]}"
-    client.create_registered_model(name)
-    for gate in ("passed", "passed", "failed", None):
-        tags = {"gate": gate, "gate_reason": "it is worse"} if gate else {}
-        client.create_model_version(name, "file:///nowhere", tags=tags | {"abs_rel_by_protocol": '{"garg": 0.25}'})
-    return TrackingConfig(model_name=name)
-
-
 def aliases(client: MlflowClient, config: TrackingConfig) -> dict[str, int]:
     found = client.get_registered_model(config.model_name).aliases
     return {alias: int(version) for alias, version in found.items()}
 
 
 def wrong(client: MlflowClient, config: TrackingConfig) -> list[str]:
-    return problems(client, config.model_name, promotion.history(client, config.model_name))
+    return problems(client, config.model_name, promotion_log.read(client, config.model_name))
 
 
 def test_promotion_keeps_the_former_champion(client: MlflowClient, config: TrackingConfig) -> None:
@@ -96,38 +85,20 @@ def test_the_gate_replaces_the_champion_that_it_compared_with_only(
 
 def test_rollback_goes_back_further_each_time(client: MlflowClient, config: TrackingConfig) -> None:
     for version in (1, 2, 4):
-        promote(version, config)
+        promote(version, config, reason="wanted")
     made, left = rollback(config, reason="fails in rain")
     assert (made.version, left) == (2, 4)
     assert aliases(client, config) == {"champion": 2, "previous": 1}
     tags = client.get_model_version(config.model_name, "4").tags
     assert (tags["rolled_back_by"], tags["rolled_back_because"]) == ("ada", "fails in rain")
     tags = client.get_model_version(config.model_name, "2").tags
-    assert (tags["restored_because"], tags["promoted_because"]) == ("fails in rain", "passed the gate")
+    assert (tags["restored_because"], tags["promoted_because"]) == ("fails in rain", "wanted")
     rollback(config)
     assert aliases(client, config) == {"champion": 1}
     with pytest.raises(SimipuError, match="no earlier champion to go back to"):
         rollback(config)
-    promote(4, config)
+    promote(4, config, reason="wanted")
     assert aliases(client, config) == {"champion": 4, "previous": 1}
-
-
-def test_a_champion_from_before_the_log_can_be_rolled_back_to(client: MlflowClient, config: TrackingConfig) -> None:
-    client.set_registered_model_alias(config.model_name, "champion", "1")
-    assert wrong(client, config) == []
-    promote(2, config)
-    assert aliases(client, config) == {"champion": 2, "previous": 1}
-    rollback(config)
-    assert aliases(client, config) == {"champion": 1}
-
-
-def test_gates_race_for_a_champion_from_before_the_log(client: MlflowClient, config: TrackingConfig) -> None:
-    client.set_registered_model_alias(config.model_name, "champion", "1")
-    with ThreadPoolExecutor(3) as pool:
-        said = list(pool.map(lambda each: promote_instead_of(1, each, config, reason="better", by="run"), (2, 3, 4)))
-    (winner,) = [version for version, refusal in zip((2, 3, 4), said, strict=True) if refusal is None]
-    assert aliases(client, config) == {"champion": winner, "previous": 1}
-    assert promotion_log.read(client, config.model_name).champions == (1, winner)
 
 
 def test_a_deleted_champion_is_noticed(client: MlflowClient, config: TrackingConfig) -> None:
@@ -150,7 +121,7 @@ def test_a_deleted_champion_is_noticed(client: MlflowClient, config: TrackingCon
 
 def test_rollback_passes_over_deleted_versions(client: MlflowClient, config: TrackingConfig) -> None:
     for version in (1, 2, 4):
-        promote(version, config)
+        promote(version, config, reason="wanted")
     client.delete_model_version(config.model_name, "2")
     assert rollback(config)[0].version == 1
 
@@ -172,17 +143,17 @@ def test_an_alias_that_was_moved_by_hand_is_noticed(client: MlflowClient, config
 
 def test_a_deleted_log_entry_is_noticed_and_settled(client: MlflowClient, config: TrackingConfig) -> None:
     for version in (1, 2, 4):
-        promote(version, config)
+        promote(version, config, reason="wanted")
     client.delete_model_version(log_name(config.model_name), "2")
     (problem,) = wrong(client, config)
     assert "entries 2 were deleted" in problem
-    promote(4, config)
+    promote(4, config, reason="it was champion")
     assert wrong(client, config) == []
     assert aliases(client, config)["champion"] == 4
 
 
-def test_promotions_at_the_same_time_lose_nothing(client: MlflowClient, config: TrackingConfig) -> None:
-    versions = [int(client.create_model_version(config.model_name, "file:///nowhere").version) for _ in range(4)]
+def test_promotions_at_the_same_time_lose_nothing(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:
+    versions = [register(client, config, tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda version: promote(version, config), versions))
     history = promotion_log.read(client, config.model_name)
@@ -208,9 +179,9 @@ def test_an_alias_that_another_sets_at_the_same_moment_is_set_again(
     assert aliases(client, config) == {"champion": 1}
 
 
-def test_one_of_several_gates_wins(client: MlflowClient, config: TrackingConfig) -> None:
+def test_one_of_several_gates_wins(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:
     promote(1, config)
-    versions = [int(client.create_model_version(config.model_name, "file:///nowhere").version) for _ in range(4)]
+    versions = [register(client, config, tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         said = list(pool.map(lambda each: promote_instead_of(1, each, config, reason="better", by="run"), versions))
     (winner,) = [version for version, refusal in zip(versions, said, strict=True) if refusal is None]
@@ -231,6 +202,7 @@ def entry(number: int, version: int, based_on: int, action: promotion_log.Action
         by="",
         why="",
         lost=lost,
+        weights_sha256="0" * 64,
     )
 
 

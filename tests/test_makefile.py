@@ -1,0 +1,108 @@
+"""What is given to make is taken literally, whatever is in it: neither make nor the shell runs any of it."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "Makefile").read_text(encoding="utf-8")
+GIVEN = re.findall(r"[A-Z_]+", TEXT[TEXT.index("GIVEN ") + 5 : TEXT.index("$(foreach")])
+TARGETS = {
+    "pipeline": ("EXPERIMENT", "SWEEP", "SET", "DATA", "RUNNER"),
+    "compile": ("EXPERIMENT", "SWEEP", "SET", "CLUSTER", "IMAGE", "DATA_IMAGE"),
+    "submit": ("EXPERIMENT", "SWEEP", "SET", "CLUSTER", "IMAGE", "DATA_IMAGE", "DATA"),
+    "upload": ("EXPERIMENT", "SET", "CLUSTER", "IMAGE"),
+    "schedule": ("EXPERIMENT", "SET", "CLUSTER", "IMAGE", "DATA", "CRON", "EVERY"),
+    "status": ("RUN",),
+    "cancel": ("RUN",),
+    "models": ("EXPERIMENT",),
+    "promote": ("VERSION", "REASON", "EXPERIMENT"),
+    "rollback": ("REASON", "EXPERIMENT"),
+    "data": ("EXPERIMENT",),
+    "images": ("REGISTRY", "BASE"),
+    "push": ("REGISTRY",),
+}
+"""Commands, and the variables that reach them."""
+PROGRAMS = ("python", "simipu", "dvc", "uv")
+RECORDER = """#!/bin/sh
+test "$1" = --version && exit
+for given in "$@"; do printf '<%s>\\n' "$given"; done >> "$LOG"
+"""
+ATTACKS = (
+    "`touch {}`",
+    "$$(touch {})",
+    "$(shell touch {})",
+    "x; touch {}",
+    "x' ; touch {} ; '",
+    'x" ; touch {} ; "',
+    "x\ntouch {}",
+    "x && touch {} #",
+    "${{x:-`touch {}`}}",
+)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with our Makefile and programs that only write down what they are given, one argument a line."""
+    here = tmp_path / "checkout"
+    (here / ".venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", here)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (here / name).touch()
+    for stamp in (".runtime-stamp", ".dev-stamp"):
+        (here / ".venv" / stamp).touch()
+    for name in (*PROGRAMS, "docker", "git"):
+        program = here / ".venv/bin" / name
+        program.write_text(RECORDER)
+        program.chmod(0o755)
+    return here
+
+
+def make(checkout: Path, *arguments: str, **environment: str) -> str:
+    """Run make; the arguments of the programs that it ran."""
+    log = checkout / "log"
+    log.write_text("")
+    plain = {"PATH": f"{checkout}/.venv/bin:{os.environ['PATH']}", "LOG": str(log)}
+    command = ["make", "--silent", *arguments]
+    subprocess.run(command, cwd=checkout, env=plain | environment, capture_output=True, check=False, timeout=60)
+    return log.read_text()
+
+
+def test_every_variable_is_attacked() -> None:
+    attacked = {variable for variables in TARGETS.values() for variable in variables} | {"DOCKER", "PYTHON"}
+    assert attacked == set(GIVEN)
+    used = set(re.findall(r"\$\$\{?([A-Z_]+)", TEXT))
+    assert used - {"PATH"} <= set(GIVEN)
+    assert not re.search(rf"\$\((?:{'|'.join(GIVEN)})\)", TEXT.replace("$(filter docker,$(RUNNER))", ""))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_in_a_variable_is_run(target: str, checkout: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    for attack in (each.format(trap) for each in ATTACKS):
+        values = dict.fromkeys((*TARGETS[target], "DOCKER", "PYTHON", "ANOTHER"), attack)
+        if target in ("images", "push"):
+            del values["DOCKER"]
+        make(checkout, target, *(f"{name}={value}" for name, value in values.items()))
+        make(checkout, target, **values)
+        make(checkout, "--dry-run", target, *(f"{name}={value}" for name, value in values.items()))
+        assert not trap.exists(), attack
+
+
+def test_values_arrive_as_they_were_given(checkout: Path) -> None:
+    reason = 'it\'s "better" at night; costs $5 and `time`, ünïcode * ~'
+    said = make(checkout, "promote", "VERSION=3", f"REASON={reason}")
+    assert said == f"<promote>\n<--experiment>\n<demo>\n<--reason>\n<{reason}>\n<-->\n<3>\n"
+    assert make(checkout, "rollback", "EXPERIMENT=a b") == "<rollback>\n<--experiment>\n<a b>\n"
+    said = make(checkout, "compile", "SWEEP=one *", "SET=a=1  b=[x]", "CLUSTER=my cluster.yaml", "IMAGE=i@sha256:00")
+    assert said.split("\n")[2:] == [
+        "<compile>", "<--experiment>", "<demo>", "<--sweep>", "<one>", "<--sweep>", "<*>", "<--set>", "<a=1>",
+        "<--set>", "<b=[x]>", "<--cluster>", "<my cluster.yaml>", "<--image>", "<i@sha256:00>", "",
+    ]  # fmt: skip
+    assert make(checkout, "status") == "<-m>\n<pipelines>\n<status>\n"
+    assert make(checkout, "status", "RUN=--help") == "<-m>\n<pipelines>\n<status>\n<-->\n<--help>\n"
+    assert make(checkout, "compile", EXPERIMENT="other") == "<-m>\n<pipelines>\n<compile>\n<--experiment>\n<other>\n"
