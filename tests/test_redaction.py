@@ -2,6 +2,7 @@
 
 import os
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_what_others_raise_becomes_a_sentence_without_secrets(monkeypatch: pytes
 
 
 def test_what_goes_to_mlflow_and_what_the_outbox_says(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p@ss w/rd")
     sent: list[Entry] = []
@@ -113,7 +114,7 @@ def test_what_goes_to_mlflow_and_what_the_outbox_says(
             raise ConnectionError("http://ada:p@ss w/rd@h:1 is away")
         sent.append(entry)
 
-    box = Outbox(send, "http://h:1")
+    box = Outbox(send, "http://h:1", tmp_path)
     box.put(Entry(run_id="r", kind="tags", values={"simipu.error": "no p@ss w/rd", "cause": "http://a:b c@h"}))
     assert box.close(30) == []
     assert sent[-1].values == {"simipu.error": "no ***", "cause": "http://***@h"}
