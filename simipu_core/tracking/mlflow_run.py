@@ -369,7 +369,7 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
 def run_page(run_id: str, experiment_id: str) -> str:
     """Address at which a person sees a run: below ``SIMIPU_MLFLOW_PAGE``, the server, or what ``make mlflow`` shows."""
     uri = shown_uri()
-    place = os.environ.get(MLFLOW_PAGE) or (uri if uri.startswith("http") else _LOCAL_PAGE)
+    place = redacted(os.environ.get(MLFLOW_PAGE, "")) or (uri if uri.startswith("http") else _LOCAL_PAGE)
     return f"{place.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 

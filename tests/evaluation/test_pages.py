@@ -88,7 +88,7 @@ def test_cells_cannot_break_a_table() -> None:
 
 
 def test_a_table_leaves_scores_empty_that_a_row_does_not_have(tmp_path: Path) -> None:
-    first, second = write_report(tmp_path / "1", 0.1), write_report(tmp_path / "2", 0.2, "garg_kb_crop", rmse=3.0)
+    first, second = write_report(tmp_path / "1", 0.1), write_report(tmp_path / "2", 0.2, "garg_kb_crop", rmse=123.0)
     made = table({"a": read_scores(first), "b": read_scores(second)}, tmp_path / "table")
     assert made.counts == {"experiments": 2, "rows": 2}
     assert (tmp_path / "table/table.csv").read_text().splitlines() == [

@@ -250,8 +250,9 @@ def test_what_a_pipeline_run_that_is_over_left_open_is_ended(
     ("given", "page"),
     [
         ({}, "http://127.0.0.1:5000"),
-        ({"MLFLOW_TRACKING_URI": "http://ada:secret@mlflow:5000/"}, "http://mlflow:5000"),
+        ({"MLFLOW_TRACKING_URI": "http://mlflow:5000/"}, "http://mlflow:5000"),
         ({"MLFLOW_TRACKING_URI": "http://mlflow:5000", "SIMIPU_MLFLOW_PAGE": "https://a/b/"}, "https://a/b"),
+        ({"SIMIPU_MLFLOW_PAGE": "https://ada:secret@a/b"}, "https://***@a/b"),
     ],
 )
 def test_a_run_has_a_page(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], page: str) -> None:
