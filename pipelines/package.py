@@ -2,6 +2,8 @@
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,11 @@ def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
 
 
 def _documents(rows: Rows, cluster: Cluster | None, **how: Any) -> list[Any]:
+    with ThreadPoolExecutor(1) as thread:  # KFP looks up each caller's source at each setting: a thread's stack is short
+        return thread.submit(_compiled, rows, cluster, how).result()
+
+
+def _compiled(rows: Rows, cluster: Cluster | None, how: Mapping[str, Any]) -> list[Any]:
     made = pipeline(rows, cluster)
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"

@@ -336,7 +336,7 @@ def test_an_mlflow_that_is_away_is_no_error(in_mlflow: InMlflow, monkeypatch: py
     def refuse(*_: str) -> None:
         raise SimipuError("MLflow at x cannot be used (it is away); check MLFLOW_TRACKING_URI.")
 
-    monkeypatch.setattr("simipu_core.tracking.pipeline_run.end_killed", refuse)
+    monkeypatch.setattr(sys.modules["simipu_core.tracking.pipeline_run"], "end_killed", refuse)
     run, console = SimpleNamespace(run_id="1", state="FAILED", state_history=[]), Console(record=True, width=200)
     end_tracking(run, console)
     assert console.export_text().startswith("warning: MLflow at x cannot be used")
