@@ -63,7 +63,7 @@ def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
 
 
 def _documents(rows: Rows, cluster: Cluster | None, **how: Any) -> list[Any]:
-    with ThreadPoolExecutor(1) as thread:  # KFP looks up each caller's source at each setting: a thread's stack is short
+    with ThreadPoolExecutor(1) as thread:  # of short stack: KFP looks up the source of all callers again and again
         return thread.submit(_compiled, rows, cluster, how).result()
 
 

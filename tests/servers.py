@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-_ACCESS, _SECRET = "simipu", "simipu-secret"
+_ACCESS, _SECRET = "simipu-access", "simipu-secret"
 _PATIENCE = 60.0
 
 

@@ -10,6 +10,7 @@ from simipu_core.termination import ended_by_sigterm, termination
 
 def test_sigterm_ends_the_block_in_order_and_only_once(capfd: pytest.CaptureFixture[str]) -> None:
     left: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
 
     def work() -> None:
         try:
@@ -22,7 +23,7 @@ def test_sigterm_ends_the_block_in_order_and_only_once(capfd: pytest.CaptureFixt
         work()
     assert (ended.value.code, left) == (143, ["in order"])
     assert capfd.readouterr().err == "error: stopped by SIGTERM.\n"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_work_that_finishes_first_is_not_ended() -> None:

@@ -19,7 +19,7 @@ from simipu_core.tracking.run import Run, SilentRun
 
 PROCESSES = "SIMIPU_PROCESSES"
 """Environment variable with the number of processes of a training step: that of its GPUs."""
-_REFUSED = 3
+_REFUSED = os.EX_IOERR
 """Exit code of a process that could not leave its message."""
 _SHUTDOWN_SECONDS = 120  # after SIGTERM, for the step under way and its checkpoint
 

@@ -45,4 +45,5 @@ def test_perfect_and_empty() -> None:
 
 
 def test_a_heading_points_to_the_better_values() -> None:
-    assert [heading(name) for name in ("a1", "abs_rel", "of_tomorrow")] == ["a1\N{NO-BREAK SPACE}↑", "abs rel\N{NO-BREAK SPACE}↓", "of tomorrow"]
+    heads = ["a1\N{NO-BREAK SPACE}↑", "abs rel\N{NO-BREAK SPACE}↓", "of tomorrow"]
+    assert [heading(name) for name in ("a1", "abs_rel", "of_tomorrow")] == heads

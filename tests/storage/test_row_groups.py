@@ -54,7 +54,7 @@ def test_a_machine_fetches_each_row_group_once(remote: S3Path, weed: Proxy, tmp_
     assert epoch(shards, workers) == expected
     assert data_requests(weed) == len(shards.group_sizes)
     assert epoch(Shards(remote, "pairs"), workers) == expected  # another run finds them in the cache
-    assert data_requests(weed) <= len(shards.group_sizes) + 3 * 2  # and reads the footers
+    assert data_requests(weed) <= len(shards.group_sizes) + 3 * 3  # and reads and checks the footers
 
 
 def test_the_cache_stays_small(remote: S3Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
