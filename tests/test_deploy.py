@@ -177,6 +177,8 @@ def test_what_cluster_yaml_names_is_there() -> None:
     assert settings["SIMIPU_CHECKPOINTS"].startswith("s3://")
     (service,) = named("Service")["mlflow"]["spec"]["ports"]
     assert settings["MLFLOW_TRACKING_URI"] == f"http://mlflow:{service['port']}"
+    assert settings["SIMIPU_MLFLOW_PAGE"] == f"http://localhost:{service['port']}"  # after the guide's port-forward
+    assert "SIMIPU_MLFLOW_PAGE" in [variable for source in cluster.config_maps for variable in source.keys]
 
 
 def test_what_containers_take_from_secrets_and_config_maps_is_there() -> None:
