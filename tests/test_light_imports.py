@@ -8,6 +8,7 @@ import pytest
 
 from tests.data import files
 
+ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "timm", "torchvision", "scipy", "numba"}
 TRACKING = {"mlflow", "sqlalchemy"}
 CLUSTER = {"kfp", "kubernetes", "boto3", "dvc"}
@@ -51,6 +52,17 @@ def test_packing_loads_neither_training_nor_tracking_nor_a_cluster(folder: Path)
         assert (folder / out / "manifest.json").is_file()
         assert used <= packages
         assert not packages & (TRAINING | TRACKING | CLUSTER | {"laspy", "rosbags"})
+
+
+def test_the_data_image_does_without_what_the_server_of_mlflow_needs() -> None:
+    left_out = {"pandas": "pandas", "scikit-learn": "sklearn", "flask": "flask", "matplotlib": "matplotlib"}
+    lock = (ROOT / "requirements-data.lock").read_text(encoding="utf-8")
+    locked = {line.partition("==")[0] for line in lock.splitlines() if "==" in line}
+    assert {"mlflow-skinny", "scipy", "sqlalchemy", "alembic"} <= locked
+    assert locked.isdisjoint({*left_out, "mlflow", "torch"})
+    program = f"import sys; sys.modules.update(dict.fromkeys({list(left_out.values())})); "
+    program += "import simipu_core.tracking.mlflow_run; from simipu_core.stages import configure, ingest, pair"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_evaluating_without_tracking_loads_none(folder: Path) -> None:

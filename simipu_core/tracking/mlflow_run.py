@@ -204,8 +204,7 @@ def step(
         adopt_left_behind(client)
         made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
     is_own = "MLFLOW_RUN_ID" not in os.environ
-    owned = [each for each in (made.run_id if is_own else None, shared) if each]
-    run = MlflowRun(client, made.run_id, made.experiment_id, owned)
+    run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
     status = "FAILED"
     try:
         with ended_by_sigterm(), recorded(run.log_metrics):
