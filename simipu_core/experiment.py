@@ -12,7 +12,7 @@ from simipu_core.config.presets import PRESETS, Preset, merge, with_preset
 from simipu_core.config.pretrain import PretrainConfig
 from simipu_core.config.section import Section
 from simipu_core.config.tracking import TrackingConfig
-from simipu_core.config.training import AdamWConfig, SGDConfig
+from simipu_core.config.training import OPTIMIZERS
 from simipu_core.config.validation import validate
 from simipu_core.data.sources import DEFAULT, SOURCES, AnySource
 from simipu_core.errors import SimipuError
@@ -20,7 +20,7 @@ from simipu_core.yaml_files import parse_yaml, read_yaml
 
 SHORTHANDS = {"seed": ("pretrain.seed", "finetune.seed")}
 """Settings of one name that stand for several."""
-_KINDS: tuple[type[Section], ...] = (*SOURCES, AdamWConfig, SGDConfig)
+_KINDS: tuple[type[Section], ...] = (*SOURCES, *OPTIMIZERS)
 
 
 class Experiment(Section):

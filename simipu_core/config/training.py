@@ -1,6 +1,6 @@
 """Sections that both training stages share."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -101,5 +101,7 @@ class SGDConfig(Section):
     """Weight decay, on all parameters."""
 
 
-Optimizer = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
-"""An optimiser of either kind."""
+_Listed = AdamWConfig | SGDConfig
+OPTIMIZERS: tuple[type[Section], ...] = get_args(_Listed)
+Optimizer = Annotated[_Listed, Field(discriminator="kind")]
+"""An optimiser of any kind."""

@@ -188,6 +188,7 @@ def score(
         Path(table.path).write_text(markdown(made.report, experiment, outcome), encoding="utf-8")
         Path(page.path).write_text(html(made.report, experiment, outcome, panels), encoding="utf-8")
         Path(metrics.path).write_text(json.dumps(summary), encoding="utf-8")
+        source = {"MLflow": run.page, "report": read_manifest(Path(report.path)).digest}
         for shown in (metrics, page, table):
-            shown.metadata |= {"MLflow": run.page, "report": read_manifest(Path(report.path)).digest}
+            shown.metadata |= source
         return to_text(read_scores(Path(report.path)))

@@ -23,7 +23,6 @@ from simipu_core.tracking.mlflow_run import (
     find_experiment,
     leave_unsent,
     mlflow_errors,
-    run_page,
 )
 
 CACHED_FROM_TAG = "simipu.cached_from"
@@ -46,7 +45,7 @@ class PipelineRun:
     @property
     def page(self) -> str:
         """Address at which a person sees it."""
-        return run_page(self.run_id, self.experiment_id)
+        return self.run.page
 
     @property
     def history(self) -> str:

@@ -8,7 +8,9 @@ from mlflow.tracking import MlflowClient
 from simipu_core.artifacts import write_artifact
 from simipu_core.config import DepthAugmentConfig, FinetuneConfig, TrackingConfig
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
+from simipu_core.tracking import promotion
 from simipu_core.tracking.mlflow_run import tracking_uri
+from simipu_core.tracking.signing import SIGNING_KEY, TRUSTED_KEYS
 from tests.tracking.versions import register
 
 
@@ -26,6 +28,17 @@ def store(database: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MLFLOW_RUN_ID", "SIMIPU_PARENT_RUN_ID", "SIMIPU_PIPELINE_RUN", "SIMIPU_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     return Path(database.removeprefix("sqlite:///")).parent
+
+
+@pytest.fixture
+def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A client of the store; ada promotes, without a key, and nothing is waited for."""
+    assert store.name == "store"
+    monkeypatch.setenv("SIMIPU_USER", "ada")
+    monkeypatch.setattr(promotion, "_SETTLING", 1)
+    for name in (SIGNING_KEY, TRUSTED_KEYS):
+        monkeypatch.delenv(name, raising=False)
+    return MlflowClient(tracking_uri())
 
 
 @pytest.fixture

@@ -12,21 +12,12 @@ from rich.console import Console
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import delivery, promotion, promotion_log
-from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
 from simipu_core.tracking.promotion_log import Entry, fold, log_name
 from tests.tracking.versions import register
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    assert store.name == "store"
-    monkeypatch.setenv("SIMIPU_USER", "ada")
-    monkeypatch.setattr(promotion, "_SETTLING", 1)
-    return MlflowClient(tracking_uri())
 
 
 def aliases(client: MlflowClient, config: TrackingConfig) -> dict[str, int]:

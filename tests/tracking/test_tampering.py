@@ -14,7 +14,6 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import promotion, promotion_log, signing
-from simipu_core.tracking.mlflow_run import tracking_uri
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import fetch, promote, promote_instead_of, repair, rollback
 from simipu_core.tracking.promotion_log import log_name
@@ -22,16 +21,6 @@ from simipu_core.tracking.signing import SIGNING_KEY, TRUSTED_KEYS
 from tests.tracking.versions import register, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture
-def client(store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    assert store.name == "store"
-    monkeypatch.setenv("SIMIPU_USER", "ada")
-    monkeypatch.setattr(promotion, "_SETTLING", 1)
-    for name in (SIGNING_KEY, TRUSTED_KEYS):
-        monkeypatch.delenv(name, raising=False)
-    return MlflowClient(tracking_uri())
 
 
 def champion(client: MlflowClient, config: TrackingConfig) -> int:
