@@ -36,7 +36,7 @@ from simipu_core.workers import LostError
 LIDAR = "lidar"
 """Name given to the LiDAR."""
 _SETTINGS = ".import.json"
-_MOST_RATIO, _MOST_BYTES = 64, 1 << 28
+_MOST_RATIO, _MOST_BYTES = 64, 1 << 26
 """Of its size, and besides, a bag may unpack to."""
 _STATIC_TRANSFORMS = "/tf_static"
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -99,7 +99,7 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
         raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
     if not bag.exists():
         raise SimipuError(f"{bag}: no such bag; give a .bag or .mcap file, or the folder of a ROS 2 bag.")
-    with TemporaryDirectory() as scratch, closing(apart(_import, bag, target, settings, scratch)) as steps:
+    with TemporaryDirectory() as scratch, closing(apart(_import_bounded, bag, target, settings, scratch)) as steps:
         try:
             total = next(steps)
             assert isinstance(total, int)  # noqa: S101 (what is yielded first)
@@ -113,18 +113,23 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
     raise SimipuError(f"{bag}: cannot be read as a bag.")
 
 
-def _import(bag: Path, target: Path, settings: BagSettings, scratch: str) -> Iterator[int | Imported]:
+def _import_bounded(bag: Path, target: Path, settings: BagSettings, scratch: str) -> Iterator[int | Imported]:
+    """`_import` in a process of its own, whose files are bounded, too; what readers unpack goes to `scratch`."""
+    tempfile.tempdir = scratch
+    most = _MOST_RATIO * _size(bag) + _MOST_BYTES
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    yield from _import(bag, target, settings, most)
+
+
+def _import(bag: Path, target: Path, settings: BagSettings, most: int) -> Iterator[int | Imported]:
     """Import a bag: yields the number of messages, their numbers as they are done, and what was made.
 
     Args:
         bag: as for `import_bag`.
         target: folder of the sequence.
         settings: as for `import_bag`.
-        scratch: for what the bag's reader unpacks.
+        most: bytes to write.
     """
-    tempfile.tempdir = scratch
-    most = _MOST_RATIO * _size(bag) + _MOST_BYTES
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     with closing(_opened(bag)) as reader:
         connections = _choose(bag, reader, settings)
         yield sum(each.msgcount for each in connections)
@@ -132,12 +137,11 @@ def _import(bag: Path, target: Path, settings: BagSettings, scratch: str) -> Ite
             with _draft(target) as draft:
                 _begin(draft, bag, settings)
                 unpacking = _Unpacking(draft, settings, Imported(target))
-                for number, (connection, time, message) in enumerate(
-                    _messages(bag, reader, connections, unpacking.made)
-                ):
+                messages = _messages(bag, reader, connections, unpacking.made)
+                for number, (connection, time, message) in enumerate(messages):
                     unpacking.take(connection, time, message)
                     if unpacking.written > most:
-                        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                        raise _too_large(bag)
                     yield number
                 made = unpacking.finish(bag)
                 (draft / _SETTINGS).unlink()

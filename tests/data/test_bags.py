@@ -293,7 +293,7 @@ def test_what_the_bag_does_not_say_is_named_and_missed_by_the_reader(tmp_path: P
 
 def test_an_import_that_was_killed_goes_on(tmp_path: Path) -> None:
     bag = write(tmp_path / "drive", drive())
-    with closing(apart(bags._import, bag, tmp_path / "raw/logs/drive", SETTINGS, str(tmp_path))) as steps:
+    with closing(apart(bags._import, bag, tmp_path / "raw/logs/drive", SETTINGS, 1 << 20)) as steps:
         for _ in range(5):  # of eight messages, two of which leave no file
             next(steps)
     assert not (tmp_path / "raw/logs/drive").exists()
@@ -376,7 +376,7 @@ def test_damaged_bags_end_in_one_sentence_or_are_read(tmp_path: Path, storage: S
             damaged[position] ^= 1 << int(rng.integers(8))
         file.write_bytes(bytes(damaged))
         try:
-            import_bag(whole, tmp_path / f"raw{attempt}", SETTINGS)
+            list(bags._import(whole, tmp_path / f"raw{attempt}" / "logs/drive", SETTINGS, 1 << 30))
         except SimipuError:
             refused += 1
     assert refused >= 8
