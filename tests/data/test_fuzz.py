@@ -36,6 +36,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.models.foreign import read_encoder
 from simipu_core.models.weights import EncoderSpec, read_safetensors, read_spec, save_tensors
+from simipu_core.parallel import map_frames
 from simipu_core.stages.ingest import ingest
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
 from tests import samples
@@ -60,6 +61,7 @@ few = settings(quick, max_examples=25)
 
 @pytest.fixture(autouse=True, scope="module")
 def little_memory() -> Iterator[None]:
+    list(map_frames(str, [0], "start", workers=1))  # workers have bounds of their own, and take no others from here
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, before[1]))
