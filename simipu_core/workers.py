@@ -78,6 +78,7 @@ class Worker:
     """
 
     def __init__(self, bounds: Bounds | None) -> None:
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its usual one takes a GiB when it is first used
         context = multiprocessing.get_context("forkserver")
         loaded = [name for name in sys.modules if name.startswith((f"{__package__}.", *_SLOW))]
         context.set_forkserver_preload(["__main__", *loaded])  # by the fork server, once, and not by every worker

@@ -10,7 +10,7 @@ import pytest
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.data.catalogue import examine
-from simipu_core.data.frames import Frame
+from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.pairing import Packed, pack_depth
 from simipu_core.data.schema import DepthRow
 from simipu_core.data.sources import Source
@@ -108,20 +108,24 @@ def test_a_set_of_broken_frames_only_is_reported(tmp_path: Path) -> None:
     assert (report.frames, len(report.broken), report.has_faults) == (0, 3, True)
 
 
-def test_a_file_without_permission_is_reported() -> None:
+def test_a_file_without_permission_is_rejected() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        image = files.kitti_object(root, 3) / "image_2/000001.png"
+        image = files.kitti_object(root, 1) / "image_2/000000.png"
+        (frame,) = source(root).list_frames(root)
+        assert isinstance(frame, Frame)
+        assert not isinstance(examine(root, frame), Rejected)
         image.chmod(0)
         root.chmod(0o755)
         me = os.geteuid()
         try:
             if me == 0:
                 os.seteuid(65534)  # root may read everything
-            report = check(source(root), PairConfig())
+            found = examine(root, frame)
         finally:
             os.seteuid(me)
-    assert [each.reason for each in report.broken] == ["cannot be read (Permission denied)"]
+    assert isinstance(found, Rejected)
+    assert found.reason == "cannot be read (Permission denied)"
 
 
 def test_nothing_to_check_and_nowhere_to_write_are_refused(world: Path, tmp_path: Path) -> None:
