@@ -5,7 +5,6 @@ bounds: `ProcessPoolExecutor`, handed the same chunks in the same order. Both ta
 a process of its own (`bench_packing.cost`); ratios are of medians.
 """
 
-import multiprocessing
 import os
 import tempfile
 from collections import deque
@@ -26,8 +25,7 @@ from simipu_core.synthetic import synthesize
 
 def unbounded(function: Callable[[Any], Any], chunks: Iterator[Sequence[Any]], size: int, _: object) -> Iterator[Any]:
     """What `parallel` does, by a pool of the standard library."""
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(size, context, workers._begin, (dict(os.environ),)) as pool:
+    with ProcessPoolExecutor(size, workers._fork_server(), workers._begin, (dict(os.environ),)) as pool:
         waiting = deque(pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * size))
         while waiting:
             results = waiting.popleft().result()

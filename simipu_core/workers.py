@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
@@ -78,10 +79,7 @@ class Worker:
     """
 
     def __init__(self, bounds: Bounds | None) -> None:
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its usual one takes a GiB when it is first used
-        context = multiprocessing.get_context("forkserver")
-        loaded = [name for name in sys.modules if name.startswith((f"{__package__}.", *_SLOW))]
-        context.set_forkserver_preload(["__main__", *loaded])  # by the fork server, once, and not by every worker
+        context = _fork_server()
         self._bounds = bounds
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, bounds, dict(os.environ))
@@ -134,6 +132,15 @@ class Worker:
             return LostError(seconds, is_bound=True, may_differ=False)
         name = signal.Signals(-code).name if code < 0 else f"code {code}"
         return LostError(f"{self._out_of_memory()}, or breaks its reader ({name})", is_bound=True, may_differ=True)
+
+
+def _fork_server() -> ForkServerContext:
+    """Starts processes that have loaded what this one has."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its usual one takes a GiB when it is first used
+    context = multiprocessing.get_context("forkserver")
+    loaded = [name for name in sys.modules if name.startswith((f"{__package__}.", *_SLOW))]
+    context.set_forkserver_preload(["__main__", *loaded])
+    return context
 
 
 def _setting(name: str) -> int:
