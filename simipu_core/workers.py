@@ -27,6 +27,8 @@ MEMORY, SECONDS = "SIMIPU_FRAME_MEMORY", "SIMIPU_FRAME_SECONDS"
 """Settings of the environment: MiB, and seconds of processor time, that reading one frame or message may take."""
 _DEFAULTS = {MEMORY: 1024, SECONDS: 60}
 
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, 255)
+"""Exit codes of a process that was killed; 255: with its fork server."""
 _SLOW = ("numba", "scipy.spatial")
 """Libraries that load slowly, and only where they are used."""
 
@@ -128,7 +130,7 @@ class Worker:
         return f"takes more than {(self._bounds.memory if self._bounds else 0) >> 20} MiB of memory to read ({MEMORY})"
 
     def _loss(self, code: int) -> LostError:
-        if self._bounds is None or code == -signal.SIGKILL:
+        if self._bounds is None or code in _FROM_OUTSIDE:
             return LostError("was being read when the process was killed", is_bound=False, may_differ=False)
         if code == -signal.SIGXCPU:
             seconds = f"takes more than {self._bounds.seconds} s of processor time to read ({SECONDS})"

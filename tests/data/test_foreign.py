@@ -21,14 +21,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from simipu_core.config import PairConfig
-from simipu_core.data.bags import import_bag
+from simipu_core.data.bags import BagSettings, import_bag
 from simipu_core.data.catalogue import REJECTED_FILE, read_frames
 from simipu_core.errors import SimipuError
 from simipu_core.stages.check import check
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
 from tests.data import clouds, files
-from tests.data.test_bags import IMAGE, ROS2, SETTINGS, TIMES, drive, raw_image, write
+from tests.data.test_bags import IMAGE, POINTS, ROS2, SETTINGS, TIMES, drive, raw_image, write
 from tests.data.test_logs import log
 from tests.data.test_waymo import SEGMENT, component, rewrite
 from tests.sources import any_source
@@ -216,7 +216,7 @@ def ros1_chunk(folder: Path) -> Path:
         writer = Writer1(folder / "drive.bag")
         writer.set_compression(Writer1.CompressionFormat.BZ2)
         with writer:
-            for topic, name in ((IMAGE, kind), ("/lidar/points", "sensor_msgs/msg/PointCloud2")):
+            for topic, name in ((IMAGE, kind), (POINTS, "sensor_msgs/msg/PointCloud2")):
                 connection = writer.add_connection(topic, name, typestore=types)
                 if topic == IMAGE:
                     writer.write(connection, 1, types.serialize_ros1(message, name))
@@ -281,9 +281,7 @@ def test_hostile_bags_are_refused_by_name(name: str, tmp_path: Path, monkeypatch
     if "endless" in name:
         monkeypatch.setenv("SIMIPU_FRAME_SECONDS", "1")
     with little_memory(), pytest.raises(SimipuError, match=sentence) as raised:
-        import_bag(
-            bag, tmp_path / "raw", SETTINGS if "ros1" not in name else type(SETTINGS)({"front": IMAGE}, "/lidar/points")
-        )
+        import_bag(bag, tmp_path / "raw", BagSettings({"front": IMAGE}, POINTS))
     assert str(bag) in str(raised.value)
     assert not (tmp_path / "raw/logs/drive").exists()
     assert not list(scratch.iterdir())
@@ -303,3 +301,29 @@ def test_the_second_import_of_a_sequence_leaves_the_first_alone(tmp_path: Path) 
     finally:
         os.close(lock)
     assert import_bag(bag, tmp_path / "raw", SETTINGS).images == 3
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name", ["ros1-bz2-bomb/a.bag", "db3-topics-endless/bag", "db3-view-blob/bag", "db3-view-endless/bag"]
+)
+def test_given_hostile_bags_are_refused_by_name(name: str, real_data: Path, tmp_path: Path) -> None:
+    bag = real_data / "attacks" / name
+    with little_memory(), pytest.raises(SimipuError, match=re.escape(str(bag))):
+        import_bag(bag, tmp_path / "raw", BagSettings({"front": IMAGE}, POINTS))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name", ["jpeg-huge/a.jpg", "jpeg-scans/a.jpg", "png-8191-rgb/a.png", "npy-forged/a.npy", "parquet-dict/a.parquet"]
+)
+def test_given_hostile_frames_are_rejected_by_name(name: str, real_data: Path, tmp_path: Path) -> None:
+    file = real_data / "attacks" / name
+    folder = log(tmp_path / "raw", ["0", "1"])
+    kind = "images/front" if file.suffix in (".jpg", ".png") else "scans/top"
+    next((folder / kind).glob("1.*")).unlink()
+    files.write(folder / kind / f"1{file.suffix}", file.read_bytes())
+    with little_memory():
+        ingest(any_source(kind="logs", root=str(tmp_path / "raw"), max_broken_share=1), tmp_path / "frames")
+    costs_little = name.startswith("parquet")  # within these bounds, though many times its size
+    assert list(rejected(tmp_path / "frames")) == ([] if costs_little else ["logs/a/front/1"])
