@@ -1,26 +1,28 @@
 """Work on many frames in several processes, in order and in bounded memory."""
 
-import multiprocessing
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import groupby, islice
-from multiprocessing.process import BaseProcess
-from threading import Thread
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from simipu_core.errors import SimipuError
 from simipu_core.progress import progress
+from simipu_core.workers import Bounds, LostError, Worker
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+Rejection = Callable[[ItemT, str], ResultT]
+"""Makes the result of an item that was too much, given the reason, which is to be put after its name."""
 
 _FEWEST = 128
 """Below this many items starting processes takes longer than it saves."""
 _MOST_WORKERS = 16
 _CHUNK = 4
+_KILLED = "A worker process was killed, most likely because memory ran out; free memory or use a larger machine."
 
 
 def map_frames(
@@ -30,6 +32,7 @@ def map_frames(
     workers: int | None = None,
     *,
     group: Callable[[ItemT], Hashable] | None = None,
+    rejected: Rejection[ItemT, ResultT] | None = None,
 ) -> Generator[ResultT, None, None]:
     """Apply a function to each item, showing progress; results come in the order of the items.
 
@@ -43,17 +46,45 @@ def map_frames(
         workers: processes; by default one a CPU, or none (in this process) for few items.
         group: what neighbouring items have in common that one process should work on, in order, such as the file that
             they lie in; a group is shared out only where there would be fewer groups than processes.
+        rejected: for functions that read foreign bytes. They work in another process however few the items are, each
+            item within `Bounds.of_frame`; of one that exceeds them this makes the result, and work goes on.
 
     Raises:
         SimipuError: a worker process was killed.
     """
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if len(items) >= _FEWEST else 0
+    if rejected:
+        workers = max(workers, 1)
     with progress(description, total=len(items)) as advance:
-        results = _map_processes(function, _chunks(items, workers, group), workers) if workers else map(function, items)
+        chunks = _chunks(items, workers, group)
+        results = _map_processes(function, chunks, workers, rejected) if workers else map(function, items)
         for result in results:
             yield result
             advance()
+
+
+def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Generator[ResultT, None, None]:
+    """What a generator function yields in another process, each value within `Bounds.of_frame`.
+
+    Args:
+        function: picklable; yields picklable values.
+        arguments: picklable.
+
+    Raises:
+        LostError: it exceeded them.
+        SimipuError: the process was killed.
+    """
+    worker = Worker(Bounds.of_frame())
+    try:
+        yield from worker.run(function, *arguments)
+    except LostError as lost:
+        if not lost.is_bound:
+            raise SimipuError(_KILLED) from None
+        raise
+    finally:
+        worker.kill()
+        worker.join()
 
 
 def in_threads(work: Sequence[Callable[[], ResultT]], threads: int) -> Generator[ResultT, None, None]:
@@ -81,40 +112,67 @@ def _chunks(
 
 
 def _map_processes(
-    function: Callable[[ItemT], ResultT], chunks: Iterator[Sequence[ItemT]], workers: int
+    function: Callable[[ItemT], ResultT],
+    chunks: Iterator[Sequence[ItemT]],
+    workers: int,
+    rejected: Rejection[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
-    context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(dict(os.environ),))
-    try:
-        waiting: deque[Future[list[ResultT]]] = deque(
-            pool.submit(_apply, function, chunk) for chunk in islice(chunks, 2 * workers)
-        )
+    with closing(_Crew(workers, function, rejected)) as crew:
+        waiting = deque(map(crew.submit, islice(chunks, 2 * workers)))
         while waiting:
             results = waiting.popleft().result()
-            waiting.extend(pool.submit(_apply, function, chunk) for chunk in islice(chunks, 1))
+            waiting.extend(map(crew.submit, islice(chunks, 1)))
             yield from results
-    except BrokenProcessPool:
-        raise SimipuError(
-            "A worker process was killed, most likely because memory ran out; free memory or use a larger machine."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _apply(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    return [function(item) for item in items]
+class _Crew(Generic[ItemT, ResultT]):
+    """Threads that lead a worker each, and replace it where it is lost."""
 
+    def __init__(
+        self, size: int, function: Callable[[ItemT], ResultT], rejected: Rejection[ItemT, ResultT] | None
+    ) -> None:
+        self._function, self._rejected = function, rejected
+        self._bounds = Bounds.of_frame() if rejected else None
+        self._threads = ThreadPoolExecutor(size)
+        self._lock = threading.Lock()
+        self._free: list[Worker] = []
+        self._all: list[Worker] = []
+        self._is_closed = False
 
-def _begin_worker(environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # the fork server's is as old as itself, credentials included
-    import cv2
+    def submit(self, items: Sequence[ItemT]) -> "Future[list[ResultT]]":
+        """Have the function applied to items, one after another, in one worker."""
+        return self._threads.submit(self._work, items)
 
-    cv2.setNumThreads(0)
-    if parent := multiprocessing.parent_process():
-        Thread(target=_end_with, args=(parent,), daemon=True).start()
+    def close(self) -> None:
+        """End all workers, at once."""
+        with self._lock:
+            self._is_closed = True
+        for worker in self._all:
+            worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._all:
+            worker.join()
 
+    def _work(self, items: Sequence[ItemT]) -> list[ResultT]:
+        results: list[ResultT] = []
+        while len(results) < len(items):
+            worker = self._worker()
+            try:
+                results.extend(worker.run(map, self._function, items[len(results) :]))  # keeps those before a loss
+                self._free.append(worker)
+            except LostError as lost:
+                if self._rejected is None or not lost.is_bound:
+                    raise SimipuError(_KILLED) from None
+                if worker.is_new or not lost.may_differ:  # else what is left of other items may have been too much
+                    results.append(self._rejected(items[len(results)], lost.reason))
+        return results
 
-def _end_with(parent: BaseProcess) -> None:
-    """End this process when the one that gives it work is no more, as after SIGKILL; it would wait for ever."""
-    parent.join()
-    os._exit(1)
+    def _worker(self) -> Worker:
+        with self._lock:
+            if self._is_closed:
+                raise CancelledError
+            if self._free:
+                return self._free.pop()
+            worker = Worker(self._bounds)
+            self._all.append(worker)
+            return worker

@@ -1,9 +1,12 @@
 import os
+import signal
 import threading
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from simipu_core.errors import SimipuError
@@ -105,3 +108,71 @@ def test_the_first_error_drops_what_has_not_begun() -> None:
     finally:
         failed.set()
     assert max(begun) <= 2
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+
+HELD: list[bytearray] = []
+
+
+def cost(what: str) -> str:
+    if what == "memory":
+        np.ones(1 << 26)
+    elif what == "memory of Arrow":
+        pa.allocate_buffer(1 << 29)
+    elif what == "some memory for ever":
+        HELD.append(bytearray(100 << 20))
+    elif what == "time":
+        while True:
+            pass
+    elif what == "abort":
+        os.abort()
+    return what
+
+
+def note(what: str, reason: str) -> str:
+    return f"{what} {reason}"
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_FRAME_MEMORY", "160")
+    monkeypatch.setenv("SIMIPU_FRAME_SECONDS", "1")
+
+
+@pytest.mark.usefixtures("bounded")
+def test_what_costs_too_much_is_rejected_alone() -> None:
+    work = ["a", "memory", "b", "time", "memory of Arrow", "abort", "c"]
+    assert list(map_frames(cost, work, "bounds", rejected=note)) == [
+        "a",
+        "memory takes more than 160 MiB of memory to read (SIMIPU_FRAME_MEMORY)",
+        "b",
+        "time takes more than 1 s of processor time to read (SIMIPU_FRAME_SECONDS)",
+        "memory of Arrow takes more than 160 MiB of memory to read (SIMIPU_FRAME_MEMORY)",
+        "abort takes more than 160 MiB of memory to read (SIMIPU_FRAME_MEMORY), or breaks its reader (SIGABRT)",
+        "c",
+    ]
+
+
+@pytest.mark.usefixtures("bounded")
+def test_no_item_pays_for_what_others_left_behind() -> None:
+    work = ["some memory for ever"] * 4
+    assert list(map_frames(cost, work, "bounds", rejected=note)) == work
+
+
+@pytest.mark.usefixtures("bounded")
+def test_errors_and_kills_from_outside_are_no_rejections() -> None:
+    with pytest.raises(SimipuError, match="negative"):
+        list(map_frames(square, [1, -1], "square", rejected=lambda *_: 0))
+    with pytest.raises(SimipuError, match="worker process was killed"):
+        list(map_frames(kill_itself, [1], "die", rejected=lambda *_: None))
+
+
+def kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_bounds_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMIPU_FRAME_MEMORY", "1 GiB")
+    with pytest.raises(SimipuError, match="SIMIPU_FRAME_MEMORY: 1 GiB is no whole positive number"):
+        list(map_frames(square, [1], "square", rejected=lambda *_: 0))

@@ -97,7 +97,9 @@ def _hidden_sequences(origins: Origins, frames: list[FrameFacts]) -> Finding:
     if not origins.images:
         what = f"whether {origins.frames} come from {drives} cannot be told: {origins.why_unknown}"
         return problem("leakage", Severity.WARNING, what, [], origins.mend)
-    with closing(map_frames(_read_thumbnail, list(origins.images), "check leakage")) as thumbnails:
+    with closing(
+        map_frames(_read_thumbnail, list(origins.images), "check leakage", rejected=_unreadable)
+    ) as thumbnails:
         pictures = [(image, each) for image, each in zip(origins.images, thumbnails, strict=True) if each]
     if not pictures:
         return ok("leakage", f"the images of the {drives} beside the data cannot be read")
@@ -127,6 +129,10 @@ def _read_thumbnail(image: Path) -> bytes | None:
         raise
     except (BrokenFrameError, SimipuError):
         return None
+
+
+def _unreadable(_image: Path, _reason: str) -> None:
+    return None
 
 
 def _pictures(frames: list[FrameFacts]) -> NDArray[np.float32]:

@@ -1,7 +1,10 @@
 """One HTML page: the findings, and a few frames with their LiDAR points or depth drawn over the image."""
 
 import base64
+from contextlib import closing
+from functools import partial
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ from simipu_core.data.sources import class_of
 from simipu_core.evaluation import pages
 from simipu_core.evaluation.panels import overlay
 from simipu_core.geometry.cameras import in_image, project
+from simipu_core.parallel import map_frames
 
 _FRAMES = 6
 _QUALITY = 80
@@ -53,17 +57,24 @@ def _names(names: tuple[str, ...], count: int) -> str:
 def _figures(found: Survey) -> list[str]:
     sound = {facts.sample_id for facts in found.facts}
     frames = {frame.sample_id: frame for frame, _ in found.listed if isinstance(frame, Frame)}
-    figures = []
-    for name in evenly([name for name in frames if name in sound], _FRAMES):
-        content = read_content(found.root, frames[name])
-        if isinstance(content, Rejected):
-            continue
-        picture = base64.b64encode(encode_jpeg(draw(frames[name], content, found.pair), _QUALITY)).decode()
-        figures.append(
-            f'<figure><img alt="{escape(name)}" src="data:image/jpeg;base64,{picture}">'
-            f"<figcaption>{escape(name)}</figcaption></figure>\n"
-        )
-    return figures
+    shown = [frames[name] for name in evenly([name for name in frames if name in sound], _FRAMES)]
+    with closing(map_frames(partial(_figure, found.root, found.pair), shown, "draw", rejected=_no_figure)) as figures:
+        return list(figures)
+
+
+def _figure(root: Path, pair: PairConfig, frame: Frame) -> str:
+    content = read_content(root, frame)
+    if isinstance(content, Rejected):
+        return ""
+    picture = base64.b64encode(encode_jpeg(draw(frame, content, pair), _QUALITY)).decode()
+    name = escape(frame.sample_id)
+    return (
+        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{picture}"><figcaption>{name}</figcaption></figure>\n'
+    )
+
+
+def _no_figure(_frame: Frame, _reason: str) -> str:
+    return ""
 
 
 def draw(frame: Frame, content: Content, pair: PairConfig) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simipu_core.checking.alignment import Alignment, Camera, align
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import Content, read_content
-from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.frames import Frame, Rejected, too_much
 from simipu_core.data.images import decode_depth, decode_image
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
@@ -139,7 +139,7 @@ def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> 
     facts: list[FrameFacts] = []
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     measure_one = partial(_measure, root, pair, tried, cameras)
-    with closing(map_frames(measure_one, frames, "check")) as results:
+    with closing(map_frames(measure_one, frames, "check", rejected=_too_much)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)
@@ -200,6 +200,10 @@ def _measure(
         outside=any(_leads_out(file, root) for file in files),
         **facts,  # type: ignore[arg-type]
     )
+
+
+def _too_much(item: tuple[Frame, str], reason: str) -> Rejected:
+    return too_much(item[0], reason)
 
 
 def _draw(

@@ -1,14 +1,20 @@
 """ROS 1 and ROS 2 recordings (.bag, .db3, .mcap) unpacked to the layout of own logs, without ROS."""
 
+import errno
+import fcntl
 import json
+import os
 import re
+import resource
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,11 +30,15 @@ from simipu_core.data.sources import logs
 from simipu_core.errors import SimipuError
 from simipu_core.files import put_in_place, write_file
 from simipu_core.geometry.poses import Matrix, inverse, pose
+from simipu_core.parallel import apart
 from simipu_core.progress import progress
+from simipu_core.workers import LostError
 
 LIDAR = "lidar"
 """Name given to the LiDAR."""
 _SETTINGS = ".import.json"
+_MOST_RATIO, _MOST_BYTES = 64, 1 << 26
+"""Of its size, and besides, a bag may unpack to."""
 _STATIC_TRANSFORMS = "/tf_static"
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POINT_TYPE = "sensor_msgs/msg/PointCloud2"
@@ -90,38 +100,110 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
         raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
     if not bag.exists():
         raise SimipuError(f"{bag}: no such bag; give a .bag or .mcap file, or the folder of a ROS 2 bag.")
-    draft = target.with_name(f".{name}.partial")
+    with TemporaryDirectory() as scratch, closing(apart(_import_bounded, bag, target, settings, scratch)) as steps:
+        try:
+            total = next(steps)
+            assert isinstance(total, int)  # noqa: S101 (what is yielded first)
+            with progress(f"import {name}", total) as advance:
+                for step in steps:
+                    if isinstance(step, Imported):
+                        return step
+                    advance()
+        except LostError as lost:
+            raise SimipuError(f"{bag}: {lost.reason}; raise that only for a bag that you trust.") from None
+    raise SimipuError(f"{bag}: cannot be read as a bag.")
+
+
+def _import_bounded(bag: Path, target: Path, settings: BagSettings, scratch: str) -> Iterator[int | Imported]:
+    """`_import` in a process of its own, whose files are bounded, too; what readers unpack goes to `scratch`."""
+    tempfile.tempdir = scratch
+    most = _MOST_RATIO * _size(bag) + _MOST_BYTES
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    yield from _import(bag, target, settings, most)
+
+
+def _import(bag: Path, target: Path, settings: BagSettings, most: int) -> Iterator[int | Imported]:
+    """Import a bag: yields the number of messages, their numbers as they are done, and what was made.
+
+    Args:
+        bag: as for `import_bag`.
+        target: folder of the sequence.
+        settings: as for `import_bag`.
+        most: bytes to write.
+    """
     with closing(_opened(bag)) as reader:
         connections = _choose(bag, reader, settings)
+        yield sum(each.msgcount for each in connections)
         try:
-            _begin(draft, bag, settings)
-            unpacking = _Unpacking(draft, settings, Imported(target))
-            with progress(f"import {name}", sum(each.msgcount for each in connections)) as advance:
-                for connection, time, message in _messages(bag, reader, connections, unpacking.made):
+            with _draft(target) as draft:
+                _begin(draft, bag, settings)
+                unpacking = _Unpacking(draft, settings, Imported(target))
+                messages = _messages(bag, reader, connections, unpacking.made)
+                for number, (connection, time, message) in enumerate(messages):
                     unpacking.take(connection, time, message)
-                    advance()
-            made = unpacking.finish(bag)
-            (draft / _SETTINGS).unlink()
-            put_in_place(draft, target)
+                    if unpacking.written > most:
+                        raise _too_large(bag)
+                    yield number
+                made = unpacking.finish(bag)
+                (draft / _SETTINGS).unlink()
+                put_in_place(draft, target)
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise _too_large(bag) from None
             raise SimipuError(
                 f"{target}: cannot be written ({error.strerror}); free space or choose another."
             ) from None
-    return made
+    yield made
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """The folder to unpack to, for one process at a time.
+
+    Raises:
+        SimipuError: another import is at work there, or has ended meanwhile.
+    """
+    draft = target.with_name(f".{target.name}.partial")
+    draft.mkdir(parents=True, exist_ok=True)
+    lock = os.open(draft, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SimipuError(
+                    f"{target}: another import is at work on it; wait for its end or give another --sequence."
+                ) from None
+        if target.exists():  # the other has ended meanwhile, and what is locked is no draft any more
+            raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
+        yield draft
+    finally:
+        os.close(lock)
 
 
 def _opened(bag: Path) -> BagReader:
     try:
         return BagReader(bag)
+    except MemoryError:
+        raise
     except Exception as error:  # readers of three formats, each with errors of its own
         raise _unreadable(bag, error) from None
 
 
 def _unreadable(bag: Path, error: Exception) -> SimipuError:
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _too_large(bag)
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return SimipuError(
         f"{bag}: cannot be read as a bag ({reason}); repair it with `ros2 bag reindex`, `rosbag reindex` or "
         "`mcap recover`."
+    )
+
+
+def _too_large(bag: Path) -> SimipuError:
+    return SimipuError(
+        f"{bag}: unpacks to more than {_MOST_RATIO} times its size; if you trust it, unpack it with "
+        "`ros2 bag convert` or `rosbag decompress` first."
     )
 
 
@@ -141,12 +223,12 @@ def _choose(bag: Path, reader: BagReader, settings: BagSettings) -> list[Connect
 
 
 def _begin(draft: Path, bag: Path, settings: BagSettings) -> None:
-    """Make the folder, or go on in that of an interrupted import of the same."""
+    """Empty the folder, unless it is that of an interrupted import of the same."""
     about = {"bag": bag.name, "bytes": _size(bag), **asdict(settings)}
     file = draft / _SETTINGS
     if not file.is_file() or file.read_text(encoding="utf-8") != json.dumps(about):
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        for entry in draft.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         file.write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -164,6 +246,8 @@ def _messages(
             connection, time, data = next(stream)
         except StopIteration:
             return
+        except MemoryError:
+            raise
         except Exception as error:  # as in _opened
             raise _unreadable(bag, error) from None
         try:
@@ -184,6 +268,8 @@ class _Unpacking:
         self._frames: dict[str, str] = {}
         self._transforms: dict[str, dict[str, Matrix]] = {}
         self._strongest: float | None = None
+        self.written = 0
+        """Bytes."""
         for name in (*(f"images/{camera}" for camera in settings.images), f"scans/{LIDAR}"):
             (draft / name).mkdir(parents=True, exist_ok=True)
 
@@ -217,7 +303,7 @@ class _Unpacking:
             size, suffix, data = (message.height, message.width), ".png", b""
         file = self._draft / "images" / camera / f"{time}{suffix}"
         if not self._is_there(file):
-            write_file(file, data or encode_png(ros_messages.pixels(message)))
+            self._write(file, data or encode_png(ros_messages.pixels(message)))
         self._sizes.setdefault(camera, size)
         self._frames.setdefault(camera, message.header.frame_id.lstrip("/"))
         self.made.images += 1
@@ -230,11 +316,15 @@ class _Unpacking:
             points = ros_messages.cloud(message)
             buffer = BytesIO()
             np.save(buffer, points, allow_pickle=False)
-            write_file(file, buffer.getvalue())
+            self._write(file, buffer.getvalue())
         if points.shape[1] > 3:
             self._strongest = max(self._strongest or 0.0, float(points[:, 3].max()))
         self._frames.setdefault(LIDAR, message.header.frame_id.lstrip("/"))
         self.made.scans += 1
+
+    def _write(self, file: Path, data: bytes) -> None:
+        write_file(file, data)
+        self.written += len(data)
 
     def _is_there(self, file: Path) -> bool:
         if found := file.is_file():

@@ -53,6 +53,11 @@ class Rejected:
     reason: str
 
 
+def too_much(frame: Frame, reason: str) -> Rejected:
+    """A frame that took more than it may to read: which of its files is to blame is not known."""
+    return Rejected(frame.sample_id, frame.sequence, frame.image, f"its frame {reason}")
+
+
 Listing = Iterator[Frame | Rejected]
 
 

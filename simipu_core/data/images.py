@@ -6,6 +6,8 @@ Every function that reads bytes raises SimipuError with a reason to be put after
 import io
 import struct
 import zlib
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -21,6 +23,11 @@ _JPEG = b"\xff\xd8"
 _MOST_PIXELS = 1 << 26
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
+_NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+"""A byte of data, and markers that stand alone."""
+_MOST_SCANS = 64
+"""Of a progressive JPEG, each of which visits all pixels; encoders write about ten."""
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -34,14 +41,26 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data.startswith(_PNG) and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return height, width
-    position = 2 if data.startswith(_JPEG) else len(data)
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker, length = struct.unpack(">BH", data[position + 1 : position + 4])
-        if marker in _START_OF_FRAME:
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+    for marker, position in _jpeg_segments(data):
+        if marker in _START_OF_FRAME and position + 7 <= len(data):
+            height, width = struct.unpack(">HH", data[position + 3 : position + 7])
             return height, width
-        position += 2 + length
+        if marker == _START_OF_SCAN:
+            break
     raise SimipuError("not a PNG or JPEG image")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of a JPEG file as its decoder finds them, each with where its length stands; junk is skipped."""
+    position = 2 if data.startswith(_JPEG) else len(data)
+    while (position := data.find(b"\xff", position)) >= 0:
+        while data[position : position + 1] == b"\xff":
+            position += 1
+        marker = data[position] if position < len(data) else 0
+        position += 1
+        if marker not in _NO_SEGMENT:
+            yield marker, position
+            position += int.from_bytes(data[position : position + 2], "big")
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
@@ -68,9 +87,15 @@ def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
         return None
     if not 0 < height * width <= _MOST_PIXELS:
         raise SimipuError(f"says it has {height}×{width} pixels; up to {_MOST_PIXELS >> 20} million are read")
+    if data.startswith(_PNG):
+        deque(_png_chunks(data), 0)
+    elif (scans := data.count(bytes((0xFF, _START_OF_SCAN)))) > _MOST_SCANS:  # in data 0xFF is followed by 0
+        raise SimipuError(f"has {scans} JPEG scans; up to {_MOST_SCANS} are read")
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         return None
 
 
@@ -187,19 +212,30 @@ def check_depth(data: bytes, size: tuple[int, int]) -> None:
 
 
 def _check_png(data: bytes) -> None:
-    """Walk the chunks: OpenCV decodes damaged files without complaint."""
-    position, view = len(_PNG), memoryview(data)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
-        end = position + 8 + length
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+    """Check each chunk: OpenCV decodes damaged files without complaint."""
+    view = memoryview(data)
+    for kind, start, end in _png_chunks(data):
+        if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):
             raise SimipuError("corrupt PNG image (wrong checksum)")
         if kind == b"IEND":
             return
-        position = end + 4
     raise SimipuError("truncated PNG image")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Each chunk's kind, and where what its checksum is of begins and ends.
+
+    Raises:
+        SimipuError: one says that it is longer than the file; OpenCV would take memory for it.
+    """
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise SimipuError("truncated PNG image")
+        yield kind, position + 4, end
+        position = end + 4
 
 
 def _encode(suffix: str, image: NDArray[Any], *params: int) -> bytes:

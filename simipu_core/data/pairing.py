@@ -84,6 +84,11 @@ def pack_pair(root: Path, config: PairConfig, frame: CatalogueRow) -> Packed | R
         return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
 
+def too_much_to_pack(root: Path, frame: CatalogueRow, reason: str) -> Rejected:
+    """A catalogued frame that took more than it may to read."""
+    return Rejected(frame["sample_id"], frame["sequence"], root / frame["image"], f"its frame {reason}")
+
+
 def pack_depth(root: Path, config: PairConfig, official: str, frame: CatalogueRow) -> Packed | Rejected:
     """Make a `depth` row: the image with its official ground truth, or with its LiDAR scan projected.
 

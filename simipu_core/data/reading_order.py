@@ -45,6 +45,7 @@ def pack_frames(
     schema: pa.Schema,
     folder: Path,
     description: str,
+    rejected: Callable[[CatalogueRow, str], Rejected],
 ) -> Generator[Packed | Rejected, None, None]:
     """Pack frames in several processes; results come in the order of the frames.
 
@@ -54,12 +55,13 @@ def pack_frames(
         schema: of the packed rows.
         folder: for rows that wait; made where it is needed, and gone in the end.
         description: shown with the progress.
+        rejected: what becomes of a frame that is too much to read, given the reason.
 
     Raises:
         SimipuError: a worker process was killed.
     """
     if not any(map(_container, frames)):
-        yield from map_frames(pack, frames, description)
+        yield from map_frames(pack, frames, description, rejected=rejected)
         return
     schema = _plain(schema)
     order = sorted(range(len(frames)), key=lambda index: str(frames[index]["sample_id"]))
@@ -67,7 +69,8 @@ def pack_frames(
     try:
         store_packed = partial(_store_packed, pack, schema, folder)
         together = [frames[index] for index in order]
-        with closing(map_frames(store_packed, together, description, group=_container)) as packed:
+        work = map_frames(store_packed, together, description, group=_container, rejected=rejected)
+        with closing(work) as packed:
             results = dict(zip(order, packed, strict=True))
         for waiting in (results[index] for index in range(len(frames))):
             yield _take(waiting, schema) if isinstance(waiting, _Waiting) else waiting

@@ -9,7 +9,7 @@ from pathlib import Path
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
 from simipu_core.data import catalogue
-from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.frames import Frame, Rejected, too_much
 from simipu_core.data.schema import CatalogueRow, FrameRow
 from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
@@ -45,7 +45,8 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     examined: list[FrameRow] = []
     group = _container if any(map(_container, candidates[:1])) else None
-    with closing(map_frames(partial(catalogue.examine, folder), candidates, "ingest", group=group)) as results:
+    examine = partial(catalogue.examine, folder)
+    with closing(map_frames(examine, candidates, "ingest", group=group, rejected=too_much)) as results:
         for result in results:
             if isinstance(result, Rejected):
                 broken.append(result)

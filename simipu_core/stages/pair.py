@@ -15,7 +15,7 @@ from simipu_core.artifacts import Manifest, check_new, local_artifact, read_mani
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import check_broken_share, read_frames, write_rejected
 from simipu_core.data.frames import Rejected
-from simipu_core.data.pairing import Packed, pack_depth, pack_pair
+from simipu_core.data.pairing import Packed, pack_depth, pack_pair, too_much_to_pack
 from simipu_core.data.reading_order import pack_frames
 from simipu_core.data.schema import DEPTH, PAIRS, CatalogueRow
 from simipu_core.data.shards import ShardWriter
@@ -71,7 +71,9 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
     ) as draft:
         statistics = _Statistics()
         schema = PAIRS if target == "pairs" else DEPTH
-        with closing(pack_frames(pack, frames, schema, draft.path / ".unsorted", f"pair {target}")) as results:
+        rejected = partial(too_much_to_pack, root)
+        work = pack_frames(pack, frames, schema, draft.path / ".unsorted", f"pair {target}", rejected)
+        with closing(work) as results:
             _write(results, config, target, schema, draft.path, statistics)
         check_broken_share(statistics.broken, len(frames), config.max_broken_share, "pair.max_broken_share", root)
         write_rejected(statistics.broken, draft.path, root)

@@ -7,7 +7,7 @@ packing. Any exception other than the project's own, and any memory beyond the l
 import json
 import pickle
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -36,6 +36,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.models.foreign import read_encoder
 from simipu_core.models.weights import EncoderSpec, read_safetensors, read_spec, save_tensors
+from simipu_core.parallel import map_frames
 from simipu_core.stages.ingest import ingest
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
 from tests import samples
@@ -60,11 +61,25 @@ few = settings(quick, max_examples=25)
 
 @pytest.fixture(autouse=True, scope="module")
 def little_memory() -> Iterator[None]:
+    list(map_frames(str, [0], "start", workers=1))  # workers have bounds of their own, and take no others from here
     before = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def here(work: Callable[[Any], Any], items: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
+    yield from map(work, items)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_process() -> Iterator[None]:
+    """Listing happens in this process, whose memory is little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simipu_core.data.formats.waymo_segments.map_frames", here)
+        patch.setattr("simipu_core.data.sources.nyu_labelled.apart", lambda work, *arguments: work(*arguments))
+        yield
 
 
 def replace(file: Path, data: bytes) -> None:
@@ -96,26 +111,37 @@ SCANS = {
 SMALL = (12, 40)
 
 
+def parsed(suffix: str, data: bytes) -> Any:
+    """Points of a scan, or the error."""
+    try:
+        return parse_cloud(data, suffix, scale=65535 if ".la" in suffix else 1.0)
+    except SimipuError as error:
+        return error
+
+
 @pytest.mark.parametrize("name", SCANS)
 def test_scans(name: str) -> None:
-    suffix, scale = name[name.rindex(".") :], 65535 if ".la" in name else 1.0
-    assert len(parse_cloud(SCANS[name], suffix, scale=scale)) == len(POINTS)
+    suffix, cases = name[name.rindex(".") :], [SCANS[name]]
 
     @quick
     @given(damaged(SCANS[name]))
-    def check(data: bytes) -> None:
-        try:
-            points = parse_cloud(data, suffix, scale=scale)
-        except SimipuError as error:
-            short(error)
-            return
+    def collect(data: bytes) -> None:
+        cases.append(data)
+
+    collect()
+    parse = partial(parsed, suffix)
+    is_spared = suffix == ".laz"  # its reader may abort
+    results = list(map_frames(parse, cases, name, rejected=lambda *_: POINTS) if is_spared else map(parse, cases))
+    assert len(results[0]) == len(POINTS)
+    for points in results:
+        if isinstance(points, SimipuError):
+            short(points)
+            continue
         assert points.dtype == np.float32
         assert points.shape[1] == 4
         assert np.isfinite(points).all()
         assert points[:, 3].min() >= 0
         assert points[:, 3].max() <= 1
-
-    check()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

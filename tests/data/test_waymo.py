@@ -278,6 +278,10 @@ def test_each_component_is_read_once_from_beginning_to_end(
         begun.append((f"{self._file} {self._columns}", group))
         return stream(self, group)
 
+    def here(work: Any, items: Any, *_: Any, **__: Any) -> Any:
+        yield from map(work, items)
+
+    monkeypatch.setattr("simipu_core.data.reading_order.map_frames", here)
     monkeypatch.setattr(Component, "_stream_group", counted)
     open_component.__globals__["_open"].cache_clear()
     pair(tmp_path / "catalogue", PairConfig(min_points=20), "pairs", tmp_path / "pairs")

@@ -123,6 +123,8 @@ def _from_parquet(data: bytes) -> Columns:
         if any(table[name].null_count for name in wanted):
             raise SimipuError("has points without a value (null)")
         return {name: table[name].to_numpy() for name in wanted}
+    except MemoryError:  # Arrow's own is one of the others, too
+        raise
     except PARQUET_ERRORS:
         raise SimipuError("cannot be read as Parquet (damaged or truncated)") from None
 

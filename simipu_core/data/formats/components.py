@@ -113,6 +113,8 @@ def _check_columns(file: Path, parquet: pq.ParquetFile, columns: tuple[str, ...]
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        raise error
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({os.strerror(error.errno)})"
     return "cannot be read as Parquet (damaged or truncated)"

@@ -18,7 +18,7 @@ A frame's image and scan are records of Parquet files; references to them end in
 
 import hashlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from simipu_core.data.formats.scans import Scan
 from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected, attempt, flat
 from simipu_core.geometry.cameras import project
 from simipu_core.geometry.poses import rotation_error
+from simipu_core.parallel import map_frames
 
 CAMERAS = ("front", "front_left", "front_right", "side_left", "side_right")
 """Number 1 and on in the files, which some releases write as upper-case names."""
@@ -74,13 +75,24 @@ def segment_frames(folder: Path, source: str, camera: str, lidars: Collection[st
     chosen = "+".join(lidar for lidar in LIDARS if lidar in lidars)
     part = "" if (chosen, returns) == (_ALL, "both") else f".{chosen}.{returns}"
     segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("*.parquet")}
-    for segment in sorted(segments):
-        try:
-            with _well_typed(folder / "camera_image" / f"{segment}.parquet"):
-                found = list(_Segment(folder, source, segment, camera, part).frames())
+    listed = partial(_listed, folder, source, camera, part)
+    rejected = partial(_unlisted, folder, source)
+    with closing(map_frames(listed, sorted(segments), f"list {source}", rejected=rejected)) as results:
+        for found in results:
             yield from found
-        except BrokenFrameError as error:
-            yield Rejected(f"{source}/{segment}", segment, error.file, error.reason)
+
+
+def _listed(folder: Path, source: str, camera: str, part: str, segment: str) -> list[Frame | Rejected]:
+    try:
+        with _well_typed(folder / "camera_image" / f"{segment}.parquet"):
+            return list(_Segment(folder, source, segment, camera, part).frames())
+    except BrokenFrameError as error:
+        return [Rejected(f"{source}/{segment}", segment, error.file, error.reason)]
+
+
+def _unlisted(folder: Path, source: str, segment: str, reason: str) -> list[Frame | Rejected]:
+    file = folder / "camera_image" / f"{segment}.parquet"
+    return [Rejected(f"{source}/{segment}", segment, file, f"it or a component beside it {reason}")]
 
 
 def read_image(record: Path) -> bytes:

@@ -5,6 +5,7 @@ An image and its depth map are records of the file; references to them end in ``
 depth in millimetres.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,6 +15,8 @@ from simipu_core.data.sources.base import INDOOR, Found, Official, Source
 from simipu_core.data.sources.nyu import DEPTH_SCALE, INTRINSICS, LICENCE, TESTING, TYPICAL
 from simipu_core.data.splits import Split, nyu_test
 from simipu_core.errors import SimipuError
+from simipu_core.parallel import apart
+from simipu_core.workers import LostError
 
 FILE = "nyu_depth_v2_labeled.mat"
 _DEPTHS = {"raw": "rawDepths", "in_painted": "depths"}
@@ -46,16 +49,12 @@ class NyuLabelled(Source):
         Raises:
             SimipuError: the file is no labelled NYU file.
         """
-        from simipu_core.data.formats.nyu_mat import open_labelled
-
         file, depths = folder / FILE, _DEPTHS[self.depth]
         try:
-            content = open_labelled(file)
-            count = content.count(depths)
-        except BrokenFrameError as error:
-            raise SimipuError(f"{error}; download {FILE} again.") from None
-        for index in range(count):
-            scene = content.scene(index)
+            scenes = list(apart(_scenes, file, depths))
+        except LostError as lost:
+            raise SimipuError(f"{file}: {lost.reason}; download {FILE} again.") from None
+        for index, scene in enumerate(scenes):
             sample_id = f"{self.kind}/{scene}/{index:04d}"
             yield attempt(sample_id, scene, partial(self._frame, file, sample_id, scene, index, depths))
 
@@ -91,3 +90,14 @@ class NyuLabelled(Source):
     def published(self) -> tuple[int, int] | None:
         """Frames of the official split."""
         return (_COUNT - TESTING, TESTING) if self.split == "nyu_official" and self.every == 1 else None
+
+
+def _scenes(file: Path, depths: str) -> Iterator[str]:
+    """Scene of each image of the file."""
+    from simipu_core.data.formats.nyu_mat import open_labelled
+
+    try:
+        content = open_labelled(file)
+        yield from map(content.scene, range(content.count(depths)))
+    except BrokenFrameError as error:
+        raise SimipuError(f"{error}; download {FILE} again.") from None
