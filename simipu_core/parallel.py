@@ -161,6 +161,7 @@ class _Crew(Generic[ItemT, ResultT]):
                 results.extend(worker.run(map, self._function, items[len(results) :]))  # keeps those before a loss
                 self._free.append(worker)
             except LostError as lost:
+                worker.kill()
                 if self._rejected is None or not lost.is_bound:
                     raise SimipuError(_KILLED) from None
                 if worker.is_new or not lost.may_differ:  # else what is left of other items may have been too much
