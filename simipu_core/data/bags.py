@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import sqlite3
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -192,6 +193,8 @@ def _opened(bag: Path) -> BagReader:
 
 def _unreadable(bag: Path, error: Exception) -> SimipuError:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _too_large(bag)
+    if getattr(error.__cause__, "extendedresult", None) == sqlite3.SQLITE_IOERR_WRITE:  # of what a query sorts
         return _too_large(bag)
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return SimipuError(

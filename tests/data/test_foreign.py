@@ -264,7 +264,10 @@ BAGS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "zstd file": (lambda folder: packed(folder, CompressionMode.FILE), "unpacks to more than 64 times its size"),
     "generated column": (lambda folder: with_table(folder, *GENERATED), "takes more|out of memory"),
     "endless schema": (lambda folder: with_table(folder, *VIEW_OF_SCHEMA), "takes more than 1 s of processor time"),
-    "endless definitions": (lambda folder: with_table(folder, *VIEW_OF_DEFINITIONS), "takes more"),
+    "endless definitions": (  # whichever comes first: the seconds, or the file in which they are sorted
+        lambda folder: with_table(folder, *VIEW_OF_DEFINITIONS),
+        "takes more than 1 s of processor time|unpacks to more than 64 times its size",
+    ),
 }
 FAST = ("zstd message", "generated column")
 
