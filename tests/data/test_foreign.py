@@ -70,13 +70,15 @@ def little_memory() -> Iterator[None]:
 
 def held_below(process: int) -> dict[int, int]:
     """Bytes of memory of its own that each process holds that this one, or its fork server, started."""
-    parents, held = {}, {}
+    parents: dict[int, int] = {}
+    held: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             resident, shared = map(int, (folder / "statm").read_text().split()[1:3])
             held[int(folder.name)] = (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-    below, waiting = {}, [process]
+    below: dict[int, int] = {}
+    waiting = [process]
     while waiting:
         parent = waiting.pop()
         children = [each for each, its in parents.items() if its == parent and each in held]
