@@ -12,9 +12,12 @@ DOCKER     ?= docker
 export $(GIVEN)
 
 override UV      := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
-override PIP     := $(UV) pip install --quiet --python .venv/bin/python
+override PIP     := $(UV) pip install --quiet --build-constraint requirements-build.lock --python .venv/bin/python
+# Two packages come as source only; no other one may be built here.
 override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
-                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --emit-build-options \
+                    --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
+override IMAGES  := data train mlflow
 
 # These gather the arguments of a command, "$$@".
 override CHOICE   = set -f; set -- --experiment "$$EXPERIMENT"; \
@@ -94,12 +97,12 @@ pictures: setup ## draw the README's pictures from the demo's results, after mak
 	@.venv/bin/python -m pipelines compile --experiment demo > /dev/null && .venv/bin/python docs/make_pictures.py
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
-	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group data -c requirements.lock -o requirements-data.lock \
-	&& $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) pyproject.toml -o requirements.lock && for group in build data mlflow dev; do \
+	    $(COMPILE) --group $$group -c requirements.lock -o requirements-$$group.lock || exit; done
 
-images: ## build the images of the steps, tagged by git revision [REGISTRY=host/path/]
+images: ## build the images of the steps and of MLflow, tagged by git revision [REGISTRY=host/path/] [BASE=name@sha256:…]
 	@$(TAGGED) revision=$$(git rev-parse HEAD)$$($(DIRTY) +dirty); \
-	for target in data train; do "$$DOCKER" build --file docker/Dockerfile --target $$target \
+	for target in $(IMAGES); do "$$DOCKER" build --file docker/Dockerfile --target $$target \
 	    --build-arg REVISION=$$revision $${BASE:+--build-arg BASE="$$BASE"} --tag "$${REGISTRY}simipu-$$target:$$tag" . || exit; done; \
 	"$$DOCKER" image ls --filter reference="$${REGISTRY}simipu-*:$$tag"
 
@@ -108,7 +111,10 @@ tag: # of the images
 
 push: ## push them and print their digests [REGISTRY=host/path/]
 	@$(TAGGED) case "$$tag" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac; \
-	for target in data train; do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
+	for target in $(IMAGES); do \
+	    base=$$("$$DOCKER" inspect --format '{{index .Config.Labels "org.opencontainers.image.base.name"}}' "$${REGISTRY}simipu-$$target:$$tag") || exit; \
+	    case "$$base" in *@sha256:*) ;; *) echo "error: simipu-$$target was built on $$base, a tag that can be moved; run make images BASE=name@sha256:… (docs/supply_chain.md)." >&2; exit 1;; esac; done; \
+	for target in $(IMAGES); do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
 	    && "$$DOCKER" inspect --format '{{index .RepoDigests 0}}' "$${REGISTRY}simipu-$$target:$$tag" || exit; done
 
 clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ and mlruns/
@@ -117,10 +123,10 @@ clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ an
 .venv/bin/python:
 	@"$$PYTHON" -m venv .venv
 
-.venv/bin/uv: | .venv/bin/python
-	@.venv/bin/python -m pip install --quiet uv
+.venv/bin/uv: requirements-build.lock | .venv/bin/python
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock && touch $@
 
-.venv/.runtime-stamp: requirements.lock pyproject.toml | .venv/bin/python $(filter .venv/%,$(UV))
+.venv/.runtime-stamp: requirements.lock requirements-build.lock pyproject.toml | .venv/bin/python $(filter .venv/%,$(UV))
 	@echo "installing into .venv (a few minutes the first time)"
 	@$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --editable . && touch $@
 
