@@ -33,7 +33,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-all \
-        lint format bench pictures lock images tag push clean
+        lint format bench pictures lock sbom audit images tag push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,16 @@ lock: $(filter .venv/%,$(UV)) ## pin every dependency again
 	@$(COMPILE) pyproject.toml -o requirements.lock && for group in build data mlflow dev; do \
 	    $(COMPILE) --group $$group -c requirements.lock -o requirements-$$group.lock || exit; done
 
+sbom: setup-dev ## write build/sbom/: CycloneDX bills of materials of wheel and images, and the licences of all packages
+	@mkdir -p build/sbom; export PYTHONWARNINGS=ignore; \
+	for each in wheel= train= data=-data mlflow=-mlflow; do .venv/bin/cyclonedx-py requirements --output-reproducible \
+	    --pyproject pyproject.toml -o "build/sbom/simipu-$${each%=*}.cdx.json" "requirements$${each#*=}.lock" || exit; done; \
+	.venv/bin/pip-licenses --format csv --with-urls --output-file build/sbom/licences.csv \
+	    --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' requirements.lock requirements-mlflow.lock | sort -u)
+
+audit: setup-dev ## ask PyPI's database for known vulnerabilities of what the locks hold; needs a network
+	@for lock in requirements*.lock; do .venv/bin/pip-audit --strict --disable-pip --require-hashes -r "$$lock" || failed=1; done; test -z "$$failed"
+
 images: ## build the images of the steps and of MLflow, tagged by git revision [REGISTRY=host/path/] [BASE=name@sha256:…]
 	@$(TAGGED) revision=$$(git rev-parse HEAD)$$($(DIRTY) +dirty); \
 	for target in $(IMAGES); do "$$DOCKER" build --file docker/Dockerfile --target $$target \
@@ -113,7 +123,7 @@ push: ## push them and print their digests [REGISTRY=host/path/]
 	@$(TAGGED) case "$$tag" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac; \
 	for target in $(IMAGES); do \
 	    base=$$("$$DOCKER" inspect --format '{{index .Config.Labels "org.opencontainers.image.base.name"}}' "$${REGISTRY}simipu-$$target:$$tag") || exit; \
-	    case "$$base" in *@sha256:*) ;; *) echo "error: simipu-$$target was built on $$base, a tag that can be moved; run make images BASE=name@sha256:… (docs/supply_chain.md)." >&2; exit 1;; esac; done; \
+	    printf %s "$$base" | grep -Eq '@sha256:[0-9a-f]{64}$$' || { echo "error: simipu-$$target was built on $$base, which can change; run make images BASE=name@sha256:… (docs/supply_chain.md)." >&2; exit 1; }; done; \
 	for target in $(IMAGES); do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
 	    && "$$DOCKER" inspect --format '{{index .RepoDigests 0}}' "$${REGISTRY}simipu-$$target:$$tag" || exit; done
 
