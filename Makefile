@@ -102,9 +102,10 @@ lock: $(filter .venv/%,$(UV)) ## pin every dependency again
 
 sbom: setup-dev ## write build/sbom/: CycloneDX bills of materials of wheel and images, and the licences of all packages
 	@mkdir -p build/sbom; export PYTHONWARNINGS=ignore; \
-	for each in wheel= train= data=-data mlflow=-mlflow; do .venv/bin/cyclonedx-py requirements --output-reproducible \
+	for each in train= data=-data mlflow=-mlflow; do .venv/bin/cyclonedx-py requirements --output-reproducible \
 	    --pyproject pyproject.toml -o "build/sbom/simipu-$${each%=*}.cdx.json" "requirements$${each#*=}.lock" || exit; done; \
-	.venv/bin/pip-licenses --format csv --with-urls --output-file build/sbom/licences.csv \
+	cp build/sbom/simipu-train.cdx.json build/sbom/simipu-wheel.cdx.json; \
+	.venv/bin/pip-licenses --format csv --with-urls --with-system --output-file build/sbom/licences.csv \
 	    --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' requirements.lock requirements-mlflow.lock | sort -u)
 
 audit: setup-dev ## ask PyPI's database for known vulnerabilities of what the locks hold; needs a network

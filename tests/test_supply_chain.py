@@ -136,7 +136,12 @@ def test_make_sbom_lists_what_is_locked_for_wheel_and_images_and_its_licences(tm
     done = subprocess.run(["make", "sbom"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     folder = ROOT / "build/sbom"
-    of = {"wheel": "requirements", "train": "requirements", "data": "requirements-data", "mlflow": "requirements-mlflow"}
+    of = {
+        "wheel": "requirements",
+        "train": "requirements",
+        "data": "requirements-data",
+        "mlflow": "requirements-mlflow",
+    }
     for name, lock in of.items():
         check_bill(folder / f"simipu-{name}.cdx.json", ROOT / f"{lock}.lock")
     shorter = tmp_path / "shorter.lock"

@@ -56,8 +56,8 @@ class HubFile(NamedTuple):
         file = _local(self.repository, self.name, self.revision)
         if (found := sha256_file(file)) != self.sha256:
             raise SimipuError(
-                f"{self.address}: what came has the sha256 {found} and is not loaded; check the address, delete {file}, "
-                "and take the weights from elsewhere if it comes again."
+                f"{self.address}: what came has the sha256 {found} and is not loaded; check the address, delete "
+                f"{file}, and take the weights from elsewhere if it comes again."
             )
         return file
 
@@ -86,6 +86,6 @@ def _local(repository: str, name: str, revision: str | None) -> Path:
     except Exception as error:  # whatever the network library raises
         reason = str(error).strip().split("\n")[0]
         raise SimipuError(
-            f"{name} of {repository} cannot be downloaded from the Hugging Face hub ({reason}); set init_file to a file "
-            "of such weights."
+            f"{name} of {repository} cannot be downloaded from the Hugging Face hub ({reason}); set init_file to a "
+            "file of such weights."
         ) from error

@@ -37,22 +37,22 @@ def test_the_newest_becomes_an_address_of_one_content_and_stays_it(served: HubSe
 def test_content_that_is_not_what_the_address_names_is_refused(served: HubServer) -> None:
     file = HubFile.at(served.address(*NAMED))
     served.files[NAMED] = b"poisons"  # of equal size, in the same revision
-    with pytest.raises(SimipuError, match=f"#{file.sha256}: what came has the sha256 .* is not loaded"):
+    with pytest.raises(SimipuError, match=rf"#{file.sha256}: what came has the sha256 .* is not loaded"):
         file.fetch()
 
 
 def test_content_that_is_not_what_the_hub_announced_is_refused(served: HubServer) -> None:
     served.announced[NAMED] = "0" * 64
-    with pytest.raises(SimipuError, match=f"#{'0' * 64}: what came has the sha256 .* is not loaded"):
+    with pytest.raises(SimipuError, match=rf"#{'0' * 64}: what came has the sha256 .* is not loaded"):
         newest(*NAMED).fetch()
 
 
 def test_a_damaged_cache_is_refused(served: HubServer) -> None:
     file = HubFile.at(served.address(*NAMED))
     file.fetch().write_bytes(b"damaged")
-    with pytest.raises(SimipuError, match="delete .*model.safetensors"):
+    with pytest.raises(SimipuError, match=r"delete .*model\.safetensors"):
         file.fetch()
-    with pytest.raises(SimipuError, match="delete .*model.safetensors"):
+    with pytest.raises(SimipuError, match=r"delete .*model\.safetensors"):
         newest(*NAMED).fetch()
 
 

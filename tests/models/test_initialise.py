@@ -181,7 +181,7 @@ def test_others_are_not_loaded(write: Callable[..., Path], hub_server: HubServer
     hub_server.files[named] = write("ours").read_bytes()
     address = hub_server.address(*named)
     hub_server.files[named] = write("ours").read_bytes()[::-1]
-    with pytest.raises(SimipuError, match="what came has the sha256 [0-9a-f]{64} and is not loaded"):
+    with pytest.raises(SimipuError, match=r"what came has the sha256 [0-9a-f]{64} and is not loaded"):
         start("imagenet", address)
     with pytest.raises(SimipuError, match="what came has the sha256"):
         weights_digest(address)
