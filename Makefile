@@ -13,10 +13,10 @@ export $(GIVEN)
 
 override UV      := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
 override PIP     := $(UV) pip install --quiet --build-constraint requirements-build.lock --python .venv/bin/python
-# Two packages come as source only; no other one may be built here.
 override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
-                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --emit-build-options \
-                    --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
+                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --emit-build-options
+# Two packages come as source only; no other one is built here. The other locks take that over from the first.
+override WHEELS  := --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
 override IMAGES  := data train mlflow
 
 # These gather the arguments of a command, "$$@".
@@ -97,7 +97,7 @@ pictures: setup ## draw the README's pictures from the demo's results, after mak
 	@.venv/bin/python -m pipelines compile --experiment demo > /dev/null && .venv/bin/python docs/make_pictures.py
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
-	@$(COMPILE) pyproject.toml -o requirements.lock && for group in build data mlflow dev; do \
+	@$(COMPILE) $(WHEELS) pyproject.toml -o requirements.lock && for group in build data mlflow dev; do \
 	    $(COMPILE) --group $$group -c requirements.lock -o requirements-$$group.lock || exit; done
 
 sbom: setup-dev ## write build/sbom/: CycloneDX bills of materials of wheel and images, and the licences of all packages
