@@ -211,6 +211,17 @@ def test_nothing_runs_as_root_or_without_bounds_and_probes() -> None:
             assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
+def test_every_image_is_named_by_digest() -> None:
+    images = {image["name"]: image for image in read(DEPLOY / "mlflow" / "kustomization.yaml")["images"]}
+    assert {container["image"] for _, container in containers()} == images.keys()
+    for image in images.values():
+        assert image.keys() <= {"name", "newName", "digest"}  # no tag
+        assert re.fullmatch(r"sha256:([0-9a-f]{64}|DIGEST)", image["digest"])  # the latter starts on no cluster
+    others = [file for file in KUSTOMIZATIONS if file.parent.name != "mlflow"]
+    assert not any("images" in read(file) for file in others)
+    assert not re.search(r"^\s*(- )?image:", RUNTIME.read_text(encoding="utf-8") + UI.read_text(encoding="utf-8"), re.M)
+
+
 def test_services_find_their_pods_and_ports() -> None:
     labels = {name: (pod["metadata"]["labels"], pod["spec"]["containers"][0]) for name, pod in pods()}
     for kind in ("Deployment", "StatefulSet"):

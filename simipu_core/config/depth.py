@@ -56,8 +56,8 @@ class FinetuneConfig(LoopConfig):
     defaults (what a checkpoint that silently does not load leaves behind) · `imagenet`: timm's torchvision V1
     weights, from `init_file` where it is set · `checkpoint`: `init_file`. All but the first need no pre-training."""
     init_file: Address | None = None
-    """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only); key
-    layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
+    """Weights file for `imagenet` or `checkpoint`, also s3://… or hf://OWNER/NAME@REVISION/FILE#SHA256: .safetensors,
+    or .pth (read as plain tensors only); key layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
     scratch_control: bool = True
     """Also fine-tune the same net from random weights (PyTorch's defaults, from which pre-training starts), as the
     control; a net that itself starts from random weights has none."""

@@ -139,7 +139,8 @@ class ImageEncoderConfig(Section):
     """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (also published) ·
     `imagenet`: timm's torchvision V1 weights, from `init_file` where it is set · `checkpoint`: `init_file`."""
     init_file: Address | None = None
-    """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only)."""
+    """Weights file for `imagenet` or `checkpoint`, also s3://… or hf://OWNER/NAME@REVISION/FILE#SHA256: .safetensors,
+    or .pth (read as plain tensors only)."""
     norm_eps: float = Field(1e-5, gt=0)
     """BatchNorm epsilon (published: 1e-3 here, 1e-5 when fine-tuning)."""
     norm_momentum: float = Field(0.1, gt=0, le=1)

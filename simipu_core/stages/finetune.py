@@ -14,6 +14,7 @@ from simipu_core.data.shards import Shards
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
+from simipu_core.models.initialise import weights_source
 from simipu_core.stages.training import begin
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState
@@ -55,7 +56,7 @@ def finetune(
         Shards(depth, "depth", "train"),
         out,
         encoder=read_manifest(encoder, "encoder") if encoder else None,
-        init_file=config.init_file,
+        init_file=weights_source(config.encoder_name, config.init, config.init_file),
         max_rows=config.max_frames,
         run=run,
         checkpoints=checkpoints,

@@ -12,6 +12,7 @@ from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
 from simipu_core.losses.terms import logged
+from simipu_core.models.initialise import weights_source
 from simipu_core.models.simipu import SimIPU, SimIPUOutput, save_encoder
 from simipu_core.stages.training import begin
 from simipu_core.tracking.run import Run, SilentRun
@@ -46,8 +47,9 @@ def pretrain(
     Raises:
         SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
-    shards, init_file = Shards(pairs, "pairs"), config.image_encoder.init_file
-    with begin("pretrain", config, shards, out, init_file=init_file, run=run, checkpoints=checkpoints) as training:
+    shards, encoder = Shards(pairs, "pairs"), config.image_encoder
+    source = weights_source(encoder.name, encoder.init, encoder.init_file)
+    with begin("pretrain", config, shards, out, init_file=source, run=run, checkpoints=checkpoints) as training:
         steps_per_epoch = training.order.steps_per_epoch
         model = SimIPU(config)
         network = training.network(model)

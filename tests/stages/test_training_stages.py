@@ -12,6 +12,8 @@ from simipu_core.artifacts import read_manifest
 from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, OneCycleConfig
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
+from simipu_core.models import hub
+from simipu_core.stages import training
 from simipu_core.stages.evaluate import evaluate
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.pretrain import pretrain
@@ -60,6 +62,21 @@ def test_pretraining_keeps_the_encoder(encoder: Path) -> None:
     assert manifest.counts == {"steps": 8, "samples": 8}
     assert manifest.inputs.keys() == {"pairs"}
     assert len(load_file(encoder / "encoder.safetensors")) == 120
+
+
+def test_weights_from_the_hub_are_recorded_by_address_and_digest(
+    folder: Path, depth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = "1" * 64
+    file = hub.HubFile("timm/resnet18.tv_in1k", "0" * 40, "model.safetensors", digest)
+    monkeypatch.setattr(hub, "newest", lambda *_: file)
+    monkeypatch.setattr(training, "weights_digest", lambda source: {"init_file": source[-64:]})
+    monkeypatch.setattr("simipu_core.models.depth_net.initialise", lambda *_, **__: None)
+    recorder = Recorder()
+    config = FINETUNE.model_copy(update={"init": "imagenet", "epochs": 1, "max_frames": 4})
+    manifest = finetune(depth, config, folder / "from_hub", encoder=None, run=recorder)
+    assert manifest.inputs["init_file"] == digest
+    assert recorder.params["weights_source"] == file.address
 
 
 def test_same_seed_same_weights_and_every_term_is_logged(folder: Path, encoder: Path) -> None:
