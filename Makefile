@@ -61,6 +61,7 @@ status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
 	@$(PIPELINE) status $${RUN:+-- "$$RUN"}
 
 cancel: setup ## stop a run on Kubeflow: RUN=id
+	@test -n "$$RUN" || { echo "error: say which, RUN=id; make status lists them." >&2; exit 2; }
 	@$(PIPELINE) cancel -- "$$RUN"
 
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
@@ -70,6 +71,7 @@ models: setup ## list the registered model versions: aliases, scores, when and b
 	@.venv/bin/simipu models --experiment "$$EXPERIMENT"
 
 promote: setup ## make a registered model version the champion: VERSION=3 [REASON="why, if the gate said no"]
+	@test -n "$$VERSION" || { echo "error: say which, e.g. VERSION=3; make models lists them." >&2; exit 2; }
 	@.venv/bin/simipu promote --experiment "$$EXPERIMENT" $${REASON:+--reason "$$REASON"} -- "$$VERSION"
 
 rollback: setup ## make the champion before this one champion again [REASON=why]

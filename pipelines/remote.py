@@ -103,7 +103,8 @@ def upload(
     client = Client(find(host, namespace))
     package = _fitted(client, pack(rows, not no_cache, placed(cluster, image, data_image)))
     made = client.upload(package, version or version_name(rows), _about(rows))
-    print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
+    note = "" if made.is_new else " (the same content is there already, under this name)"
+    print(f"Version  {made.version_id}  {made.name}{note}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
 

@@ -1,6 +1,7 @@
 """Where things are: the project's folder, its experiment files, its checkpoints, its cache of downloads."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 from simipu_core.errors import SimipuError
@@ -28,7 +29,9 @@ def experiment_file(name: str) -> Path:
     folder = root() / "experiments"
     found = root() / PARAMS if name == "demo" else folder / f"{name}.yaml"
     if not found.is_file():
-        raise SimipuError(f"experiment {name}: there is no {found}; ready ones are {', '.join(experiments())}.")
+        near = get_close_matches(name, experiments(), n=3)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"ready ones are {', '.join(experiments())}."
+        raise SimipuError(f"experiment {name}: there is no {found}; {mend}")
     return found
 
 

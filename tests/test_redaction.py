@@ -9,7 +9,7 @@ import pytest
 from simipu_core.errors import SimipuError
 from simipu_core.redaction import has_password, has_userinfo, is_secret_name, redacted
 from simipu_core.tracking.delivery import Entry
-from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
+from simipu_core.tracking.mlflow_run import check_answering, connect, mlflow_errors, tracking_uri
 from simipu_core.tracking.outbox import Outbox
 
 PASSWORDS = ("hunter2", "p@ss/w rd", "a@b@c", "12/34", "se:cret", "100%", "ü-ñ", "x y@z")
@@ -133,3 +133,14 @@ def test_the_store_is_no_argument_of_the_ui(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///x.db"
     assert started
     assert not any("sqlite" in argument for argument in started[0])
+
+
+def test_a_registry_that_is_away_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(
+        SimipuError, match=r"http://127\.0\.0\.1:9: nothing answers there; start it or its port-forward"
+    ):
+        check_answering()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    with pytest.raises(SimipuError, match="MLFLOW_TRACKING_URI is localhost:5000; write http://localhost:5000"):
+        check_answering()

@@ -6,11 +6,21 @@ from typing import Annotated
 import typer
 
 from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.config import TrackingConfig
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the version.", show_default=False)
 ]
 tracking_app = typer.Typer(help="What is recorded in MLflow.", no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def _answering(experiment: str, overrides: list[str] | None) -> TrackingConfig:
+    """The section, once the registry answers."""
+    section = load(experiment, overrides).tracking
+    from simipu_core.tracking.mlflow_run import check_answering  # takes seconds
+
+    check_answering()
+    return section
 
 
 def models(
@@ -26,7 +36,7 @@ def models(
 
     Example: `simipu models`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from rich.console import Console
 
     from simipu_core.tracking import promotion
@@ -49,7 +59,7 @@ def promote(
 
     Example: `simipu promote 3 --reason "better at night, which the test drives lack"`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     made = promotion.promote(version, tracking, reason=reason)
@@ -65,7 +75,7 @@ def rollback(
 
     Example: `simipu rollback --reason "fails in rain"`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     made, left = promotion.rollback(tracking, reason=reason)
@@ -86,7 +96,7 @@ def fetch(
 
     Example: `simipu fetch --out champion.safetensors`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     version = promotion.fetch(tracking, out)
@@ -135,7 +145,7 @@ def accounts(
 
     Example: `simipu tracking accounts --steps steps-password --promoter promoter-password`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
 
     set_up(tracking, {STEPS: steps, PROMOTER: promoter})

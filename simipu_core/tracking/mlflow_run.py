@@ -12,6 +12,8 @@ the end is left in a file, for ``simipu tracking send``. What a killed step has 
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.entities import RunInfo, RunTag
@@ -52,6 +55,7 @@ _LOCAL_PAGE = "http://127.0.0.1:5000"
 """Where ``make mlflow`` shows a local store."""
 _SHARED_TAG = "simipu.shared_parent"
 _SETTLING_SECONDS = 2.0
+_ANSWER_SECONDS = 10.0
 _PARAM_LENGTH = 6000
 _DIGEST_LENGTH = 36
 _PATIENCE, _PATIENCE_AFTER_FAILURE = 60.0, 10.0
@@ -106,6 +110,27 @@ def connect() -> MlflowClient:
             folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
+
+
+def check_answering() -> None:
+    """See that a server is there, for people who wait: MLflow's client tries for minutes.
+
+    Raises:
+        SimipuError: the address is none, or nothing answers there.
+    """
+    uri = tracking_uri()
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise SimipuError(f"MLFLOW_TRACKING_URI is {uri}; write http://{uri}.")
+    if uri.startswith("http"):
+        place = urlsplit(uri)
+        try:
+            port = place.port or (443 if place.scheme == "https" else 80)
+            socket.create_connection((place.hostname or "", port), _ANSWER_SECONDS).close()
+        except (OSError, ValueError):
+            raise SimipuError(
+                f"MLflow at {shown_uri()}: nothing answers there; start it or its port-forward, or check "
+                "MLFLOW_TRACKING_URI."
+            ) from None
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
