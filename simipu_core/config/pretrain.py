@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from simipu_core.config.backbones import BackboneName
-from simipu_core.config.section import Address, Count, PixelRange, Positive, Range, Section, kind_or
+from simipu_core.config.section import Address, Count, DecoderChannels, PixelRange, Positive, Range, Section, kind_or
 from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, Optimizer, SGDConfig
 
 
@@ -204,6 +204,23 @@ class ContrastConfig(Section):
         return self
 
 
+class LidarDepthConfig(Section):
+    """Depth regression on the scans (docs/method.md, "LiDAR depth")."""
+
+    weight: float = Field(1.0, gt=0)
+    """Weight beside the contrastive losses, where the objective is `both`."""
+    decoder_channels: DecoderChannels = (1024, 512, 256, 128)
+    """Widths of the decoder's up-blocks, stride 16 to stride 2; as `finetune.decoder_channels`, where that takes
+    the decoder over."""
+    max_depth: float = Field(80.0, gt=0)
+    """Largest depth the net can answer, metres; points beyond teach nothing."""
+    image_scale: float = Field(1.0, gt=0)
+    """Size at which pictures show true depths, as a factor on the camera's: a picture of another size shows the same
+    things nearer or farther. As `finetune.input_scale`, where fine-tuning takes the decoder over."""
+    sig_lambda: float = Field(0.15, ge=0, le=1)
+    """Weight of the squared mean in SigLoss."""
+
+
 class ProbeConfig(Section):
     """Label-free progress: a linear map from frozen image features to depth, fitted and scored on the scans."""
 
@@ -216,8 +233,11 @@ class ProbeConfig(Section):
 
 
 class PretrainConfig(LoopConfig):
-    """SimIPU contrastive pre-training."""
+    """Pre-training without labels: SimIPU's contrast, regression of the scans' depth, or both."""
 
+    objective: Literal["contrastive", "lidar_depth", "both"] = "contrastive"
+    """What is learnt from. `contrastive`: SimIPU's pairs (published) · `lidar_depth`: the scans as sparse depth ·
+    `both`: the sum of the two, in one pass of the image encoder."""
     epochs: int = Field(50, ge=1)
     """Passes over the pairs."""
     batch_size: int = Field(32, ge=2)
@@ -236,16 +256,28 @@ class PretrainConfig(LoopConfig):
     """Projection heads."""
     contrast: ContrastConfig = ContrastConfig()
     """Positives and losses."""
+    lidar_depth: LidarDepthConfig = LidarDepthConfig()
+    """Depth regression on the scans."""
     probe: ProbeConfig = ProbeConfig()
     """Label-free progress."""
     point_optimizer: Annotated[Optimizer, kind_or("adamw")] = AdamWConfig(lr=1e-3)
     """Optimiser of the point encoder; AdamW with lr 0.001 where none is written."""
     image_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
-    """Optimiser of the image encoder and its head."""
+    """Optimiser of the image encoder, its head and the depth decoder."""
     head_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
     """Optimiser of the two point heads."""
     lr_decay: float = Field(0.99, gt=0, le=1)
     """Factor on all learning rates after each epoch."""
+
+    @property
+    def has_contrast(self) -> bool:
+        """Whether SimIPU's losses are among what is learnt from."""
+        return self.objective != "lidar_depth"
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a depth decoder is trained."""
+        return self.objective != "contrastive"
 
     @model_validator(mode="after")
     def _pairs_are_possible(self) -> Self:

@@ -51,6 +51,7 @@ DepthRange = Annotated[tuple[Annotated[float, Field(ge=0)], Positive], AfterVali
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Size = tuple[Pixels, Pixels]
 """Height and width, pixels."""
+DecoderChannels = tuple[Count, Count, Count, Count]
 PixelRange = Annotated[tuple[Pixels, Pixels], AfterValidator(_ascending)]
 Seed = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
 """Pipelines hand numbers over as JSON, which would round larger ones."""

@@ -18,6 +18,7 @@ from simipu_core.config.section import Size
 from simipu_core.data.batches import Level, PairBatch, PointView
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net
+from simipu_core.models.image_branch import LidarDepth
 from simipu_core.models.simipu import SimIPU
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.devices import autocast
@@ -63,7 +64,7 @@ def pretraining_cost(config: PretrainConfig, samples: int, image: Size) -> StepC
         image: padded height and width, pixels.
     """
     config = config.model_copy(update={"image_encoder": config.image_encoder.model_copy(update={"init": _RANDOM})})
-    with _without_values(lambda: SimIPU(config)) as model:
+    with _without_values(lambda: SimIPU(config) if config.has_contrast else LidarDepth(config)) as model:
         state = TrainingState(model, *pretraining_optimizers(model, config, 1))
         batch = _pair_batch(config, samples, image)
         return _cost(state, lambda: model(batch).loss, config, model.image_encoder)
@@ -164,6 +165,7 @@ def _pair_batch(config: PretrainConfig, samples: int, image: Size) -> PairBatch:
     return PairBatch(
         images=torch.empty(samples, 3, *image, dtype=torch.uint8),
         image_sizes=torch.empty(samples, 2, dtype=torch.int64),
+        depth=torch.ones(samples, 1, *image) if config.has_decoder else None,
         original=view(),
         augmented=view(),
         augmented_location=torch.empty(samples, points, 3),

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
+from simipu_core.data.image_views import resized
 from simipu_core.data.loader import SampleOrder
-from simipu_core.data.views import resized
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 from simipu_core.geometry.crops import NYU_CROP, kb_crop
