@@ -27,9 +27,9 @@ RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kub
 UI = DEPLOY / "multi-user" / "pipeline-ui.yaml"  # a patch
 POLICIES = DEPLOY / "policies"  # of a kind that is newer than the client
 MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI] and file.parent != POLICIES]
-WAYS = {"standalone": ("kubeflow", "pipeline-runner"), "multi-user": ("simipu", "default-editor")}
-"""Overlays for Kubeflow: the namespace, and the account of the steps in it."""
-OVERLAYS = {f"{way}{part}": namespace for way, (namespace, _) in WAYS.items() for part in ("", "/trainer")}
+WAYS = {"standalone": "kubeflow", "multi-user": "simipu"}
+"""Overlays for Kubeflow, and their namespaces."""
+OVERLAYS = {f"{way}{part}": namespace for way, namespace in WAYS.items() for part in ("", "/trainer")}
 OVERLAYS["argo"] = "simipu"
 
 
@@ -84,12 +84,12 @@ def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_has_its_namespace_and_accounts(way: str) -> None:
-    namespace, account = WAYS[way]
-    folder = DEPLOY / way
-    assert read(folder / "kustomization.yaml")["resources"] == ["../settings", "../mlflow"]
+    namespace, folder = WAYS[way], DEPLOY / way
+    assert read(folder / "kustomization.yaml")["resources"] == ["../account", "../settings", "../mlflow"]
     for kustomization in (folder / "kustomization.yaml", folder / "trainer" / "kustomization.yaml"):
         assert read(kustomization)["namespace"] == namespace
     binding = read(folder / "trainer" / "role-binding.yaml")
+    account = read(DEPLOY / "account" / "service-account.yaml")["metadata"]["name"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
     assert binding["roleRef"]["name"] == read(DEPLOY / "trainer" / "role.yaml")["metadata"]["name"]
 
@@ -103,6 +103,8 @@ def test_kustomize_builds_each_way(overlay: str) -> None:
     assert {resource["metadata"]["namespace"] for resource in resources} == {namespace}
     kinds = {resource["kind"] for resource in resources}
     assert kinds >= ({"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"})
+    bound = [subject for resource in resources for subject in resource.get("subjects", [])]
+    assert {subject["namespace"] for subject in bound} == {namespace}
     (other,) = set(OVERLAYS.values()) - {namespace}
     assert f"namespace: {other}" not in built.stdout
 
@@ -224,16 +226,21 @@ def test_pods_are_restricted_and_read_only_and_without_a_token() -> None:
     assert training["automountServiceAccountToken"] is False
     accounts = named("ServiceAccount")
     assert training["serviceAccountName"] in accounts
-    assert all(account["automountServiceAccountToken"] is False for account in accounts.values())
+    with_token = {name for name, account in accounts.items() if account.get("automountServiceAccountToken", True)}
+    assert with_token == {"simipu-steps"}  # Kubeflow's launcher and Argo's executor read theirs
 
 
-def test_nobody_may_read_logs_or_secrets_or_start_pods() -> None:
+def test_nobody_may_read_logs_or_other_secrets_or_start_pods() -> None:
+    launcher = yaml.safe_load(named("ConfigMap")["kfp-launcher"]["data"]["providers"])["s3"]["default"]["credentials"]
     for role in named("Role").values():
         for rule in role["rules"]:
-            assert not {"*", "pods/log", "pods/exec", "secrets"} & set(rule["resources"])
-            assert "pods" not in rule["resources"] or rule["verbs"] == ["list"]
-    bound = {subject["name"] for binding in named("RoleBinding").values() for subject in binding["subjects"]}
-    assert "simipu-training" not in bound
+            assert not {"*", "pods/log", "pods/exec"} & set(rule["resources"])
+            assert "pods" not in rule["resources"] or set(rule["verbs"]) <= {"get", "list"}
+            if "secrets" in rule["resources"]:
+                assert (rule["resourceNames"], rule["verbs"]) == ([launcher["secretRef"]["secretName"]], ["get"])
+    files = [file for file in MANIFESTS if file.name == "role-binding.yaml"]
+    bound = {subject["name"] for file in files for subject in read(file)["subjects"]}
+    assert bound == {"simipu", "simipu-steps"}  # none of Kubeflow's own, and not that of the pods that train
 
 
 def test_services_find_their_pods_and_ports() -> None:

@@ -65,12 +65,13 @@ def test_a_key_opens_what_its_role_needs_and_nothing_else(server: SeaweedFS, rol
     s3, may = client(server.of(role)), MAY[role].get(place)
     bucket, _, prefix = PLACES[place].partition("/")
     file, other = {"Bucket": bucket, "Key": f"{prefix}/file"}, {"Bucket": bucket, "Key": f"{prefix}/by-{role}"}
-    for is_allowed, attempt in (
-        (may, lambda: s3.get_object(**file)),
-        (may, lambda: s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")),
+    attempts: list[tuple[bool, Callable[[], Any]]] = [
+        (may is not None, lambda: s3.get_object(**file)),
+        (may is not None, lambda: s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")),
         (may == "write", lambda: s3.put_object(**other, Body=b"changed")),
         (may == "write", lambda: s3.delete_object(**other)),
-    ):
+    ]
+    for is_allowed, attempt in attempts:
         if is_allowed:
             attempt()
         else:
