@@ -211,6 +211,7 @@ def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
         "PYTHONPATH": f"{Path(__file__).with_name('fakes')}:{ROOT}",
         "FAKE_LOG": str(log),
         "TMPDIR": str(tmp_path),
+        "SIMIPU_CACHE": str(tmp_path / "cache"),
         "SIMIPU_PROCESSES": "1",
         "PYTHONWARNINGS": "ignore",
     }
