@@ -58,7 +58,14 @@ class Client(Session):
         """The package as this server understands it, and sentences about what it lacks there."""
         return versions.fitted(package, self.version)
 
-    def submit(self, package: Package, name: str, parameters: Mapping[str, Any], description: str = "") -> Any:
+    def submit(
+        self,
+        package: Package,
+        name: str,
+        parameters: Mapping[str, Any],
+        description: str = "",
+        service_account: str | None = None,
+    ) -> Any:
         """Start a run.
 
         Args:
@@ -66,6 +73,7 @@ class Client(Session):
             name: of the run.
             parameters: values; all of them, so that the run can be cloned and compared in the UI.
             description: that the UI shows with it.
+            service_account: of the pods; None takes the server's own.
 
         Returns:
             ``V2beta1Run``.
@@ -80,6 +88,7 @@ class Client(Session):
             experiment_id=group,
             pipeline_spec=package.specification,
             runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
+            service_account=service_account,
         )
         try:
             return self._call(self._runs.run_service_create_run, run)
@@ -228,6 +237,7 @@ class Client(Session):
         parameters: Mapping[str, Any],
         trigger: "Trigger",
         description: str = "",
+        service_account: str | None = None,
     ) -> Any:
         """Start runs of a version again and again, one at a time, without making up for missed ones.
 
@@ -237,6 +247,7 @@ class Client(Session):
             parameters: values; all of them, so that runs can be cloned and compared in the UI.
             trigger: when.
             description: that the UI shows with it.
+            service_account: of the pods; None takes the server's own.
 
         Returns:
             ``V2beta1RecurringRun``.
@@ -268,6 +279,7 @@ class Client(Session):
             max_concurrency="1",
             no_catchup=True,
             namespace=self.namespace,
+            service_account=service_account,
         )
         return self._call(self._recurring.recurring_run_service_create_recurring_run, job)
 

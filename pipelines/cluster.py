@@ -146,6 +146,8 @@ class EnvironmentFrom(Section):
     """Environment variable → key."""
     optional: bool = False
     """Whether steps also start where it does not exist."""
+    steps: tuple[Component, ...] = ()
+    """Steps that get them; where none is named, all do."""
 
     @model_validator(mode="after")
     def _keys_once(self) -> Self:
@@ -232,7 +234,7 @@ class Cluster(Section):
     config_maps: tuple[EnvironmentFrom, ...] = ()
     """Environment variables out of config maps: MLflow's address, the object store's, the place of checkpoints."""
     secrets: tuple[EnvironmentFrom, ...] = ()
-    """Environment variables out of secrets: credentials."""
+    """Environment variables out of secrets: credentials, for each role its own (docs/kubeflow.md)."""
     keep_finished: Duration = 7 * 86400
     """How long the workflow and its pods are kept after the end, for their logs."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -261,16 +263,21 @@ class Cluster(Section):
         for name, address in self.data.items():
             if has_userinfo(address):
                 raise ValueError(f"data.{name} holds a login: put the login into a secret, named under secrets")
-        sources = (*self.config_maps, *self.secrets)
-        variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
-        if twice := next((name for name in variables if variables.count(name) > 1), None):
-            raise ValueError(f"{twice} is given twice, and Kubernetes refuses such a pod: name it in one place only")
+        for component in COMPONENTS:
+            sources = (*self.config_maps_of(component), *self.secrets_of(component))
+            variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
+            if twice := next((name for name in variables if variables.count(name) > 1), None):
+                raise ValueError(
+                    f"{twice} is given twice to {component}, and Kubernetes refuses such a pod: name it in one place "
+                    "only, or each time for other steps"
+                )
         return self
 
     def _check_nodes(self, component: str) -> None:
         if component not in TRAINING:
             raise ValueError(f"{component}.nodes: only {' and '.join(TRAINING)} can use more than one node")
-        variables = [*self.environment, *(variable for source in self.config_maps for variable in source.keys)]
+        maps = self.config_maps_of(component)
+        variables = [*self.environment, *(variable for source in maps for variable in source.keys)]
         if "SIMIPU_CHECKPOINTS" not in variables:
             raise ValueError(f"{component}.nodes: name SIMIPU_CHECKPOINTS, s3://bucket/prefix, under config_maps")
 
@@ -283,6 +290,14 @@ class Cluster(Section):
             problem = error.errors()[0]
             key = ".".join(str(part) for part in (component, *problem["loc"]))
             raise ValueError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+    def config_maps_of(self, component: str) -> list[EnvironmentFrom]:
+        """Config maps that a component gets variables out of."""
+        return [source for source in self.config_maps if not source.steps or component in source.steps]
+
+    def secrets_of(self, component: str) -> list[EnvironmentFrom]:
+        """Secrets that a component gets variables out of."""
+        return [source for source in self.secrets if not source.steps or component in source.steps]
 
     def image_of(self, component: str) -> str:
         """Image of a component, whose name says for good what it holds.

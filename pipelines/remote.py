@@ -39,6 +39,12 @@ DataOption = Annotated[
         help="Raw frames, s3:// or a folder that all pods see, instead of the experiment's own.", metavar="URI"
     ),
 ]
+AccountOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Account of the pods, e.g. simipu-steps of deploy/; the server's own by default."
+    ),
+]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Run every step, whatever has been computed before.")]
 WaitOption = Annotated[
     bool,
@@ -59,6 +65,7 @@ def submit(
     run_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
     ] = None,
+    service_account: AccountOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -72,7 +79,7 @@ def submit(
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
-    run = client.submit(package, run_name or usual_name(rows), values, _about(rows))
+    run = client.submit(package, run_name or usual_name(rows), values, _about(rows), service_account)
     print(f"Run      {run.run_id}  {run.display_name}")
     print(f"See      {client.url('runs', run.run_id)}", flush=True)
     if wait:
@@ -125,6 +132,7 @@ def schedule(
     cluster: ClusterOption = None,
     image: ImageOption = None,
     data_image: DataImageOption = None,
+    service_account: AccountOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -141,7 +149,7 @@ def schedule(
     client = Client(find(host, namespace))
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
     version = client.upload(package, version_name(rows), _about(rows))
-    made = client.schedule(version, name or title(rows), values, trigger, _about(rows))
+    made = client.schedule(version, name or title(rows), values, trigger, _about(rows), service_account)
     print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
     print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
 

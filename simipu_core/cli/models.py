@@ -135,21 +135,25 @@ def send(
 def accounts(
     steps: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-steps.")],
     promoter: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-promoter.")],
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the password of simipu-evaluate; then simipu-steps only records."),
+    ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Make the logins of an MLflow that asks for them: the steps', and the one that promotes.
+    """Make the logins of an MLflow that asks for them: the steps', that of the one that registers, the promoter's.
 
     It needs an administrator's login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Repeated, it sets new
     passwords.
 
-    Example: `simipu tracking accounts --steps steps-password --promoter promoter-password`
+    Example: `simipu tracking accounts --steps steps-password --evaluate evaluate-password --promoter promoter-password`
     """
     tracking = _answering(experiment, overrides)
-    from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
+    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, STEPS, set_up
 
-    set_up(tracking, {STEPS: steps, PROMOTER: promoter})
-    print(f"{STEPS} and {PROMOTER} may log in; {PROMOTER} promotes {tracking.model_name}")
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **({EVALUATE: evaluate} if evaluate else {})})
+    print(f"{EVALUATE if evaluate else STEPS} registers versions of {tracking.model_name}, {PROMOTER} promotes them")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ _MAKE_RUNTIME = "kubectl apply -k deploy/standalone/trainer, or deploy/multi-use
 _POLL_S = 5.0
 _PATIENCE_S = 900.0  # for an API server or webhook that does not answer, and for pods to end
 _AT_ONCE_S = (1.0, 2.0)  # to connect and to be answered, while SIGTERM is handled
-_LOG_LINES = 200  # torchrun adds more than 30 after an error
-_MOST_LOGS = 2
+_MOST_SHOWN = 2  # failed pods
 _FINAL = {"DeadlineExceeded", "TrainingRuntimeNotSupported"}
 """Reasons of a job's failure that no further attempt mends."""
 _BEGINNING = {"ContainerCreating", "PodInitializing"}
@@ -201,12 +200,12 @@ class TrainJob:
         if reason in _FINAL:
             return SimipuError(f"TrainJob {self.name}: {message} ({reason}); mend steps of cluster.yaml.")
         failed = [pod for pod in self._list_pods() if pod.status.phase == "Failed"]
-        logs = {pod.metadata.name: self._log(pod.metadata.name) for pod in failed}
-        for log in logs.values():
-            if errors := [line for line in log.splitlines() if line.startswith("error: ")]:
+        said = {pod.metadata.name: _last_words(pod) for pod in failed}
+        for words in said.values():
+            if errors := [line for line in words.splitlines() if line.startswith("error: ")]:
                 return SimipuError(f"TrainJob {self.name}: {errors[0].removeprefix('error: ')}")
-        for pod, log in [item for item in logs.items() if item[1].strip()][:_MOST_LOGS]:
-            print(f"--- {pod}\n{log}", flush=True)
+        for pod, words in [item for item in said.items() if item[1].strip()][:_MOST_SHOWN]:
+            print(f"--- {pod}\n{words}", flush=True)
         if deaths := [f"{pod.metadata.name}: {death}" for pod in failed for death in _deaths(pod)]:
             return InterruptionError(f"TrainJob {self.name}: {deaths[0]}")
         if not failed:
@@ -214,19 +213,13 @@ class TrainJob:
                 f"TrainJob {self.name}: failed ({reason}: {message}), and its pods are gone with what they printed: "
                 "their nodes were lost, or the runtime lacks restartPolicy: Never (see deploy/trainer/runtime.yaml)."
             )
-        see = "; see the lines above" if any(logs.values()) else ""
+        see = "; see the lines above" if any(said.values()) else ""
         return InterruptionError(f"TrainJob {self.name}: failed ({reason}: {message}){see}.")
-
-    def _log(self, pod: str) -> str:
-        log = self._call(
-            self._pods.read_namespaced_pod_log, pod, self.namespace, tail_lines=_LOG_LINES, allowed=(400, 404)
-        )
-        return log or ""
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def _call(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
-        """Answer of the API server, which is asked again while it is away; None for a status of `allowed`."""
+    def _call(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
+        """Answer of the API server, which is asked again while it is away; None for the status `allowed`."""
         until = time.monotonic() + _PATIENCE_S
         while True:
             try:
@@ -237,8 +230,8 @@ class TrainJob:
                 self._show(f"{error}; asked again for {_PATIENCE_S:g} s")
             self._pause(_POLL_S)
 
-    def _ask(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
-        """Answer of the API server; None where it answers with a status of `allowed`."""
+    def _ask(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
+        """Answer of the API server; None where it answers with the status `allowed`."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -247,7 +240,7 @@ class TrainJob:
         except HTTPError as error:
             raise _AwayError(f"the Kubernetes API server does not answer ({type(error).__name__})") from None
         except ApiException as error:
-            if error.status in ([allowed] if isinstance(allowed, int) else allowed):
+            if error.status == allowed:
                 return None
             message = _message(error.body) or str(error.reason)
             if error.status >= 500 or error.status == 429:
@@ -310,6 +303,12 @@ def _deaths(pod: Any) -> Iterator[str]:
             )
         elif ended and (ended.reason not in (None, "Error", "Completed") or ended.exit_code not in (0, 1)):
             yield f"{ended.reason} (exit code {ended.exit_code})"
+
+
+def _last_words(pod: Any) -> str:
+    """What a failed pod's containers left as their message, or the end of their logs (deploy/trainer/runtime.yaml)."""
+    ends = [status.state and status.state.terminated for status in pod.status.container_statuses or []]
+    return "\n".join(end.message for end in ends if end and end.message)
 
 
 def _namespace() -> str:

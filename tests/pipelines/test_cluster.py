@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster import Cluster, load_cluster
+from pipelines.cluster import COMPONENTS, Cluster, load_cluster
 from simipu_core.config import validate
 from simipu_core.errors import SimipuError
 
@@ -27,6 +27,22 @@ def test_the_example_is_in_order() -> None:
     assert example.step("configure").gpus == example.step("pair").gpus == 0
     assert example.step("pair").scratch == "200Gi"
     assert example.step("ingest").scratch == "50Gi"  # from the defaults
+
+
+def test_a_secret_goes_to_the_steps_that_it_names_or_to_all() -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "access-key"}
+    one = cluster(secrets=[{"name": "all", "keys": keys}])
+    assert all([source.name for source in one.secrets_of(step)] == ["all"] for step in COMPONENTS)
+    read = {"name": "read", "keys": keys, "steps": ["ingest", "pair"]}
+    write = {"name": "write", "keys": keys, "steps": ["pretrain", "finetune"]}
+    split = cluster(secrets=[read, write])
+    assert [source.name for source in split.secrets_of("pair")] == ["read"]
+    assert [source.name for source in split.secrets_of("finetune")] == ["write"]
+    assert split.secrets_of("evaluate") == []
+    with pytest.raises(SimipuError, match="AWS_ACCESS_KEY_ID is given twice to pair"):
+        cluster(secrets=[read, {**write, "steps": ["pair"]}])
+    with pytest.raises(SimipuError, match=r"secrets\.0\.steps\.0"):
+        cluster(secrets=[{**read, "steps": ["pairs"]}])
 
 
 def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_a_gpu() -> None:
@@ -59,7 +75,7 @@ def test_without_any_setting_steps_with_loaders_have_shared_memory_and_training_
         ({"secrets": [{"name": "x", "keys": {"A": "k", "B": "k"}}]}, "two variables have one key"),
         (
             {"environment": {"A": "1"}, "config_maps": [{"name": "x", "keys": {"A": "k"}}]},
-            "A is given twice, and Kubernetes refuses such a pod: name it in one place only",
+            "A is given twice to configure, and Kubernetes refuses such a pod: name it in one place only",
         ),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into one and name that under secrets"),
         ({"environment": {"AWS_SESSION_TOKEN": "x"}}, "AWS_SESSION_TOKEN is a secret"),
@@ -136,4 +152,4 @@ def test_the_example_says_all_it_needs() -> None:
     """Every key of the example that people fill in is one of the model's, and no value is secret."""
     values = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     assert set(values) <= set(Cluster.model_fields)
-    assert {source["name"] for source in values["secrets"]} == {"simipu-object-store", "simipu-mlflow"}
+    assert all(source.keys() <= {"name", "keys", "steps", "optional"} for source in values["secrets"])

@@ -401,7 +401,7 @@ class TestSchedules:
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "scan.bin").write_bytes(b"scan")
         arguments = ("schedule", *SCRATCH, "--data", str(tmp_path / "raw"), "--cron", "30 3 * * 1", "--name", "weekly")
-        made = cli(*arguments)
+        made = cli(*arguments, "--service-account", "simipu-steps")
         assert made.code == 0, made.error
         assert f"every pod must see the folder {tmp_path}/raw" in made.error
         (schedule,) = server.backend.recurring.values()
@@ -411,6 +411,7 @@ class TestSchedules:
         assert (schedule.mode, schedule.max_concurrency, schedule.no_catchup) == ("ENABLE", "1", True)
         assert schedule.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
         assert schedule.pipeline_spec is None
+        assert schedule.service_account == "simipu-steps"
         assert schedule.description.startswith("demo, revision ")
         assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["data_depth"])
 

@@ -100,7 +100,8 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
-    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--run-name", "my run")
+    account = ("--service-account", "simipu-steps")
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--run-name", "my run", *account)
     assert done.code == 0, done.out + done.error
     run_id = done.out.split()[1]
     lines = done.out.splitlines()
@@ -111,6 +112,7 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     assert f"every pod must see the folder {data};" in done.error
     run = server.backend.runs[run_id]
     assert run.description.startswith("demo, revision ")
+    assert run.service_account == "simipu-steps"
     values = run.runtime_config.parameters
     assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", values["data_depth"])
     assert values.keys() == run.pipeline_spec["root"]["inputDefinitions"]["parameters"].keys()

@@ -177,9 +177,8 @@ def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
     api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIMIPU_RETRY", RETRY)
-    log = (RECORDED / "node.batch-size.log").read_text()
-    assert len(log.splitlines()) > 30
-    api.on_create = lambda job: api.fail(name_of(job), log, log)
+    words = "error: batch_size 7 cannot be cut into 2 ranks times accumulate=1 equal micro-batches\n"
+    api.on_create = lambda job: api.fail(name_of(job), words, words)
     with pytest.raises(
         SimipuError, match=r"^TrainJob simipu-pretrain-\w+: batch_size 7 cannot be cut into 2 ranks"
     ) as it:
@@ -187,6 +186,40 @@ def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
     assert not isinstance(it.value, InterruptionError)
     assert len(api.created) == 1
     assert not (tmp_path / "encoder").exists()
+
+
+def test_a_pod_leaves_why_it_ends_where_the_step_finds_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "termination-log"
+    call = train_job.Call(
+        stage="pretrain",
+        config={"epochs": 0},
+        shards="s3://bucket/pairs",
+        encoder=None,
+        out="s3://bucket/out",
+        checkpoints="",
+    )
+    monkeypatch.setenv("SIMIPU_CALL", call.model_dump_json())
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train_job, "LAST_WORDS", words)
+    with pytest.raises(SystemExit, match="error: pretrain: `epochs`"):
+        train_job.main()
+    assert not words.exists()  # only the kubelet makes it
+    words.touch()
+    with pytest.raises(SystemExit):
+        train_job.main()
+    assert words.read_text().startswith("error: pretrain: `epochs`")
+
+
+def test_what_a_pod_that_died_printed_last_is_shown(
+    api: TrainerApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = (RECORDED / "node.batch-size.log").read_text().partition("\n")[2]  # an exit code, and no sentence
+    api.on_create = lambda job: api.fail(name_of(job), log, log)
+    with pytest.raises(InterruptionError, match="see the lines above"):
+        train(tmp_path / "encoder")
+    assert "exitcode  : 1" in capsys.readouterr().out
 
 
 def test_pods_that_are_gone_with_what_they_said_are_told(api: TrainerApi, tmp_path: Path) -> None:
@@ -287,7 +320,6 @@ def test_sigterm_deletes_the_job_at_once(api: TrainerApi, tmp_path: Path, monkey
 
 
 def test_the_pods_are_those_of_the_step(api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMIPU_SERVICE_ACCOUNT", "default-editor")
     monkeypatch.setenv("SIMIPU_PIPELINE_RUN", "f00d")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     pods: list[dict[str, Any]] = []
@@ -301,14 +333,12 @@ def test_the_pods_are_those_of_the_step(api: TrainerApi, tmp_path: Path, monkeyp
     train_job.train(
         {**SPEC, "runtimePatches": [patch]}, "pretrain", CONFIG, "s3://shards/pairs", tmp_path / "one", run=SilentRun()
     )
-    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"default-editor"}
+    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"simipu-training"}
     assert pods[0]["spec"]["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pods[0]["metadata"]["labels"]["team"] == "a"
     assert api.created[0]["metadata"]["labels"]["pipeline/runid"] == "f00d"
     variables = {variable["name"]: variable.get("value") for variable in api.created[0]["spec"]["trainer"]["env"]}
     assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
-    train(tmp_path / "two", CONFIG.model_copy(update={"seed": 5}))
-    assert pods[-1]["spec"]["serviceAccountName"] == "default-editor"
 
 
 def test_an_older_trainer_is_told(api: TrainerApi, tmp_path: Path) -> None:
