@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from simipu_core.config.backbones import BackboneName
 from simipu_core.config.section import Address, Betas, DecoderChannels, DepthRange, Section, Size
-from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
+from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig, check_norm_values
 
 
 class DepthAugmentConfig(ColourConfig):
@@ -105,6 +105,24 @@ class FinetuneConfig(LoopConfig):
         if self.min_depth >= self.max_depth:
             raise ValueError(f"min_depth {self.min_depth:g} is not below max_depth {self.max_depth:g}")
         return self
+
+    @model_validator(mode="after")
+    def _norms_see_values(self) -> Self:
+        if crop := self.augment.crop:
+            micro_batch, size = self.batch_size // self.accumulate, self.shown_size(crop)
+            check_norm_values(micro_batch, size, 32, "augment.crop or input_scale")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_fill_a_batch(self) -> Self:
+        if self.max_frames is not None and self.max_frames < self.batch_size:
+            raise ValueError(f"max_frames {self.max_frames} do not fill one batch of batch_size {self.batch_size}")
+        return self
+
+    def shown_size(self, crop: Size) -> Size:
+        """Height and width at which the net is shown a crop, pixels."""
+        height, width = (max(1, round(side * self.input_scale)) for side in crop)
+        return height, width
 
     @property
     def needs_pretraining(self) -> bool:

@@ -1,12 +1,21 @@
 """Sections of contrastive pre-training."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from simipu_core.config.backbones import BackboneName
 from simipu_core.config.section import Address, Count, DecoderChannels, PixelRange, Positive, Range, Section, kind_or
-from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, Optimizer, SGDConfig
+from simipu_core.config.training import (
+    AdamWConfig,
+    ColourConfig,
+    InputConfig,
+    LoopConfig,
+    Optimizer,
+    SGDConfig,
+    check_norm_values,
+)
 
 
 class SetAbstractionConfig(Section):
@@ -76,6 +85,9 @@ class PointEncoderConfig(Section):
     """Features of a raw point: reflectance alone (published), with its position divided by the point range, or with
     the logarithm of its distance from the sensor. The last makes pixels tell depth; with the position they can tell
     points apart by the direction alone, which a pixel knows from its place in the image."""
+    mixed_precision: bool = False
+    """Let `precision: bf16` count for the point encoder too. Otherwise it stays fp32: in bf16 the features of its last
+    level are 12 % off (benchmarks/results/precision.json), and with them what pixels are to match."""
     recompute_groups: bool = False
     """Compute grouped features again in the backward pass instead of keeping them: less memory, more time."""
 
@@ -86,6 +98,15 @@ class PointEncoderConfig(Section):
             raise ValueError(
                 f"levels have {', '.join(map(str, centres))} num_points; none can have more than the one before"
             )
+        if self.sampling == "feature_halves":
+            for number, (before, level) in enumerate(pairwise(self.levels), start=2):
+                if level.num_points % 2:
+                    raise ValueError(f"level {number} picks {level.num_points} num_points in two halves; make it even")
+                if max(level.num_neighbours) > before.num_points:
+                    raise ValueError(
+                        f"level {number} gathers {max(level.num_neighbours)} num_neighbours of the {before.num_points} "
+                        f"num_points that level {number - 1} leaves; it cannot gather more than there are"
+                    )
         return self
 
     @property
@@ -280,11 +301,24 @@ class PretrainConfig(LoopConfig):
         return self.objective != "contrastive"
 
     @model_validator(mode="after")
+    def _norms_see_values(self) -> Self:
+        longest = -(-max(self.image.long_side[0], self.image.short_side[0]) // self.image.pad_multiple)
+        side = longest * self.image.pad_multiple  # at most, where the smallest bounds are drawn
+        stride = max(self.contrast.feature_strides)
+        check_norm_values(self.batch_size // self.accumulate, (side, side), stride, "image.long_side and short_side")
+        return self
+
+    @model_validator(mode="after")
     def _pairs_are_possible(self) -> Self:
         if (first := self.point_encoder.levels[0].num_points) > self.points.num_points:
             raise ValueError(
                 f"the first of point_encoder.levels picks {first} of the {self.points.num_points} points that "
                 "points.num_points leaves; raise the one or lower the other"
+            )
+        if self.batch_size == self.accumulate and self.point_encoder.levels[-1].num_points == 1:
+            raise ValueError(
+                "one sample a micro-batch and num_points 1 at the last of point_encoder.levels leave BatchNorm a single"
+                " value; lower accumulate, or raise num_points"
             )
         if self.point_encoder.sampling == "feature_halves" and self.contrast.pairing == "index":
             raise ValueError("contrast.pairing `index` needs point_encoder.sampling `distance`; learnt picks differ")

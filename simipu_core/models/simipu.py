@@ -61,9 +61,11 @@ class SimIPU(ImageBranch):
             match = self._match(centres, partners) if batch.match is None else batch.match
             is_matched = match >= 0
             match = match.clamp(min=0)
-            keys = self.intra_head(gather_rows(key_points, match)[is_matched])
         distance = (centres - gather_rows(partners, match)).norm(dim=-1).masked_fill(~is_matched, torch.nan)
-        intra = self._contrast(self.intra_head(points[is_matched]), keys, is_matched)
+        queries = self.intra_head(points[is_matched])  # before the keys, as published: BatchNorm remembers the order
+        with torch.no_grad():
+            keys = self.intra_head(gather_rows(key_points, match)[is_matched])
+        intra = self._contrast(queries, keys, is_matched)
 
         pixels = gather_rows(batch.pixels, rows)
         is_visible = batch.is_visible.gather(1, rows)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
@@ -37,6 +37,8 @@ class StepCost:
     """All of the model, trained or not."""
     flops: int
     """Forward and backward: twice the multiplications of convolutions and matrix products."""
+    mixed_flops: int
+    """Those of them in bf16."""
     activation_bytes: int
     """Held between forward and backward pass, each storage once, parameters not."""
     weight_bytes: int
@@ -115,7 +117,7 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
         saved[storage._cdata] = storage
         return tensor
 
-    with FlopCounterMode(display=False) as counter, _EverythingCounts():  # type: ignore[no-untyped-call]
+    with _Flops() as flops, _EverythingCounts():  # type: ignore[no-untyped-call]
         with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(config.precision, torch.device("cpu")):
             loss = compute()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -126,7 +128,8 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
     slots = [value for optimizer in state.optimizers for slot in optimizer.state.values() for value in slot.values()]
     return StepCost(
         parameters=sum(p.numel() for p in model.parameters()),
-        flops=int(counter.get_total_flops()),
+        flops=flops.total,
+        mixed_flops=flops.mixed,
         activation_bytes=sum(storage.nbytes() for storage in saved.values()),
         weight_bytes=_bytes(weights),
         gradient_bytes=_bytes(p.grad for p in model.parameters() if p.grad is not None),
@@ -134,6 +137,20 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
         checkpoint_bytes=_bytes(state.model.state_dict().values()) + _bytes(slots),
         result_bytes=_bytes(result.state_dict().values()),
     )
+
+
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts FLOPs as PyTorch's own counter does, and apart from the others those in bf16."""
+
+    total = mixed = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            flops = int(count(*args, **(kwargs or {}), out_val=result))
+            self.total += flops
+            self.mixed += flops * (args[0].dtype == torch.bfloat16)
+        return result
 
 
 class _EverythingCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]

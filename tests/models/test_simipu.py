@@ -208,3 +208,19 @@ def test_padding_does_not_reach_the_network_as_colour() -> None:
         assert not image[:, height:].any()
         assert not image[:, :, width:].any()
         assert image[:, :height, :width].any()
+
+
+def test_the_intra_head_remembers_the_original_view_first() -> None:
+    """As in the published code, whose buffers are so met: 0.9 (0.9 start + 0.1 original) + 0.1 augmented."""
+    config = tiny_pretrain(published("index"))
+    model, batch = SimIPU(config), make_batch(config)
+    first, norm = model.intra_head[0], model.intra_head[1]
+    original, augmented = (
+        first(model.point_encoder(view).features.flatten(0, 1)).detach() for view in (batch.original, batch.augmented)
+    )
+    model(batch)
+    mean = 0.1 * (0.9 * original.mean(dim=0) + augmented.mean(dim=0))
+    variance = 0.9**2 + 0.1 * (0.9 * original.var(dim=0) + augmented.var(dim=0))
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+    assert norm.num_batches_tracked == 2
