@@ -304,7 +304,7 @@ class PretrainConfig(LoopConfig):
     def _norms_see_values(self) -> Self:
         longest = -(-max(self.image.long_side[0], self.image.short_side[0]) // self.image.pad_multiple)
         side = longest * self.image.pad_multiple  # at most, where the smallest bounds are drawn
-        stride = max(self.contrast.feature_strides)
+        stride = 32 if self.has_decoder else max(self.contrast.feature_strides)
         check_norm_values(self.batch_size // self.accumulate, (side, side), stride, "image.long_side and short_side")
         return self
 
