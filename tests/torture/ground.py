@@ -91,7 +91,7 @@ class Ground:
         """What lies in the temporary folder, and drafts and unsent entries anywhere."""
         drafts = [
             path
-            for pattern in (".*.partial", ".*.new", "*.outbox.jsonl", "*unsent-tracking.jsonl")
+            for pattern in (".*.partial", "*.outbox.jsonl", "*unsent-tracking.jsonl")
             for path in self.folder.rglob(pattern)
         ]
         return sorted(str(path.relative_to(self.folder)) for path in {*drafts, *self.temporary.iterdir()})
