@@ -185,7 +185,7 @@ def _shards(kind: Literal["pairs", "depth"]) -> Prepare:
 
 def _manifest(folder: Path) -> list[Case]:
     file = shards(folder, "pairs") / "manifest.json"
-    return [Case(file.read_bytes(), lambda data: (replace(file, data), read_manifest(file.parent)))]
+    return _file("shards/manifest.json", file.read_bytes(), lambda file: read_manifest(file.parent))(folder)
 
 
 def _catalogue(folder: Path) -> list[Case]:

@@ -66,8 +66,8 @@ def little_memory() -> Iterator[None]:
 def one_process() -> Iterator[None]:
     """What parsers replace, so as to list in this process, whose memory is little, is put back."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waymo_segments, "map_frames", waymo_segments.map_frames)
-        patch.setattr(nyu_labelled, "apart", nyu_labelled.apart)
+        patch.setattr(waymo_segments, "map_frames", vars(waymo_segments)["map_frames"])
+        patch.setattr(nyu_labelled, "apart", vars(nyu_labelled)["apart"])
         yield
 
 

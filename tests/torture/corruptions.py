@@ -14,8 +14,9 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 
-from simipu_core.artifacts import read_manifest
+from simipu_core.artifacts import read_manifest, write_artifact
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.shards import Shards
@@ -178,8 +179,8 @@ def _shards(folder: Path, kind: str) -> Any:
 
 
 def _make_weights(folder: Path) -> None:
-    with samples.write_artifact(folder / "net", "encoder", inputs={}, parameters={}, licence="made up") as draft:
-        tensors = {"a": parsers.torch.arange(12.0), "b": parsers.torch.zeros(5, dtype=parsers.torch.int64)}
+    with write_artifact(folder / "net", "encoder", inputs={}, parameters={}, licence="made up") as draft:
+        tensors = {"a": torch.arange(12.0), "b": torch.zeros(5, dtype=torch.int64)}
         save_tensors(tensors, draft.path / "encoder.safetensors", parsers.SPEC)
 
 
@@ -195,7 +196,7 @@ def _make_checkpoint(folder: Path) -> None:
 
 def _checkpoint(folder: Path) -> Any:
     state = parsers.training_state()
-    with parsers.torch.no_grad():
+    with torch.no_grad():
         for parameter in state.model.parameters():
             parameter.zero_()
     if Checkpoints(folder / "c").resume(state) == 0:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext, ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def _preload_little() -> None:
     """Have fork servers load what their workers run, and not all that this process has loaded."""
     original = ForkServerContext.set_forkserver_preload
 
-    def set_preload(self: ForkServerContext, names: list[str]) -> None:
+    def set_preload(self: BaseContext, names: list[str]) -> None:
         original(self, [name for name in names if name in _IN_WORKERS])
 
     ForkServerContext.set_forkserver_preload = set_preload  # type: ignore[method-assign]
