@@ -81,8 +81,8 @@ def _write_logs(root: Path) -> None:
 
 def list_in_this_process() -> None:
     """Have listing start no processes from now on: this one has bounds of its own."""
-    waymo_segments.map_frames = _here  # type: ignore[attr-defined]
-    nyu_labelled.apart = _apart_here  # type: ignore[attr-defined]
+    waymo_segments.map_frames = _here  # type: ignore[assignment, attr-defined]
+    nyu_labelled.apart = _apart_here  # type: ignore[assignment, attr-defined]
 
 
 def _here(work: Callable[[Any], Any], items: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:

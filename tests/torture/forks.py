@@ -165,7 +165,7 @@ def _preload_little() -> None:
     def set_preload(self: BaseContext, names: list[str]) -> None:
         original(self, [name for name in names if name in _IN_WORKERS])
 
-    ForkServerContext.set_forkserver_preload = set_preload  # type: ignore[method-assign]
+    ForkServerContext.set_forkserver_preload = set_preload  # type: ignore[assignment, method-assign]
 
 
 def _count(changes: Path, folder: Path, blow: int) -> None:
