@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,6 +57,10 @@ class Chaos:
         with os.fdopen(reading) as pipe:
             self.url = pipe.readline().strip()
 
+    def calm(self) -> None:
+        """No more faults from now on."""
+        os.kill(self._process.pid, signal.SIGUSR1)
+
     def stop(self) -> int:
         """End it; how many requests had faults."""
         os.kill(self._process.pid, signal.SIGTERM)
@@ -70,10 +74,14 @@ def _serve(target: str, seed: int, share: float, kinds: Sequence[Broken], ready:
     count = left = 0
     end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: end.set())
+    is_calm = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: is_calm.set())
     with proxy(target) as made:
 
         def chance(_: str) -> Broken | None:
             nonlocal count, left
+            if is_calm.is_set():
+                return None
             if left:
                 left -= 1
                 count += 1
@@ -171,38 +179,39 @@ class Shaken:
         broken: list[tuple[Fault, str]] = []
         name = "AWS_ENDPOINT_URL" if self._service == "s3" else "MLFLOW_TRACKING_URI"
         kinds = _S3 if self._service == "s3" else _MLFLOW
-        for attempt in range(_ATTEMPTS + 1):
-            if attempt == _ATTEMPTS:
-                code, said = self._run(self._variables)
-            else:
-                share = rng.choice((0.03, 0.1, 0.3))
-                chaos = Chaos(self._variables[name], self._ground.folder.parent, rng.getrandbits(32), share, kinds)
-                try:
-                    code, said = self._run(self._variables | {name: chaos.url})
-                finally:
-                    seen["faults"] += chaos.stop()
-            if code is None:
-                broken.append((Fault.HUNG, said))
-                break
-            if code == 0:
-                seen["ended under faults"] += attempt < _ATTEMPTS
-                break
-            seen["stopped"] += 1
-            if "Traceback" in said:
-                broken.append((Fault.TRACEBACK, said))
-            if attempt == _ATTEMPTS:
-                broken.append((Fault.LOST, said))
-        broken += self._look(expected)
+        share = rng.choice((0.03, 0.1, 0.3))
+        chaos = Chaos(self._variables[name], self._ground.folder.parent, rng.getrandbits(32), share, kinds)
+        disturbed = self._variables | {name: chaos.url}  # one address to the end: what waits is kept by address
+        try:
+            for attempt in range(_ATTEMPTS + 1):
+                if attempt == _ATTEMPTS:
+                    chaos.calm()
+                code, said = self._run(disturbed)
+                if code is None:
+                    broken.append((Fault.HUNG, said))
+                    break
+                if code == 0:
+                    seen["ended under faults"] += attempt < _ATTEMPTS
+                    break
+                seen["stopped"] += 1
+                if "Traceback" in said:
+                    broken.append((Fault.TRACEBACK, said))
+                if attempt == _ATTEMPTS:
+                    broken.append((Fault.LOST, said))
+            chaos.calm()
+            broken += self._look(expected, disturbed)
+        finally:
+            seen["faults"] = chaos.stop()
         return Trial(1, seen, tuple(broken))
 
-    def _look(self, expected: Any) -> Iterator[tuple[Fault, str]]:
+    def _look(self, expected: Any, variables: Mapping[str, str]) -> Iterator[tuple[Fault, str]]:
         """Whether all is as if there had been no faults, once what was not sent is sent."""
         for unsent in self._ground.folder.rglob("*unsent-tracking.jsonl"):
             command = simipu("tracking", "send", str(unsent))
-            child = Child(command, self._ground.folder, self._ground.environment(**self._variables))
+            child = Child(command, self._ground.folder, self._ground.environment(**variables))
             if not child.wait(PATIENCE) or child.code:
                 yield Fault.LOST, f"tracking send: {child.said()}"
-        yield from settled(self._ground, self._variables, self._server)
+        yield from settled(self._ground, variables, self._server)
         try:
             found = self._result()
         except Exception as error:
