@@ -1,8 +1,8 @@
 # `make` lists what can be done. Only Python 3.11 and make are assumed; everything else is installed into .venv.
 # What is given to make (EXPERIMENT=…, REASON=…) reaches the shell as an exported variable, in quotes: "$$REASON". It is
 # taken literally: what it holds is run neither by make nor by the shell.
-GIVEN      := BASE CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE PYTHON REASON REGISTRY RUN RUNNER SET SWEEP \
-              VERSION
+GIVEN      := BASE CAMPAIGN CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE MINUTES PYTHON REASON REGISTRY RUN \
+              RUNNER SET SWEEP VERSION
 $(foreach name,$(GIVEN) $(.VARIABLES),$(if $(or $(filter command,$(firstword $(origin $(name)))),\
     $(and $(filter $(name),$(GIVEN)),$(filter environment,$(origin $(name))))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -33,7 +33,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-all \
-        lint format bench pictures lock sbom audit images tag push clean
+        torture lint format bench pictures lock sbom audit images tag push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ test: setup-dev ## fast tests
 
 test-all: test ## fast tests, then whole runs, real servers and images
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m slow --durations 20
+
+torture: setup-dev ## kill, corrupt, fuzz and disturb for a while, on from the last time [MINUTES=10] [CAMPAIGN=kills | corruptions | fuzz | faults]
+	@.venv/bin/python -m tests.torture $${MINUTES:+--minutes "$$MINUTES"} $${CAMPAIGN:+--campaign "$$CAMPAIGN"}
 
 lint: setup-dev ## check format, style, layers and types
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/lint-imports --no-logo --no-cache && .venv/bin/mypy

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
 from simipu_core.errors import SimipuError
-from simipu_core.files import put_in_place, write_file
+from simipu_core.files import put_in_place, temporary_folder, write_file
 from simipu_core.geometry.poses import Matrix, inverse, pose
 from simipu_core.parallel import apart
 from simipu_core.progress import progress
@@ -101,7 +100,10 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
         raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
     if not bag.exists():
         raise SimipuError(f"{bag}: no such bag; give a .bag or .mcap file, or the folder of a ROS 2 bag.")
-    with TemporaryDirectory() as scratch, closing(apart(_import_bounded, bag, target, settings, scratch)) as steps:
+    with (
+        temporary_folder("import") as scratch,
+        closing(apart(_import_bounded, bag, target, settings, str(scratch))) as steps,
+    ):
         try:
             total = next(steps)
             assert isinstance(total, int)  # noqa: S101 (what is yielded first)

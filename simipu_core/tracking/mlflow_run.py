@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_sigterm
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
-from simipu_core.tracking.outbox import Outbox, adopt
+from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
 
 PARENT_RUN_ID = "SIMIPU_PARENT_RUN_ID"
@@ -49,6 +49,8 @@ REVISION_TAG = "simipu.revision"
 IMAGE_TAG = "simipu.image"
 PIPELINE_RUN_TAG = "simipu.pipeline_run"
 ERROR_TAG = "simipu.error"
+MARK_TAG = "simipu.mark"
+"""By which a run is found whose id its maker did not get to know."""
 UNSENT = "unsent-tracking.jsonl"
 
 _LOCAL_PAGE = "http://127.0.0.1:5000"
@@ -227,9 +229,10 @@ def step(
     client = connect()
     with mlflow_errors():
         adopt_left_behind(client)
-        made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
-    is_own = "MLFLOW_RUN_ID" not in os.environ
-    run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
+        is_own = "MLFLOW_RUN_ID" not in os.environ
+        with claimed() as mark:
+            made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment, mark)
+            run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
     status = "FAILED"
     try:
         with ended_by_sigterm(), recorded(run.log_metrics):
@@ -259,7 +262,13 @@ def adopt_left_behind(client: MlflowClient) -> int:
         MlflowException, OSError: the server does not answer.
     """
 
-    def end(run_id: str) -> None:
+    def end(name: str) -> None:
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        marked = client.search_runs(experiments, f"tags.`{MARK_TAG}` = '{name}'")
+        for run_id in [run.info.run_id for run in marked] or [name]:
+            end_run(run_id)
+
+    def end_run(run_id: str) -> None:
         if client.get_run(run_id).info.status == "RUNNING":
             client.log_batch(run_id, tags=[RunTag(ERROR_TAG, "the process was killed.")])
             client.set_terminated(run_id, "KILLED")
@@ -267,12 +276,17 @@ def adopt_left_behind(client: MlflowClient) -> int:
     return adopt(_outboxes(), partial(deliver, client), end)
 
 
+def claimed() -> AbstractContextManager[str]:
+    """What `MARK_TAG` is to say of the run that the block makes; see :func:`simipu_core.tracking.outbox.claim`."""
+    return claim(_outboxes())
+
+
 def _outboxes() -> Path:
     """Where entries for this server wait."""
     return project.cache() / "tracking" / sha256_text(tracking_uri())[:16]
 
 
-def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, str | None]:
+def _open(client: MlflowClient, name: str, experiment: str, mark: str) -> tuple[RunInfo, str | None]:
     """The step's run and, where there is one, the run that it shares with the other steps as their parent."""
     tags = _origin() | {STEP_TAG: name}
     if adopted := os.environ.get("MLFLOW_RUN_ID"):
@@ -289,7 +303,7 @@ def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, st
             end_left_open(client, [experiment_id], earlier)
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent
-    return client.create_run(experiment_id, tags=tags, run_name=name).info, shared
+    return client.create_run(experiment_id, tags=tags | {MARK_TAG: mark}, run_name=name).info, shared
 
 
 def end_left_open(

@@ -140,6 +140,35 @@ def write(bag: Path, messages: Recorded, storage: StoragePlugin = StoragePlugin.
     return bag
 
 
+def write_ros_1(bag: Path, messages: Recorded) -> Path:
+    """ROS 1 knows these types under the same names; the header's sequence number and CameraInfo's capitals differ."""
+    noetic = get_typestore(Stores.ROS1_NOETIC)
+    noetic.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
+
+    def to_ros_1(message: Any) -> Any:
+        kind = message.__msgtype__
+        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
+        values: dict[str, Any] = {}
+        for name in names:
+            if name == "seq":
+                values[name] = 0
+                continue
+            value = getattr(message, name if hasattr(message, name) else name.lower(), None)
+            if isinstance(value, list):
+                value = [to_ros_1(each) for each in value]
+            values[name] = to_ros_1(value) if hasattr(value, "__msgtype__") else value
+        return noetic.types[kind](**{name: values[name] for name in names if name in values})
+
+    with Writer1(bag) as writer:
+        topics: dict[str, Any] = {}
+        for topic, time, message in messages:
+            kind = message.__msgtype__
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=noetic)
+            writer.write(topics[topic], time, noetic.serialize_ros1(to_ros_1(message), kind))
+    return bag
+
+
 def frames(root: Path) -> list[Frame | Rejected]:
     return any_source(kind="logs", root=str(root)).list_frames(root)
 
@@ -179,33 +208,7 @@ def test_a_single_mcap_file_is_a_bag_too(tmp_path: Path) -> None:
 
 
 def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
-    """ROS 1 knows these types under the same names; the header's sequence number and CameraInfo's capitals differ."""
-    noetic = get_typestore(Stores.ROS1_NOETIC)
-    noetic.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
-
-    def to_ros_1(message: Any) -> Any:
-        kind = message.__msgtype__
-        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
-        values: dict[str, Any] = {}
-        for name in names:
-            if name == "seq":
-                values[name] = 0
-                continue
-            value = getattr(message, name if hasattr(message, name) else name.lower(), None)
-            if isinstance(value, list):
-                value = [to_ros_1(each) for each in value]
-            values[name] = to_ros_1(value) if hasattr(value, "__msgtype__") else value
-        return noetic.types[kind](**{name: values[name] for name in names if name in values})
-
-    bag = tmp_path / "old.bag"
-    with Writer1(bag) as writer:
-        topics: dict[str, Any] = {}
-        for topic, time, message in drive():
-            kind = message.__msgtype__
-            if topic not in topics:
-                topics[topic] = writer.add_connection(topic, kind, typestore=noetic)
-            writer.write(topics[topic], time, noetic.serialize_ros1(to_ros_1(message), kind))
-    made = import_bag(bag, tmp_path, SETTINGS)
+    made = import_bag(write_ros_1(tmp_path / "old.bag", drive()), tmp_path, SETTINGS)
     assert (made.images, made.scans, made.left_out, made.missing) == (3, 3, [], [])
     assert all(isinstance(frame, Frame) for frame in frames(tmp_path))
 

@@ -73,9 +73,11 @@ def test_image_and_depth_are_mirrored_together(flip: float) -> None:
 
 
 def test_contrast_alone_makes_no_depth_and_the_same_batches() -> None:
-    rows, rngs = [pair_row(0), pair_row(1)], lambda: [np.random.default_rng(i) for i in range(2)]
-    alone = PairViews(tiny_pretrain())(rows, rngs())
-    beside = PairViews(tiny_pretrain(objective="both"))(rows, rngs())
+    rows = [pair_row(0), pair_row(1)]
+    alone, beside = (
+        PairViews(tiny_pretrain(objective=objective))(rows, [np.random.default_rng(i) for i in range(2)])
+        for objective in ("contrastive", "both")
+    )
     assert alone.depth is None
     assert beside.depth is not None
     assert replace(beside, depth=None).images.equal(alone.images)
