@@ -1,6 +1,5 @@
 """Requests to the Kubeflow Pipelines API: bounded in time, never redirected, and every refusal one clear sentence."""
 
-import json
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ import kfp_server_api
 import urllib3
 from urllib3 import exceptions as http
 
+from pipelines.answers import read_json
 from pipelines.connection import Connection
 from simipu_core.errors import SimipuError
 
@@ -81,9 +81,21 @@ class Api(kfp_server_api.ApiClient):  # type: ignore[misc]
             raise _refused(asked, error, *secret.values()) from None
         except http.HTTPError as error:
             raise _unanswered(asked, error) from None
-        if _preload_content and "json" not in (answer.getheader("content-type") or ""):
-            raise _not_the_api(asked)
+        if _preload_content:
+            _check(asked, answer)
         return answer
+
+
+def _check(asked: Connection, answer: Any) -> None:
+    """Refuse what is no JSON object: the SDK would take it for one without any field."""
+    if "json" not in (answer.getheader("content-type") or ""):
+        raise _not_the_api(asked)
+    try:
+        known = read_json(answer.data)
+    except ValueError as error:
+        raise ApiError(f"{asked.host}: its answer is cut off or no JSON ({error}).", transient=True) from None
+    if not isinstance(known, dict):
+        raise ApiError(f"{asked.host} answers in a way this client does not know: with no JSON object.")
 
 
 def _proxy(host: str) -> str | None:
@@ -145,7 +157,7 @@ def _message(body: Any) -> str:
     """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
-        data = json.loads(text)
+        data = read_json(text)
     except ValueError:
         data = None
     if isinstance(data, dict):

@@ -335,7 +335,7 @@ class Client(Session):
         if (known := find()) or not make:
             return known
         group = kfp.V2beta1Experiment(display_name=NAME, namespace=self.namespace)
-        return self._made_once(self._experiments.experiment_service_create_experiment, group, "experiment_id", find)
+        return self._made_once(self._experiments.experiment_service_create_experiment, group, find)
 
     def _pipeline(self) -> str:
         def find() -> str | None:
@@ -355,7 +355,7 @@ class Client(Session):
             namespace=self.namespace,
             description="Label-free pre-training on image-scan pairs, then monocular depth.",
         )
-        return self._made_once(self._pipelines.pipeline_service_create_pipeline, pipeline, "pipeline_id", find)
+        return self._made_once(self._pipelines.pipeline_service_create_pipeline, pipeline, find)
 
 
 class Trigger(NamedTuple):

@@ -168,8 +168,10 @@ def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
     table.add_column("state")
     table.add_column("time", justify="right")
     for step in steps:
-        again = f", attempt {step.attempts}" if step.attempts > 1 else ""
-        table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]{again}", clock(step.seconds))
+        stands = Text().append(step.state, _STYLES.get(step.state, "dim"))
+        if step.attempts > 1:
+            stands.append(f", attempt {step.attempts}")
+        table.add_row(Text(step.name), stands, clock(step.seconds))
     notes = (f"{step.name}: {step.cause}" for step in steps if step.cause and step.state in _NOTED)
     return Group(title, table, *(Text(note) for note in notes))
 

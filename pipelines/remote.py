@@ -1,11 +1,13 @@
 """Commands that run the pipeline on Kubeflow."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
 from pipelines.rows import Rows, title
@@ -152,14 +154,11 @@ def schedules(host: HostOption = None, namespace: NamespaceOption = None) -> Non
     from pipelines.connection import find
 
     client = Client(find(host, namespace))
-    table = Table()
-    for column in ("schedule", "name", "when", "state"):
-        table.add_column(column, overflow="fold")
-    for known in client.schedules():
-        when, every = known.trigger.cron_schedule, known.trigger.periodic_schedule
-        text = when.cron if when else f"every {every.interval_second} s"
-        table.add_row(known.recurring_run_id, known.display_name, text, str(known.status or "").lower())
-    Console().print(table)
+    rows = [
+        (known.recurring_run_id, known.display_name, _when(known.trigger), str(known.status or "").lower())
+        for known in client.schedules()
+    ]
+    Console().print(_table(("schedule", "name", "when", "state"), rows))
 
 
 @app.command()
@@ -208,13 +207,17 @@ def status(
         if state(known) == "FAILED":
             show_failure(client, known, steps, console)
         return
-    table = Table()
-    for column in ("run", "name", "state", "time", "started"):
-        table.add_column(column, overflow="fold", justify="right" if column == "time" else "left")
-    for known in client.runs(limit):
-        started = f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else ""
-        table.add_row(known.run_id, known.display_name, state(known).lower(), clock(run_seconds(known)), started)
-    console.print(table)
+    rows = [
+        (
+            known.run_id,
+            known.display_name,
+            state(known).lower(),
+            clock(run_seconds(known)),
+            f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else "",
+        )
+        for known in client.runs(limit)
+    ]
+    console.print(_table(("run", "name", "state", "time", "started"), rows))
 
 
 @app.command()
@@ -233,6 +236,25 @@ def cancel(
     print(f"Run {run} {client.cancel(run).value}", flush=True)
     if wait:
         raise typer.Exit(follow(client, run, Console()))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Table:
+    """A list of what the server tells; what is copied or searched for, as an id, is not broken in a narrow terminal."""
+    table = Table()
+    for column in columns:
+        whole = column not in ("name", "when", "started")
+        table.add_column(column, overflow="fold", justify="right" if column == "time" else "left", no_wrap=whole)
+    for row in rows:
+        table.add_row(*(Text(text or "") for text in row))
+    return table
+
+
+def _when(trigger: Any) -> str:
+    if trigger and trigger.cron_schedule:
+        return str(trigger.cron_schedule.cron or "")
+    if trigger and trigger.periodic_schedule:
+        return f"every {trigger.periodic_schedule.interval_second} s"
+    return ""
 
 
 def _prepare(

@@ -1,6 +1,7 @@
 """Versions, schedules and refusals, against a server that speaks Kubeflow's protocol."""
 
 import http.server
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kfp_server_api as kfp
 import pytest
 
 from pipelines import submission
@@ -144,13 +146,48 @@ class TestServers:
         ("body", "match"),
         [
             (b'{"ok": true}', "is a server, but not of Kubeflow Pipelines"),
-            (b"[]", "answers in a way this client does not know|is a server, but not"),
-            (b"{", "answers in a way this client does not know|is a server, but not"),
+            (b"[]", "answers in a way this client does not know"),
+            (b"{", "its answer is cut off or no JSON"),
         ],
     )
     def test_another_server(self, server: KfpServer, body: bytes, match: str) -> None:
         server.fault = answering(200, body, "application/json")
         assert re.search(match, refusal(Connection(server.url)))
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "match", "transient"),
+        [
+            (b'{"runs":[{"run_id"', "application/json", "is cut off or no JSON", True),
+            (b"", "application/json", "is cut off or no JSON", True),
+            (b"\x1f\x8b\xff", "application/json", "is cut off or no JSON", True),
+            (b"[" * 100_000 + b"]" * 100_000, "application/json", "nested too deeply", True),
+            (b"[]", "application/json", "with no JSON object", False),
+            (b"{}", "application/json; charset=bogus", "does not know", False),
+            (b'{"runs": [{}]}', "application/json", "it lacks run_id", False),
+            (b'{"runs": [null]}', "application/json", "it lacks a row of a list", False),
+            (b'{"runs": 1}', "application/json", "does not know", False),
+            (b'{"runs": [{"run_id": "1", "created_at": "?"}]}', "application/json", "does not know", False),
+            (b'{"next_page_token": "again"}', "application/json", "its list never ends", False),
+        ],
+    )
+    def test_what_does_not_tell_is_no_answer(
+        self, server: KfpServer, body: bytes, kind: str, match: str, transient: bool
+    ) -> None:
+        client = Client(Connection(server.url))
+        server.backend.create_experiment(kfp.V2beta1Experiment(display_name="simipu"))
+        whole = answering(200, body, kind)
+        server.fault = lambda handler: "/runs" in handler.path and whole(handler)
+        with pytest.raises(ApiError, match=match) as caught:
+            client.runs(1)
+        assert caught.value.transient == transient
+
+    @pytest.mark.parametrize("command", ["status", "cancel"])
+    def test_an_answer_without_an_id_is_none(self, server: KfpServer, command: str) -> None:
+        empty = answering(200, b"{}", "application/json")
+        server.fault = lambda handler: "/runs" in handler.path and empty(handler)
+        done = cli(command, "1")
+        assert (done.code, done.out) == (1, "")
+        assert "it lacks run_id" in done.error
 
     def test_another_path(self, server: KfpServer) -> None:
         assert "there is no Kubeflow Pipelines API below this address" in refusal(Connection(f"{server.url}/pipeline"))
@@ -441,6 +478,20 @@ class TestRuns:
             assert re.search(rf"\(404: .*Run {nobody} not found\)", cli(command, nobody).error)
         assert cli("status", nobody, "--wait").code == 4
         assert "give its id" in cli("status", "--wait").error
+
+    @pytest.mark.parametrize("name", ["[/x]", "[i]a[/i]"])
+    def test_names_are_shown_as_they_are(self, name: str, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        group = kfp.V2beta1Experiment(display_name="simipu")
+        server.backend.create_experiment(group)
+        identity = "0" * 36
+        many = {"run_id": identity, "recurring_run_id": identity, "display_name": name, "state": "SUCCEEDED"}
+        listed = answering(200, json.dumps({"runs": [many], "recurringRuns": [many]}).encode(), "application/json")
+        server.fault = lambda handler: "runs?" in handler.path and listed(handler)
+        for command in ("status", "schedules"):
+            shown = cli(command).out
+            assert identity in shown  # in one line
+            assert name in shown
 
     def test_a_wrong_parameter_is_told(self, server: KfpServer, package: Package) -> None:
         client = Client(Connection(server.url))

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from pipelines.client import Client
 from pipelines.connection import Connection
-from pipelines.follow import Outcome, Pace, clock, end_tracking, follow
+from pipelines.follow import Outcome, Pace, clock, end_tracking, follow, steps_table
 from pipelines.options import chosen
+from pipelines.states import StepState
 from pipelines.submission import Package, data_addresses, pack
 from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
@@ -433,3 +434,10 @@ class TestUnscheduling:
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (4.6, "0:05"), (65, "1:05"), (3723, "1:02:03")])
 def test_clock(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_names_of_steps_are_shown_as_they_are() -> None:
+    console = Console(record=True, width=80)
+    console.print(steps_table(SimpleNamespace(display_name="[/x]", state="RUNNING"), [StepState("[/y]", "[/z]")]))
+    shown = console.export_text()
+    assert all(name in shown for name in ("[/x]", "[/y]", "[/z]"))
