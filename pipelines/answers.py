@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
 
 def read_json(text: str | bytes) -> Any:
     """The value that a JSON text means.
@@ -14,3 +17,16 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+class Part(BaseModel):
+    """A part of an answer, its fields in camel case: one that is null counts as missing, unknown ones do not matter."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value is not None}

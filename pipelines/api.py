@@ -125,7 +125,7 @@ def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
             f"{asked.credential.source} belongs to someone who may use it.",
             status,
         )
-    if status == 429 or status >= 500:
+    if status == 429 or (status >= 500 and status != 501):
         return ApiError(f"{asked.host} is in trouble ({status}{detail}).", status, transient=True)
     return ApiError(f"{asked.host} refused ({status}{detail or f': {error.reason}'}).", status)
 

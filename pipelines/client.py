@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import kfp_server_api as kfp
 
 from pipelines import versions
+from pipelines.answers import read_json
 from pipelines.api import ApiError
 from pipelines.connection import Connection
 from pipelines.logs import pod_log
@@ -22,6 +24,7 @@ from pipelines.workflow import Pod, Workflow
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
 _DIGEST = "sha256:"
+_SOON_S = 1.0
 _PAGE = 10
 """Each run and each version holds its whole pipeline, a hundred kilobytes or more."""
 
@@ -120,23 +123,23 @@ class Client(Session):
 
         Args:
             run: ``V2beta1Run``.
-
-        Raises:
-            ApiError: the server could not be asked.
         """
         return steps(run, self._workflow(run.run_id), self._specification(run))
 
     def _workflow(self, run_id: str) -> Workflow | None:
-        """Only the older API tells it; the newer has no field for it."""
-        try:
-            answer = self._api.request("GET", f"{self._connection.host}/apis/v1beta1/runs/{run_id}")
-            return Workflow.read(json.loads(answer.data)["pipeline_runtime"]["workflow_manifest"])
-        except ApiError as error:
-            if error.transient:
-                raise
-            return None
-        except (ValueError, KeyError, TypeError):
-            return None
+        """Only the older API tells it; the newer has no field for it. One that is away is asked once more."""
+        url = f"{self._connection.host}/apis/v1beta1/runs/{run_id}"
+        for last in (False, True):
+            try:
+                answer = read_json(self._api.request("GET", url).data)
+                return Workflow.read(answer["pipeline_runtime"]["workflow_manifest"])
+            except ApiError as error:
+                if last or not error.transient:
+                    break
+                time.sleep(_SOON_S)
+            except (LookupError, TypeError):
+                break
+        return None
 
     def _specification(self, run: Any) -> Any:
         """Of the version that the run was started from; such a run does not hold it."""
@@ -150,7 +153,7 @@ class Client(Session):
                 self._specifications[identity] = self._call(get, version.pipeline_id, identity).pipeline_spec
             except ApiError as error:
                 if error.transient:
-                    raise
+                    return None
                 self._specifications[identity] = None  # it was deleted
         return self._specifications[identity]
 

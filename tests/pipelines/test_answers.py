@@ -290,11 +290,31 @@ def test_every_refused_field_of_the_form_has_its_line(recorded: Callable[[str], 
 def test_without_a_workflow_the_tasks_of_the_api_are_taken(recorded: Callable[[str], Answers]) -> None:
     answers = recorded("check_failed")
     (root,) = answers.data["workflow"]["spec"]["arguments"]["parameters"]
-    answers.version = {"pipeline_spec": {"root": json.loads(root["value"])}}
+    answers.version = {"pipeline_version_id": "1", "pipeline_spec": {"root": json.loads(root["value"])}}
     answers.data["workflow"] = None
     done = cli("status", answers.run["run_id"])
     assert states(done) == dict.fromkeys((*DONE, *REST), "not run") | {"check": "failed"}
     assert f"kubectl logs -n kubeflow -l pipeline/runid={answers.run['run_id']}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(501, b"{}"), (503, b"{}"), (200, b'{"run"'), (200, b'{"pipeline_runtime": null}')]
+)
+def test_how_a_run_ended_does_not_depend_on_its_workflow(
+    recorded: Callable[[str], Answers], server: KfpServer, status: int, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.client._SOON_S", 0)
+    answers = recorded("succeeded")
+
+    def fault(handler: Any) -> bool:
+        if "/v1beta1/" not in handler.path:
+            return answers(handler)
+        handler.send(status, body, "application/json")
+        return True
+
+    server.fault = fault
+    done = cli("status", answers.run["run_id"], "--wait")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "demo succeeded.")
 
 
 def test_a_log_that_is_nowhere_is_not_shown_as_one(recorded: Callable[[str], Answers]) -> None:

@@ -485,7 +485,13 @@ class TestRuns:
         group = kfp.V2beta1Experiment(display_name="simipu")
         server.backend.create_experiment(group)
         identity = "0" * 36
-        many = {"run_id": identity, "recurring_run_id": identity, "display_name": name, "state": "SUCCEEDED"}
+        many = {
+            "trigger": {},
+            "run_id": identity,
+            "recurring_run_id": identity,
+            "display_name": name,
+            "state": "SUCCEEDED",
+        }
         listed = answering(200, json.dumps({"runs": [many], "recurringRuns": [many]}).encode(), "application/json")
         server.fault = lambda handler: "runs?" in handler.path and listed(handler)
         for command in ("status", "schedules"):
