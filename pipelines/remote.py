@@ -203,9 +203,9 @@ def status(
         steps = client.steps(known)
         console.print(steps_table(known, steps))
         print(f"See      {client.url('runs', run)}", flush=True)
-        end_tracking(known, console)
         if state(known) == "FAILED":
             show_failure(client, known, steps, console)
+        end_tracking(known, console)
         return
     rows = [
         (

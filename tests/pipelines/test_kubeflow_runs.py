@@ -346,6 +346,21 @@ def test_an_mlflow_that_is_away_is_no_error(in_mlflow: InMlflow, monkeypatch: py
     assert console.export_text() == ""
 
 
+def test_an_mlflow_that_does_not_answer_is_not_waited_for(in_mlflow: InMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    tracking = sys.modules["simipu_core.tracking.pipeline_run"]
+    monkeypatch.setattr(tracking, "end_killed", lambda *_: over.wait())
+    monkeypatch.setattr("pipelines.follow._MLFLOW_S", 0.05)
+    run = SimpleNamespace(run_id="1", display_name="demo", state="FAILED", state_history=[], error=None)
+    client = SimpleNamespace(run=lambda _: run, steps=lambda _: [], url=lambda *_: "http://kubeflow")
+    console = Console(record=True, width=200)
+    assert follow(cast(Client, client), "1", console) == Outcome.FAILED
+    over.set()
+    cause, warning = console.export_text().splitlines()
+    assert cause == "error: demo failed; http://kubeflow"
+    assert warning.startswith("warning: MLflow does not answer within 0.05 s")
+
+
 def test_an_interrupt_leaves_the_run_alone(
     server: KfpServer, blocked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
