@@ -1,6 +1,7 @@
 """Requests to the Kubeflow Pipelines API: bounded in time, never redirected, and every refusal one clear sentence."""
 
 import urllib.request
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from urllib3 import exceptions as http
 
 from pipelines.answers import read_json
 from pipelines.connection import Connection
+from pipelines.limits import within
 from simipu_core.errors import SimipuError
 
 _LONGEST = 300
@@ -63,18 +65,27 @@ class Api(kfp_server_api.ApiClient):  # type: ignore[misc]
             ApiError: there was no answer, it was a refusal, or it was not the API that answered.
         """
         asked = self._connection
-        secret = asked.credential.headers()
         try:
-            answer = super().request(
-                method,
-                url,
-                query_params=query_params,
-                headers={**(headers or {}), **secret},
-                post_params=post_params,
-                body=body,
-                _preload_content=_preload_content,
-                _request_timeout=_request_timeout or (asked.connect_timeout_s, asked.read_timeout_s),
-            )
+            secret = asked.credential.headers()
+        except SimipuError as error:  # its file may be just about to be written
+            raise ApiError(str(error), transient=True) from None
+        send = partial(
+            super().request,
+            method,
+            url,
+            query_params=query_params,
+            headers={**(headers or {}), **secret},
+            post_params=post_params,
+            body=body,
+            _preload_content=_preload_content,
+            _request_timeout=_request_timeout or (asked.connect_timeout_s, asked.read_timeout_s),
+        )
+        try:
+            answer = within(asked.longest_s, send)
+        except TimeoutError:
+            raise ApiError(
+                f"{asked.host} does not answer in full within {asked.longest_s:g} s.", transient=True
+            ) from None
         except kfp_server_api.ApiException as error:
             if not error.status:
                 raise _tls(asked, str(error.reason)) from None
@@ -143,13 +154,15 @@ def _redirected(asked: Connection, target: str, status: int) -> ApiError:
     return ApiError(
         f"{asked.host} sends you to a login page ({status} to {target.split('?')[0] or 'nowhere'}); {_renew(asked)}.",
         status,
+        transient=True,
     )
 
 
 def _not_the_api(asked: Connection) -> ApiError:
     return ApiError(
         f"{asked.host} answers with a web page, not as Kubeflow Pipelines: it is a login page ({_renew(asked)}), or "
-        "the address lacks its path, e.g. https://kubeflow.example.com/pipeline."
+        "the address lacks its path, e.g. https://kubeflow.example.com/pipeline.",
+        transient=True,
     )
 
 

@@ -1,10 +1,13 @@
 """Kubeflow Pipelines from outside: runs, versions of the pipeline, schedules."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,11 +18,13 @@ from pipelines import versions
 from pipelines.answers import read_json
 from pipelines.api import ApiError
 from pipelines.connection import Connection
+from pipelines.limits import within
 from pipelines.logs import pod_log
 from pipelines.session import Session
 from pipelines.states import FINISHED, StepState, steps
 from pipelines.submission import Package
 from pipelines.workflow import Pod, Workflow
+from simipu_core.termination import ended_by_sigterm
 
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
@@ -84,16 +89,8 @@ class Client(Session):
             pipeline_spec=package.specification,
             runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
         )
-        try:
+        with _making(f"the run was made: look for “{name}” with `status` before submitting again"):
             return self._call(self._runs.run_service_create_run, run)
-        except ApiError as error:
-            if not error.transient:
-                raise
-            raise ApiError(
-                f"{error} It is not known whether the run was made: look for “{name}” with `status` before submitting "
-                "again.",
-                error.status,
-            ) from None
 
     def run(self, run_id: str) -> Any:
         """The run as it is now, a ``V2beta1Run``.
@@ -183,8 +180,12 @@ class Client(Session):
         return Cancelled.NOW
 
     def log(self, run_id: str, pod: Pod) -> str | None:
-        """Log of a pod, also after it is gone; None where there is none."""
-        return pod_log(self._api, self._connection.host, run_id, pod, pod.namespace or self.namespace or "")
+        """Log of a pod, also after it is gone; None where there is none, or it does not come in time."""
+        namespace = pod.namespace or self.namespace or ""
+        with suppress(TimeoutError):
+            asked = self._connection
+            return within(asked.longest_s, partial(pod_log, self._api, asked.host, run_id, pod, namespace))
+        return None
 
     def upload(self, package: Package, name: str, description: str = "") -> Version:
         """Make the package a version of the pipeline; the same content is a version only once.
@@ -215,13 +216,14 @@ class Client(Session):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "pipeline.yaml"
             file.write_text(package.text, encoding="utf-8")
-            made = self._call(
-                kfp.PipelineUploadServiceApi(self._api).upload_pipeline_version,
-                str(file),
-                name=name,
-                pipelineid=pipeline,
-                description=f"{description} {digest}".strip(),
-            )
+            with _making("the version was made: do it again, the same content is a version only once"):
+                made = self._call(
+                    kfp.PipelineUploadServiceApi(self._api).upload_pipeline_version,
+                    str(file),
+                    name=name,
+                    pipelineid=pipeline,
+                    description=f"{description} {digest}".strip(),
+                )
         return Version(pipeline, made.pipeline_version_id, _label(made), is_new=True)
 
     def schedule(
@@ -272,7 +274,8 @@ class Client(Session):
             no_catchup=True,
             namespace=self.namespace,
         )
-        return self._call(self._recurring.recurring_run_service_create_recurring_run, job)
+        with _making(f"the schedule was made: look for “{name}” with `schedules`"):
+            return self._call(self._recurring.recurring_run_service_create_recurring_run, job)
 
     def schedules(self) -> list[Any]:
         """All schedules, as ``V2beta1RecurringRun``."""
@@ -366,6 +369,26 @@ class Trigger(NamedTuple):
 
     cron: str | None = None
     every_s: int | None = None
+
+
+@contextmanager
+def _making(what: str) -> Iterator[None]:
+    """Say that something may have been made, where the request for it ends without a clear answer."""
+    sentence = f"It is not known whether {what}."
+
+    def say() -> None:
+        os.write(2, f"{sentence}\n".encode())
+
+    try:
+        with ended_by_sigterm(say):
+            yield
+    except ApiError as error:
+        if error.status and not error.transient:
+            raise
+        raise ApiError(f"{error} {sentence}", error.status) from None
+    except KeyboardInterrupt:
+        say()
+        raise
 
 
 def _label(version: Any) -> str:

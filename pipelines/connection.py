@@ -69,6 +69,9 @@ class Connection:
     """CA certificates in PEM form that sign the server's; None for the public ones."""
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
+    """Without any byte of an answer."""
+    longest_s: float = 120.0
+    """For a whole request."""
 
     @property
     def ui(self) -> str:

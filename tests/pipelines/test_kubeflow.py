@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -129,6 +130,10 @@ class TestServers:
     def test_no_answer(self, server: KfpServer) -> None:
         server.fault = server.hang
         assert "does not answer within 0.2 s" in refusal(Connection(server.url, read_timeout_s=0.2))
+
+    def test_an_answer_that_takes_too_long_as_a_whole(self, server: KfpServer) -> None:
+        server.fault = server.hang
+        assert "does not answer in full within 0.1 s" in refusal(Connection(server.url, longest_s=0.1))
 
     def test_a_broken_answer(self, server: KfpServer) -> None:
         def cut(handler: Any) -> bool:
@@ -509,6 +514,34 @@ class TestRuns:
         server.fault = lambda handler: handler.path.endswith("/runs") and server.hang(handler)
         client = Client(Connection(server.url, read_timeout_s=3))
         with pytest.raises(ApiError, match="not known whether the run was made: look for “my run” with `status`"):
+            client.submit(package, "my run", {"data_depth": "s3://a#1"})
+
+    @pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+    def test_a_submission_that_is_stopped_says_so(
+        self,
+        server: KfpServer,
+        package: Package,
+        sent: signal.Signals,
+        raised: type[BaseException],
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        def stop(handler: Any) -> bool:
+            if handler.command != "POST" or not handler.path.endswith("/runs"):
+                return False
+            os.kill(os.getpid(), sent)
+            return server.hang(handler)
+
+        client = Client(Connection(server.url))
+        server.fault = stop
+        with pytest.raises(raised):
+            client.submit(package, "my run", {"data_depth": "s3://a#1"})
+        assert "not known whether the run was made: look for “my run”" in capfd.readouterr().err
+
+    def test_a_page_in_place_of_the_made_run_leaves_it_open(self, server: KfpServer, package: Package) -> None:
+        page = answering(200, LOGIN_PAGE.encode(), "text/html")
+        client = Client(Connection(server.url))
+        server.fault = lambda handler: handler.path.endswith("/runs") and page(handler)
+        with pytest.raises(ApiError, match="not known whether the run was made"):
             client.submit(package, "my run", {"data_depth": "s3://a#1"})
 
     def test_a_wrong_token_is_told_before_data_is_looked_at(self, server: KfpServer) -> None:
