@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+
+def _text(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse what is no text, and an id that is empty."""
+    name, is_id = parameter.opts[0], parameter.param_type_name == "argument"
+    if is_id and value is not None and not value.strip():
+        raise SimipuError(f"{name}: it is empty; give the id, as the list shows it.")
+    if value and value != value.encode("utf-8", "replace").decode():
+        raise SimipuError(f"{name}: it is no text in UTF-8; give another.")
+    return value
+
+
 HostOption = Annotated[
     str | None,
     typer.Option(
@@ -33,7 +44,9 @@ HostOption = Annotated[
 ]
 NamespaceOption = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Your Kubeflow profile; KFP_NAMESPACE by default."),
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="Your Kubeflow profile; KFP_NAMESPACE by default.", callback=_text
+    ),
 ]
 DataOption = Annotated[
     str | None,
@@ -59,7 +72,8 @@ def submit(
     image: ImageOption = None,
     data_image: DataImageOption = None,
     run_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.", callback=_text),
     ] = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
@@ -86,7 +100,10 @@ def upload(
     experiment: ExperimentOption = "demo",
     sweep: SweepOption = None,
     version: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the version; experiment and git revision by default.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the version; experiment and git revision by default.", callback=_text
+        ),
     ] = None,
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
@@ -119,7 +136,8 @@ def schedule(
     ] = None,
     every: Annotated[str | None, typer.Option(metavar="INTERVAL", help="How often, e.g. 6h or 1d.")] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the schedule; the experiment's by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the schedule; the experiment's by default.", callback=_text),
     ] = None,
     data: DataOption = None,
     no_cache: NoCacheOption = False,
@@ -137,7 +155,7 @@ def schedule(
 
     if (cron is None) == (every is None):
         raise SimipuError('give either --cron, e.g. "30 3 * * 1", or --every, e.g. 1d.')
-    trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
+    trigger = Trigger(every_s=interval_seconds(every or "")) if cron is None else Trigger(cron=cron_expression(cron))
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
@@ -163,7 +181,7 @@ def schedules(host: HostOption = None, namespace: NamespaceOption = None) -> Non
 
 @app.command()
 def unschedule(
-    schedule: Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedules` lists it.")],
+    schedule: Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedules` lists it.", callback=_text)],
     host: HostOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
@@ -180,7 +198,9 @@ def unschedule(
 
 @app.command()
 def status(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of a run; without it, the latest runs.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Id of a run; without it, the latest runs.", callback=_text)
+    ] = None,
     wait: WaitOption = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the latest runs.")] = 10,
     host: HostOption = None,
@@ -222,7 +242,7 @@ def status(
 
 @app.command()
 def cancel(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `status` lists it.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `status` lists it.", callback=_text)],
     wait: WaitOption = False,
     host: HostOption = None,
     namespace: NamespaceOption = None,

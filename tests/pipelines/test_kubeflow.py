@@ -475,6 +475,9 @@ class TestSchedules:
     def test_it_is_either_cron_or_an_interval(self, given: tuple[str, ...]) -> None:
         assert "give either --cron" in cli("schedule", *given).error
 
+    def test_an_empty_cron_is_none(self) -> None:
+        assert "--cron:  is no cron expression" in cli("schedule", "--cron", "").error
+
 
 class TestRuns:
     def test_unknown_runs_are_told(self, server: KfpServer) -> None:
@@ -503,6 +506,22 @@ class TestRuns:
             shown = cli(command).out
             assert identity in shown  # in one line
             assert name in shown
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            (("status", ""), "run: it is empty"),
+            (("cancel", " "), "run: it is empty"),
+            (("unschedule", ""), "schedule: it is empty"),
+            (("status", "\udcff"), "run: it is no text"),
+            (("submit", "--run-name", "\udcff"), "--run-name: it is no text"),
+            (("upload", "--version", "\udcff"), "--version: it is no text"),
+            (("schedule", "--name", "\udcff"), "--name: it is no text"),
+        ],
+    )
+    def test_names_and_ids_are_text(self, given: tuple[str, ...], said: str) -> None:
+        done = cli(*given)
+        assert (done.code, done.error.splitlines()[-1].startswith(f"error: {said}")) == (1, True)
 
     def test_a_wrong_parameter_is_told(self, server: KfpServer, package: Package) -> None:
         client = Client(Connection(server.url))
