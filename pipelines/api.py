@@ -3,11 +3,12 @@
 import urllib.request
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import kfp_server_api
 import urllib3
 from urllib3 import exceptions as http
+from urllib3.util import Url, make_headers, parse_url
 
 from pipelines.answers import read_json
 from pipelines.connection import Connection
@@ -44,7 +45,9 @@ class Api(kfp_server_api.ApiClient):  # type: ignore[misc]
             total=None, connect=0, read=0, redirect=0, status=0, other=0, raise_on_redirect=False
         )
         settings.ssl_ca_cert = str(connection.ca_file) if connection.ca_file else None
-        settings.proxy = _proxy(connection.host)
+        if proxy := _proxy(connection.host):
+            settings.proxy = proxy._replace(auth=None).url
+            settings.proxy_headers = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
         super().__init__(settings)
         self._connection = connection
 
@@ -109,13 +112,26 @@ def _check(asked: Connection, answer: Any) -> None:
         raise ApiError(f"{asked.host} answers in a way this client does not know: with no JSON object.")
 
 
-def _proxy(host: str) -> str | None:
-    """The proxy that the environment names for the address; never for this machine itself."""
+def _proxy(host: str) -> Url | None:
+    """The proxy that the environment names for the address; never for this machine itself.
+
+    Raises:
+        SimipuError: what it names is no HTTP proxy.
+    """
     parts = urlsplit(host)
     name = parts.hostname or ""
     if name in ("localhost", "::1") or name.startswith("127.") or urllib.request.proxy_bypass(name):
         return None
-    return urllib.request.getproxies().get(parts.scheme)
+    given = urllib.request.getproxies().get(parts.scheme)
+    if not given:
+        return None
+    try:
+        proxy = parse_url(given if "://" in given else f"http://{given}")
+    except http.LocationParseError:
+        proxy = Url()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise SimipuError(f"{parts.scheme}_proxy: it names no HTTP proxy; write it as http://proxy.example:3128.")
+    return proxy
 
 
 def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
@@ -187,7 +203,9 @@ def _unanswered(asked: Connection, error: http.HTTPError) -> ApiError:
     if isinstance(reason, http.SSLError):
         return _tls(asked, str(reason))
     if isinstance(reason, http.ProxyError):
-        return ApiError(f"{asked.host}: the proxy {_proxy(asked.host)} does not pass the request on.", transient=True)
+        proxy = _proxy(asked.host)
+        name = proxy.netloc if proxy else ""
+        return ApiError(f"{asked.host}: the proxy {name} does not pass the request on.", transient=True)
     if isinstance(reason, http.NameResolutionError):
         return ApiError(f"{asked.host}: there is no such host; check --host or KFP_ENDPOINT.", transient=True)
     if isinstance(reason, http.NewConnectionError):

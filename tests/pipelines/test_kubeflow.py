@@ -1,5 +1,6 @@
 """Versions, schedules and refusals, against a server that speaks Kubeflow's protocol."""
 
+import base64
 import http.server
 import json
 import os
@@ -20,6 +21,7 @@ from pipelines.api import ApiError
 from pipelines.client import Client, Trigger
 from pipelines.connection import Connection, Credential
 from pipelines.submission import Package
+from simipu_core.errors import SimipuError
 from tests.kfp_backend import specification
 from tests.kfp_server import LOGIN_PAGE, KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, cli
@@ -221,6 +223,39 @@ class TestServers:
         finally:
             served.shutdown()
             served.server_close()
+
+
+class TestProxies:
+    @pytest.fixture(autouse=True)
+    def no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in os.environ:
+            if name.lower().endswith("_proxy"):
+                monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}", "http://ada:p%40ss@127.0.0.1:{}"])
+    def test_one_is_shown_its_login(self, server: KfpServer, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def pass_on(handler: Any) -> bool:
+            asked.append((handler.path, handler.headers.get("Proxy-Authorization")))
+            handler.send_json(200, {"multi_user": False})
+            return True
+
+        server.fault = pass_on
+        monkeypatch.setenv("http_proxy", form.format(server.port))
+        Client(Connection("http://kfp.example"))
+        login = "Basic " + base64.b64encode(b"ada:p@ss").decode() if "@" in form else None
+        assert asked == [("http://kfp.example/apis/v2beta1/healthz", login)]
+
+    def test_one_that_is_away_is_named_without_its_login(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", "http://ada:secret@proxy.invalid:3128")
+        assert "the proxy proxy.invalid:3128 does not pass" in refusal(Connection("http://kfp.example"))
+
+    @pytest.mark.parametrize("given", ["socks5://proxy:1080", "http://[::1", "http://", "proxy:99999"])
+    def test_what_is_none_is_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", given)
+        with pytest.raises(SimipuError, match="http_proxy: it names no HTTP proxy"):
+            Client(Connection("http://kfp.example"))
 
 
 def self_signed(folder: Path) -> Path:
@@ -550,10 +585,14 @@ class TestRuns:
             os.kill(os.getpid(), sent)
             return server.hang(handler)
 
-        client = Client(Connection(server.url))
+        client = Client(Connection(server.url, read_timeout_s=10))
         server.fault = stop
-        with pytest.raises(raised):
-            client.submit(package, "my run", {"data_depth": "s3://a#1"})
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+        try:
+            with pytest.raises(raised):
+                client.submit(package, "my run", {"data_depth": "s3://a#1"})
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert "not known whether the run was made: look for “my run”" in capfd.readouterr().err
 
     def test_a_page_in_place_of_the_made_run_leaves_it_open(self, server: KfpServer, package: Package) -> None:
