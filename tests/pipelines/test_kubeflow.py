@@ -506,6 +506,17 @@ class TestSchedules:
         assert schedule.trigger.periodic_schedule.interval_second == "3600"
         assert "every 3600 s" in cli("schedules").out
 
+    def test_none_is_deleted_while_it_is_not_known_what_goes_on(self, server: KfpServer, package: Package) -> None:
+        server.backend.version = (2, 15)
+        client = Client(Connection(server.url))
+        version = client.upload(client.fitted(package)[0], "demo")
+        made = client.schedule(version, "often", {"data_depth": "s3://a#1"}, Trigger(every_s=3600))
+        cut = answering(200, b'{"runs": [{"run_id"', "application/json")
+        server.fault = lambda handler: "/runs?" in handler.path and cut(handler)
+        with pytest.raises(ApiError, match="is cut off"):
+            client.unschedule(made.recurring_run_id)
+        assert made.recurring_run_id in server.backend.recurring
+
     @pytest.mark.parametrize("given", [(), ("--cron", "* * * * *", "--every", "1d")])
     def test_it_is_either_cron_or_an_interval(self, given: tuple[str, ...]) -> None:
         assert "give either --cron" in cli("schedule", *given).error
