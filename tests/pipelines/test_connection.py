@@ -19,6 +19,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("https://kubeflow.example.com/pipeline/", "https://kubeflow.example.com/pipeline"),
         ("kubeflow.example.com", "https://kubeflow.example.com"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://my_host.:80", "http://my_host.:80"),
+        ("http://müller.example", "http://müller.example"),
         ("http://localhost:8080/#/runs", "http://localhost:8080"),
         ("https://kubeflow.example.com/_/pipeline/?ns=a", "https://kubeflow.example.com/pipeline"),
     ],
@@ -47,7 +50,14 @@ def test_in_a_pod_the_cluster_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -
         (None, "where is Kubeflow Pipelines"),
         ("ftp://kubeflow", "is no address"),
         ("https://", "is no address"),
+        ("http://[::1", "is no address"),
+        ("http://[::z]", "is no address"),
+        ("http://x:99999", "is no address"),
+        ("http://x:y", "is no address"),
+        ("http://ex mple", "is no address"),
+        ("http://a..b", "is no address"),
         ("https://ada:secret@kubeflow", "leave user and password out"),
+        ("https://ada:secret@[::1", "leave user and password out"),
     ],
 )
 def test_other_addresses_are_refused(host: str | None, match: str) -> None:
