@@ -25,6 +25,7 @@ from simipu_core.artifacts import read_manifest
 from simipu_core.config import PairConfig
 from simipu_core.data import catalogue
 from simipu_core.data.formats.clouds import parse_cloud
+from simipu_core.data.formats.scans import measured
 from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
@@ -102,6 +103,8 @@ SCANS = {
     "ascii.pcd": clouds.pcd(POINTS, "ascii"),
     "binary.pcd": clouds.pcd(POINTS, "binary"),
     "compressed.pcd": clouds.pcd(POINTS, "binary_compressed"),
+    "ascii.ply": clouds.ply(POINTS, "ascii"),
+    "binary.ply": clouds.ply(POINTS, "binary_little_endian"),
     "plain.parquet": clouds.parquet(XYZI),
     "zstd.parquet": clouds.parquet(XYZI, compression="zstd"),
     "old.las": clouds.las(POINTS),
@@ -114,7 +117,7 @@ SMALL = (12, 40)
 def parsed(suffix: str, data: bytes) -> Any:
     """Points of a scan, or the error."""
     try:
-        return parse_cloud(data, suffix, scale=65535 if ".la" in suffix else 1.0)
+        return measured(parse_cloud(data, suffix, scale=65535 if ".la" in suffix else 1.0))[0]
     except SimipuError as error:
         return error
 
