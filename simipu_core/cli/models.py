@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the version.", show_default=False)
@@ -73,7 +73,7 @@ def rollback(
 
 
 def fetch(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", parser=local_place, help="File to write.")] = Path(
         "build/champion.safetensors"
     ),
     experiment: ExperimentOption = "demo",

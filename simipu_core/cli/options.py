@@ -21,6 +21,13 @@ def place(address: str) -> Path:
     return storage.place(address)
 
 
+def local_place(address: str) -> Path:
+    """The path of a local path; another address is refused."""
+    from simipu_core import storage
+
+    return storage.local_place(address)
+
+
 ExperimentOption = Annotated[
     str,
     typer.Option(

@@ -35,6 +35,9 @@ and `python -m tests.checking.outcomes` writes it anew.
 
 The data sets are small (4 to 8 frames); in a large one a few broken frames are warnings, not faults.
 
+No harm do hidden files, byte-order marks, and points without a return or there twice: those are left out and counted,
+by `check` in its finding "scan points", by `ingest` as `points_dropped`.
+
 What cannot be told: a flipped bit in a JPEG image (JPEG has no checksum; PNG has), and always, whether a scan was
 exchanged with that of a neighbouring frame, which shows nearly the same.
 """
