@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import BinaryIO
 
 from simipu_core.files import put_in_place
 from simipu_core.progress import progress
@@ -29,7 +29,7 @@ class Wanted:
     """Of its content, in hexadecimal."""
 
 
-def digests(file: BinaryIO, algorithm: str) -> set[str]:
+def digests(file: BufferedReader | BytesIO, algorithm: str) -> set[str]:
     """Digests that a content may go by: for ``md5-dos2unix`` also that of a text with the line ends of Unix."""
     if algorithm == "sha256":
         return {hashlib.file_digest(file, "sha256").hexdigest()}

@@ -115,7 +115,7 @@ def _tagged(data: bytes) -> bytes:
 
 
 def _twelve_bits(image: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    return image.astype(np.uint16) << 4 | 15
+    return (image.astype(np.uint16) << 4 | 15).astype(np.uint16)
 
 
 def _no_returns(points: NDArray[np.float32]) -> None:
