@@ -4,6 +4,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from simipu_core import addresses
 from simipu_core.errors import SimipuError
 
 PARAMS = "params.yaml"
@@ -46,12 +47,13 @@ def checkpoints() -> str | Path:
     """Where checkpoints lie, which must outlive the step: ``SIMIPU_CHECKPOINTS``, or build/checkpoints.
 
     Returns:
-        a folder, or an address ``s3://bucket/prefix`` as it is.
+        a folder, or an address ``s3://bucket/prefix``.
+
+    Raises:
+        SimipuError: it is an address of another storage.
     """
-    place = os.environ.get("SIMIPU_CHECKPOINTS")
-    if place and place.startswith("s3://"):
-        return place
-    return Path(place or root() / "build" / "checkpoints")
+    place = addresses.plain(os.environ.get("SIMIPU_CHECKPOINTS", ""))
+    return place if place.startswith(addresses.S3) else Path(place or root() / "build" / "checkpoints")
 
 
 def cache() -> Path:

@@ -213,6 +213,7 @@ def test_a_catalogue_is_counted(tmp_path: Path) -> None:
         "image": "i",
         "image_sha256": "", "height": 750, "width": 1242, "points": "p", "points_sha256": "",
         "num_points": 9, "depth": None, "depth_sha256": None, "depth_scale": None, "lens": None, "distortion": None,
+        "num_dropped": 0,
         "intrinsics": INTRINSICS.ravel().tolist(), "lidar_to_camera": LIDAR_TO_CAMERA.ravel().tolist(),
     }  # fmt: skip
     with write_artifact(tmp_path / "c", "catalogue", inputs={}, parameters={}, licence="") as draft:

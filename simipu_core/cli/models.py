@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place
 from simipu_core.config import TrackingConfig
 
 ReasonOption = Annotated[
@@ -83,7 +83,7 @@ def rollback(
 
 
 def fetch(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", parser=local_place, help="File to write.")] = Path(
         "build/champion.safetensors"
     ),
     experiment: ExperimentOption = "demo",

@@ -21,6 +21,7 @@ from simipu_core.artifacts import read_manifest
 from simipu_core.data import bags, catalogue
 from simipu_core.data.formats.clouds import parse_cloud
 from simipu_core.data.formats.log_calibration import read_calibration
+from simipu_core.data.formats.scans import measured
 from simipu_core.data.frames import BrokenFrameError
 from simipu_core.data.images import check_depth, check_image, decode_depth, decode_image, encode_raw
 from simipu_core.data.npy import parse_npy
@@ -119,7 +120,7 @@ def _scan(name: str) -> Prepare:
     suffix = name[name.rindex(".") :]
 
     def read(data: bytes) -> None:
-        points = parse_cloud(data, suffix, scale=65535 if ".la" in suffix else 1.0)
+        points, _ = measured(parse_cloud(data, suffix, scale=65535 if ".la" in suffix else 1.0))
         assert points.dtype == np.float32
         assert points.shape[1] == 4
         assert np.isfinite(points).all()

@@ -76,7 +76,7 @@ def test_damaged_bytes_are_read_or_refused_in_one_sentence(name: str, tmp_path: 
     cases = PARSERS[name](tmp_path)
     rng = Random(name)
     taken = {attempt(case, rng) for case in cases for _ in range(max(10, 50 // len(cases)))}
-    assert False in taken or name.startswith("source")  # which refuse frames, not all of them
+    assert False in taken or name.startswith(("source", "checkpoint"))  # which leave out frames, or steps
 
 
 @pytest.mark.parametrize("name", ["scan new.laz", "scan old.laz"])

@@ -28,6 +28,8 @@ SCANS = {
     "ascii.pcd": clouds.pcd(POINTS, "ascii"),
     "binary.pcd": clouds.pcd(POINTS, "binary"),
     "compressed.pcd": clouds.pcd(POINTS, "binary_compressed"),
+    "ascii.ply": clouds.ply(POINTS, "ascii"),
+    "binary.ply": clouds.ply(POINTS, "binary_little_endian"),
     "plain.parquet": clouds.parquet(XYZI),
     "zstd.parquet": clouds.parquet(XYZI, compression="zstd"),
     "old.las": clouds.las(POINTS),

@@ -26,16 +26,19 @@ from simipu_core.data.formats.log_calibration import (
     calibration_of,
     read_calibration,
 )
-from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan
+from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan, measured
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
+    Files,
     Frame,
     Listing,
     Rejected,
     attempt,
     files_by_stem,
     flat,
+    is_hidden,
+    natural,
 )
 from simipu_core.data.sources.base import Source
 from simipu_core.errors import SimipuError
@@ -43,8 +46,7 @@ from simipu_core.errors import SimipuError
 NAME = "logs"
 _SOUND_NAME = re.compile(r"[A-Za-z0-9._+-]+")
 _MOST_DIGITS = 19
-
-Files = Mapping[str, Path]
+_READ = f"{', '.join(CLOUD_SUFFIXES[:-1])} or {CLOUD_SUFFIXES[-1]}"
 
 
 class Logs(Source):
@@ -116,10 +118,10 @@ def _parse_scan(file: Path, data: bytes) -> Scan:
     digest = hashlib.sha256(data)
     digest.update(repr((lidar.columns, lidar.reflectance_scale)).encode())
     try:
-        points = parse_cloud(data, file.suffix.lower(), lidar.columns, lidar.reflectance_scale)
+        points, dropped = measured(parse_cloud(data, file.suffix.lower(), lidar.columns, lidar.reflectance_scale))
     except SimipuError as error:
         raise BrokenFrameError(file, str(error)) from None
-    return Scan(points, digest.hexdigest())
+    return Scan(points, digest.hexdigest(), dropped)
 
 
 def mutual_nearest(first: list[int], second: list[int]) -> list[tuple[int, int]]:
@@ -160,11 +162,11 @@ class _Sequence:
         found = []
         for name in names:
             pairs = self._by_time(images[name], scans, calibration) if calibration.time_unit else None
-            for image, scan in pairs or [(stem, stem) for stem in sorted(images[name].keys() | scans.keys())]:
+            for image, scan in pairs or [(stem, stem) for stem in {**images[name], **scans}]:
                 sample_id = f"{self._prefix}/{name}/{image}"
                 make = partial(self._frame, sample_id, name, lidar, calibration, (images[name], image), (scans, scan))
                 order = int(image) if calibration.time_unit and image.isdecimal() else 0
-                found.append(((order, image, name), attempt(sample_id, self._folder.name, make)))
+                found.append(((order, natural(image), name), attempt(sample_id, self._folder.name, make)))
         for _, frame in sorted(found, key=lambda entry: entry[0]):
             yield frame
 
@@ -189,7 +191,7 @@ class _Sequence:
         seen = sorted((name for name in images if name in clock), key=clock.__getitem__)
         scanned = sorted((name for name in scans if name in clock), key=clock.__getitem__)
         if not seen or not scanned:
-            return [(name, name) for name in sorted({*images, *scans})]
+            return [(name, name) for name in {**images, **scans}]
         nearest = mutual_nearest([clock[name] for name in seen], [clock[name] for name in scanned])
         if len(nearest) < max(len(seen), len(scanned)):
             print(
@@ -215,19 +217,20 @@ class _Sequence:
                 raise BrokenFrameError(folder / shown, "its name has other characters than letters, digits and . _ + -")
             if calibration.time_unit and _time_us(name, calibration) is None:
                 raise BrokenFrameError(folder / name, f"its name is no time in {calibration.time_unit}")
-        if image[1] not in image[0]:
+        taken, scanned = image[0].find(image[1]), scan[0].find(scan[1])
+        if taken is None:
             raise BrokenFrameError(images / f"{image[1]}.png", f"the scan {scan[0][scan[1]].name} has no such image")
-        if scan[1] not in scan[0]:
-            raise BrokenFrameError(scans / scan[1], f"the image {image[0][image[1]].name} has no such scan")
+        if scanned is None:
+            raise BrokenFrameError(scans / scan[1], f"the image {taken.name} has no such scan of {_READ}")
         seen = calibration.cameras[camera]
         lens = seen.distortion
         return Frame(
             sample_id=sample_id,
             source=NAME,
             sequence=self._folder.name,
-            image=image[0][image[1]],
+            image=taken,
             intrinsics=flat(seen.matrix()),
-            points=scan[0][scan[1]],
+            points=scanned,
             lidar_to_camera=flat(calibration.lidar_to_camera(lidar, camera)),
             timestamp_us=_time_us(image[1], calibration),
             points_timestamp_us=_time_us(scan[1], calibration),
@@ -259,7 +262,7 @@ def _sequences(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, but hidden ones."""
+    """Names of the folders in a folder, in natural order, but hidden ones."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted((path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path)), key=natural)
