@@ -124,7 +124,9 @@ class TrainJob:
             "spec": self.spec,
         }
         self._may_run = True
-        made = self._call(self._jobs.create_namespaced_custom_object, **_GROUP, namespace=self.namespace, body=body, allowed=409)
+        made = self._call(
+            self._jobs.create_namespaced_custom_object, **_GROUP, namespace=self.namespace, body=body, allowed=409
+        )
         if made and (dropped := sorted(self.spec.keys() - made["spec"].keys())):
             self._delete()
             raise SimipuError(
@@ -134,9 +136,7 @@ class TrainJob:
         print(f"TrainJob {self.name}: {'started' if made else 'is there already'}", flush=True)
 
     def _read(self) -> dict[str, Any] | None:
-        job: dict[str, Any] | None = self._call(
-            self._jobs.get_namespaced_custom_object, **self._named(), allowed=404
-        )
+        job: dict[str, Any] | None = self._call(self._jobs.get_namespaced_custom_object, **self._named(), allowed=404)
         return job
 
     # -- the end of a job --------------------------------------------------------------------------------------------

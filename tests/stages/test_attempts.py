@@ -135,7 +135,9 @@ def test_where_pods_do_not_see_the_count_of_those_before_attempts_do_not_multipl
             file = tmp_path / f"pod-{pod}" / "attempts" / "f00d" / "pretrain" / "attempts.json"
             file.parent.mkdir(parents=True)
             file.write_bytes(count)
-        with pytest.raises(SimipuError, match="set SIMIPU_CHECKPOINTS to a place that all pods see" if pod else "killed"):
+        with pytest.raises(
+            SimipuError, match="set SIMIPU_CHECKPOINTS to a place that all pods see" if pod else "killed"
+        ):
             attempts.repeat(training, "pretrain")
     assert training.begun == 4
 
