@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 _EXPANDED = re.compile(r"\{\{|\$\(")
-PLACED = {"HOME", "PYTHONUNBUFFERED", "SIMIPU_PROCESSES", "TMPDIR"}
+PLACED = {"HOME", "PYTHONUNBUFFERED", "SIMIPU_CACHE", "SIMIPU_PROCESSES", "TMPDIR"}
 """Variables that the pipeline sets unless they stand under `environment`."""
 TOLD = {
     "MLFLOW_RUN_ID",
