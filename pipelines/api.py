@@ -1,6 +1,7 @@
 """Requests to the Kubeflow Pipelines API: bounded in time, never redirected, and every refusal one clear sentence."""
 
 import urllib.request
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,7 @@ from pipelines.answers import read_json
 from pipelines.connection import Connection
 from pipelines.limits import within
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import MASK, credentials, redacted
 
 _LONGEST = 300
 _HOW_TO_LOG_IN = "set KFP_TOKEN (bearer token), KFP_COOKIE (the session's cookie from a browser) or their _FILE forms"
@@ -137,9 +139,7 @@ def _proxy(host: str) -> Url | None:
 def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
     """What the server says, as one sentence, without secrets that it may have repeated."""
     status = int(error.status)
-    message = _message(error.body)
-    for secret in secrets:
-        message = message.replace(secret.removeprefix("Bearer "), "…")
+    message = _message(error.body, secrets)
     detail = f": {message}" if message else ""
     if 300 <= status < 400:
         return _redirected(asked, str((error.headers or {}).get("Location", "")), status)
@@ -182,8 +182,13 @@ def _not_the_api(asked: Connection) -> ApiError:
     )
 
 
-def _message(body: Any) -> str:
-    """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing."""
+def _message(body: Any, headers: Iterable[str] = ()) -> str:
+    """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing.
+
+    Args:
+        body: of the answer.
+        headers: what is secret in these is masked, before long text is cut.
+    """
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
         data = read_json(text)
@@ -194,7 +199,9 @@ def _message(body: Any) -> str:
         text = str(inner.get("message") or inner.get("error") or inner.get("error_message") or "")
     elif "<" in text:
         text = ""
-    words = " ".join(text.split())
+    for secret in (secret for header in headers for secret in credentials(header)):
+        text = text.replace(secret, MASK)
+    words = " ".join(redacted(text).split())
     return words if len(words) <= _LONGEST else words[:_LONGEST].rstrip() + " …"
 
 

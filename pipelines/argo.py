@@ -2,7 +2,7 @@
 
 Every task runs the command of its component, with the message that Kubeflow's launcher would hand it: parameters, and
 artifacts as local paths. Argo keeps no cache of steps; every artifact goes to the cluster's default artifact
-repository. Its retries also cover lost nodes.
+repository. Its retries also cover lost nodes; a step that ends by itself is not begun again.
 """
 
 import json
@@ -19,6 +19,8 @@ from simipu_core.stages.attempts import NODE
 _INPUTS, _OUTPUTS = "/inputs", "/outputs"
 _RESULT = "result"
 """Output parameter with everything that a component returned."""
+_REFUSED = 1
+"""Exit code of a step that ends by itself with an error."""
 _RESULT_FILE = f"{_OUTPUTS}/executor_output.json"
 
 
@@ -142,6 +144,7 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
         "retryStrategy": {
             "limit": settings.retry.times,
             "retryPolicy": "Always",
+            "expression": f"lastRetry.exitCode != '{_REFUSED}'",
             # without maxDuration, which from the second attempt on Argo takes for the pod's deadline
             "backoff": {"duration": f"{settings.retry.wait}s", "factor": settings.retry.factor},
         },

@@ -18,6 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import without_userinfo
 
 ENDPOINT, SDK_ENDPOINT = "KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"
 NAMESPACE = "KFP_NAMESPACE"
@@ -79,7 +80,7 @@ class Connection:
     @property
     def ui(self) -> str:
         """Address of the Kubeflow Pipelines UI."""
-        return os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.host).rstrip("/")
+        return without_userinfo(os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.host)).rstrip("/")
 
 
 def find(host: str | None = None, namespace: str | None = None) -> Connection:

@@ -98,7 +98,7 @@ class TrainerApi:
         self.folder = folder
         self.lock = threading.RLock()
         self._nodes: dict[str, list[subprocess.Popen[str]]] = {}
-        handler = type("Handler", (_Handler,), {"api": self})
+        handler = type("Handler", (TrainerHandler,), {"api": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         self.kubeconfig = folder / "kubeconfig"
@@ -324,7 +324,9 @@ def _pod_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
     return pods
 
 
-class _Handler(BaseHTTPRequestHandler):
+class TrainerHandler(BaseHTTPRequestHandler):
+    """Kubernetes' API over HTTP."""
+
     api: TrainerApi
 
     def log_message(self, *_: Any) -> None:

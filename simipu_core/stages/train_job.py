@@ -20,7 +20,6 @@ from simipu_core.artifacts import MANIFEST, local_artifact, sha256_text
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig, validate
 from simipu_core.errors import InterruptionError, SimipuError, plain_errors
 from simipu_core.files import new_folder
-from simipu_core.stages import attempts
 from simipu_core.stages.trainer import TrainJob
 from simipu_core.tracking.run import Run, SilentRun
 
@@ -81,8 +80,8 @@ def train(
     The job is named after everything that decides its result: a repeated step finds the one that is under way, the
     result of one that has ended, or else starts one anew, which goes on from its last checkpoint. A job whose pods are
     killed or lost is replaced as often as `SIMIPU_RETRY` says (see :mod:`simipu_core.stages.attempts`); what a pod
-    refuses is not tried again. SIGTERM deletes the job, whose pods then write a checkpoint. Once its result is taken,
-    the job is deleted.
+    refuses is not tried again. With the step ends a job that is under way, by SIGTERM too: its pods then write a
+    checkpoint. Once its result is taken, the job is deleted.
 
     Args:
         spec: answer of :func:`requested`.
@@ -126,7 +125,7 @@ def train(
         variables["MLFLOW_RUN_ID"] = run.run_id
     job = TrainJob(name, _filled(spec, variables), is_done)
     if not is_done():
-        attempts.repeat(job.finish, f"TrainJob {name}")
+        job.finish()
     with new_folder(out) as folder:
         shutil.copytree(local_artifact(result), folder, dirs_exist_ok=True)
     job.remove_ended()

@@ -152,6 +152,7 @@ def test_training_on_several_gpus_is_told_how_many() -> None:
     assert steps["pretrain"]["container"]["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert "SIMIPU_PROCESSES" not in json.dumps(steps["pair-depth"]["container"]["env"])
     assert steps["pretrain"]["retryStrategy"]["retryPolicy"] == "Always"  # lost nodes too
+    assert steps["configure"]["retryStrategy"]["expression"] == "lastRetry.exitCode != '1'"  # not what was refused
     assert steps["pretrain"]["retryStrategy"]["backoff"] == {"duration": "60s", "factor": 2}
     assert steps["pretrain"]["activeDeadlineSeconds"] == 5 * 86400  # of each attempt
     node = {"fieldRef": {"fieldPath": "metadata.annotations['workflows.argoproj.io/node-name']"}}

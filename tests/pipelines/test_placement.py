@@ -16,8 +16,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.configure.component import configure
 from pipelines.cluster import Cluster, load_cluster, settings_of
-from pipelines.package import write, write_manifest
+from pipelines.fields import PLACED, TOLD
+from pipelines.package import write, write_argo, write_manifest
 from simipu_core import project
+from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
 from tests.admission import holds, mutated
 from tests.kubernetes_schema import differences
@@ -81,6 +83,27 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return text
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("depth_data.root", "s3://user:hunter2@bucket/x", "holds a login, and whoever sees the pipeline would see it"),
+        ("pretrain_data.root", "s3://bucket/x?X-Amz-Signature=hunter2", "holds a login"),
+        ("tracking.model_name", "{{workflow.name}}", r"holds \{\{, which Argo or Kubernetes would replace"),
+        ("tracking.model_name", "a$(AWS_SECRET_ACCESS_KEY)", r"holds \$\(, which"),
+        ("tracking.mlflow_experiment", "{{$.inputs.parameters['foo']}}", r"holds \{\{, which"),
+    ],
+)
+@pytest.mark.parametrize("made", [write, write_argo])
+def test_settings_that_would_leak_or_be_expanded_are_refused(
+    key: str, value: str, told: str, made: Callable[..., None], tmp_path: Path
+) -> None:
+    experiment = load_experiment(ROOT / "params.yaml", [f"{key}={json.dumps(value)}"])
+    with pytest.raises(SimipuError, match=rf"^{key}.*{told}") as caught:
+        made(experiment, tmp_path / "pipeline.yaml", example())
+    assert "hunter2" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str], str]) -> None:
     documents = list(yaml.safe_load_all(text_of(name)))
@@ -132,6 +155,8 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         }
         assert settings.timeout < 14 * 86400
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        own = environment.keys() - example().environment.keys() | fields.keys()
+        assert own <= PLACED | TOLD  # so that cluster.yaml cannot give them a second time
         assert environment.get("SIMIPU_STEP") == (None if step == "configure" else step)
         assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
         assert environment["SIMIPU_IMAGE"] == image
