@@ -78,10 +78,6 @@ def chosen(
         folder = project.root() / "experiments" / name
         inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
         names += [str(path) for path in inside] or [name]
-    if data is not None and "://" not in data and not Path(data).is_dir():
-        raise SimipuError(
-            f"--data {data}: no such folder; give the folder that holds the raw frames, or s3://bucket/…."
-        )
     text = json.dumps(data, ensure_ascii=False)  # as settings are YAML, where a bare text may mean something else
     given = [f"pretrain_data.root={text}", f"depth_data.root={text}"] if data else []
     rows = [load(name, [*given, *(overrides or [])]) for name in names]

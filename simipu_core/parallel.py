@@ -81,7 +81,7 @@ def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Genera
         LostError: it exceeded them.
         SimipuError: the process was killed.
     """
-    _keep_sockets()
+    keep_sockets()
     worker = Worker(Bounds.of_frame())
     try:
         yield from worker.run(function, *arguments)
@@ -95,7 +95,7 @@ def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Genera
 
 
 @cache
-def _keep_sockets() -> None:
+def keep_sockets() -> None:
     """Have multiprocessing keep its sockets where the next process finds and removes them if this one is killed."""
     folder = ExitStack()
     place = folder.enter_context(temporary_folder("mp"))
@@ -136,7 +136,7 @@ def _map_processes(
     workers: int,
     rejected: Rejection[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
-    _keep_sockets()
+    keep_sockets()
     with closing(_Crew(workers, function, rejected)) as crew:
         waiting = deque(map(crew.submit, islice(chunks, 2 * workers)))
         while waiting:

@@ -46,7 +46,7 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
         ("experiment: a\nfinetun: {}\n", [], "unknown key `finetun`"),
         ("experiment: a\nfinetune: {epoch: 1}\n", [], "unknown key `finetune.epoch`"),
         ("experiment: a\nfinetune: {epochs: many}\n", [], "`finetune.epochs`"),
-        ("experiment: a\nfinetune: {epochs: 0}\n", [], "`finetune.epochs`"),
+        ("experiment: a\nfinetune: {epochs: -1}\n", [], "`finetune.epochs`"),
         ("experiment: a\npretrain: {contrast: {queue_size: 64}}\n", [], "unknown key `pretrain.contrast.queue_size`"),
         ("experiment: A b\n", [], "`experiment`"),
         ("{}", [], "`experiment`"),

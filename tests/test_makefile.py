@@ -25,6 +25,7 @@ TARGETS = {
     "data": ("EXPERIMENT",),
     "images": ("REGISTRY", "BASE"),
     "push": ("REGISTRY",),
+    "torture": ("MINUTES", "CAMPAIGN"),
 }
 """Commands, and the variables that reach them."""
 PROGRAMS = ("python", "simipu", "dvc", "uv")

@@ -108,7 +108,8 @@ def _folder(path: Path) -> Path:
     forget_listings()
     if not path.is_dir():
         raise SimipuError(
-            f"{path}: no such folder; set `root` of pretrain_data or depth_data to the folder that holds the raw data."
+            f"{path}: no such folder; set `root` of pretrain_data or depth_data, or --data, to the folder that holds "
+            "the raw data."
         )
     return path.absolute()
 

@@ -136,14 +136,12 @@ def test_times_that_no_clock_shows_are_refused(text: str, what: str) -> None:
         cron_expression(text)
 
 
-def test_options_that_would_be_ignored_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_options_that_would_be_ignored_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SIMIPU_IMAGE", raising=False)
     with pytest.raises(SimipuError, match="--image: goes with --cluster FILE"):
         placed(None, "simipu@sha256:0", None)
     monkeypatch.setenv("SIMIPU_IMAGE", "simipu@sha256:0")
     assert placed(None, "simipu@sha256:0", None) is None
-    with pytest.raises(SimipuError, match=r"--data .*nowhere: no such folder; give the folder"):
-        chosen("demo", None, data=str(tmp_path / "nowhere"))
 
 
 def test_one_address_for_several_roots_is_noted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,9 +104,9 @@ def _parse(camera: str, data: bytes) -> NDArray[np.float32]:
     turn = _to_sensor(camera)[:3, :3].astype(np.float32)
     with np.errstate(invalid="ignore"):  # points that are not finite
         points[:, :3] = np.einsum("ji,nj->ni", turn, points[:, :3])
-    if ((points[:, 3] < 0) | (points[:, 3] > 255)).any():
-        raise SimipuError("has intensities outside 0–255")
-    points[:, 3] /= 255
+        if ((points[:, 3] < 0) | (points[:, 3] > 255)).any():
+            raise SimipuError("has intensities outside 0–255")
+        points[:, 3] /= 255
     return points
 
 
