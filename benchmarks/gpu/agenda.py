@@ -37,12 +37,10 @@ from simipu_core.files import write_file
 from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.models.depth_net import build_depth_net
 from simipu_core.models.simipu import pretraining_model
+from simipu_core.planning import GPUS
 from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cost
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.optimizers import finetuning_optimizer, pretraining_optimizers
-
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40": 181e12, "L4": 121e12}
-"""Dense bf16 peaks of cards whose names hold these, FLOPs a second, as their makers state them."""
 
 
 @dataclass
@@ -85,6 +83,12 @@ class Part:
         }
         text = json.dumps(rounded(result), indent=2, ensure_ascii=False)
         write_file(self.out / f"gpu_{self.name}.json", (text + "\n").encode())
+
+
+def peak(device: torch.device) -> float | None:
+    """Of a known card in bf16, FLOPs a second."""
+    name = device_name(device).lower()
+    return next((1e12 * tflops for gpu, (tflops, _) in reversed(GPUS.items()) if gpu in name), None)
 
 
 def device_name(device: torch.device) -> str:

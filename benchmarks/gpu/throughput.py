@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.agenda import PEAKS, Part, Stage, device_name, stages, with_settings
+from benchmarks.gpu.agenda import Part, Stage, peak, stages, with_settings
 from benchmarks.gpu.compiling import prepared
 from simipu_core.tracking.run import SilentRun
 from simipu_core.training.devices import to_device
@@ -55,11 +55,11 @@ def measured(stage: Stage, settings: Mapping[str, Any], samples: int, part: Part
     except torch.OutOfMemoryError:
         return {"out_of_memory": True, "planned_gigabytes": planned / 1e9}
     rate = cost.flops / seconds
-    peak = next((peak for card, peak in PEAKS.items() if card in device_name(part.device)), None)
+    most = peak(part.device)
     return {
         "samples_per_second": samples / seconds,
         "tflops": rate / 1e12,
-        "share_of_peak": peak and rate / peak,
+        "share_of_peak": most and rate / most,
         "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if is_cuda else None,
         "planned_gigabytes": planned / 1e9,
     }
