@@ -136,7 +136,7 @@ def test_images_on_a_base_by_digest_are_pushed(checkout: Path) -> None:
 
 
 def with_pythons(checkout: Path, *suitable: str) -> Path:
-    """A folder of programs: those that make starts, and every Python, of which only those given are of a right version."""
+    """A folder with what make starts, and every Python, of which those given are of a right version."""
     (checkout / ".venv/bin/python").unlink()
     programs = checkout / "programs"
     programs.mkdir()

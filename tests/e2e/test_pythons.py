@@ -30,7 +30,7 @@ def pythons() -> Iterator[str]:
     others = [minor for minor in MINORS if minor != sys.version_info.minor]
     managed = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
     for minor in others if sys.version_info.minor < max(others) else reversed(others):
-        for python in (f"python3.{minor}", *managed.glob(f"3.{minor}.*/bin/python")):
+        for python in (Path(f"python3.{minor}"), *managed.glob(f"3.{minor}.*/bin/python")):
             try:
                 said = subprocess.run([python, "--version"], capture_output=True, text=True, check=False).stdout
             except FileNotFoundError:
