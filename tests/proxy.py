@@ -3,7 +3,7 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +43,7 @@ class Proxy:
     """Faults besides."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, request: str, headers: Container[str]) -> Fault | None:
+    def take(self, request: str, headers: Mapping[str, str]) -> Fault | None:
         """Note a request; what is to happen to it."""
         with self._lock:
             self.requests.append(request)
@@ -66,7 +66,7 @@ def proxy(target: str) -> Iterator[Proxy]:
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
-            fault = made.take(f"{self.command} {self.path}", self.headers)
+            fault = made.take(f"{self.command} {self.path}", dict(self.headers))
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if fault and fault.kind == "slow":
                 time.sleep(1)
