@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.compiled import compiled
 from simipu_core.errors import SimipuError
 
 _MAX_CELLS_PER_AXIS = 256
@@ -61,7 +61,7 @@ def ball_query(
     return [np.ascontiguousarray(part) for part in np.split(found, offsets, axis=1)]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
     """Cells larger than the radius: corner, cell sides, cells per axis, rows by cell, and each cell's first row."""
     origin, far = xyz[0].copy(), xyz[0].copy()
@@ -88,7 +88,7 @@ def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
     return origin, cell, shape, members, starts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _query(centres, origin, cell, shape, members, starts, placed, low, high, counts, nearest):  # type: ignore[no-untyped-def] # pragma: no cover
     """Neighbours by a key that holds the distance, where it counts, above the point's index.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simipu_core.errors import InterruptionError, SimipuError, full_disk_errors
+from simipu_core.errors import InterruptionError, SimipuError, machine_errors
 from simipu_core.files import temporary_folder, write_file
 from simipu_core.stages import attempts
 from simipu_core.termination import termination
@@ -145,7 +145,7 @@ def _rank(call: _Call, folder: Path) -> None:
     """One of the processes."""
     rank = os.environ.get("RANK", "0")
     try:
-        with full_disk_errors():
+        with machine_errors():
             if rank == "0" and call.run_id:
                 from simipu_core.tracking.mlflow_run import step
 

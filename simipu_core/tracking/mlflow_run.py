@@ -32,7 +32,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from simipu_core import project
 from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.config import TrackingConfig
-from simipu_core.errors import SimipuError, full_disk_errors
+from simipu_core.errors import SimipuError, machine_errors
 from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_sigterm
@@ -92,7 +92,7 @@ def mlflow_errors() -> Iterator[None]:
         SimipuError: the server does not answer or refuses.
     """
     try:
-        with full_disk_errors():
+        with machine_errors():
             yield
     except (MlflowException, OSError) as error:
         code = error.error_code if isinstance(error, MlflowException) else None
