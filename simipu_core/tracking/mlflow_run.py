@@ -32,10 +32,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from simipu_core import project
 from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.config import TrackingConfig
-from simipu_core.errors import SimipuError, full_disk_errors
+from simipu_core.errors import SimipuError, StoppedError, full_disk_errors
 from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
-from simipu_core.termination import ended_by_sigterm
+from simipu_core.termination import ended_by_signal
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
 from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
@@ -215,7 +215,7 @@ class MlflowRun:
 def step(
     name: str, experiment: str | None = None, *, out: Path | None = None, is_last: bool = False
 ) -> Iterator[MlflowRun]:
-    """Track one step: finished when the block ends, failed with the message when it raises.
+    """Track one step: finished when the block ends, failed with the message when it raises, killed by a signal.
 
     Args:
         name: name of the step, e.g. ``"pretrain"``.
@@ -235,13 +235,14 @@ def step(
             run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
     status = "FAILED"
     try:
-        with ended_by_sigterm(), recorded(run.log_metrics):
+        with ended_by_signal(), recorded(run.log_metrics):
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     except Exception as error:
+        status = "KILLED" if isinstance(error, StoppedError) else "FAILED"
         run.log_tags({ERROR_TAG: _first_line(error)})
         raise
     finally:
