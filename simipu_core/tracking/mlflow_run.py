@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from mlflow.entities import RunInfo, RunTag
@@ -37,6 +37,7 @@ from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_signal
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
+from simipu_core.tracking.migrations import allow_percent_signs
 from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
 
@@ -73,7 +74,7 @@ def tracking_uri() -> str:
     Raises:
         SimipuError: it holds a password, which would reach process lists, logs and reports; or, of a server, a user.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quote(str(project.root() / 'mlruns' / 'mlflow.db'))}"
     if uri.startswith("http") and has_userinfo(uri):
         raise SimipuError(
             "MLFLOW_TRACKING_URI holds a login; take it out and set MLFLOW_TRACKING_USERNAME and "
@@ -110,6 +111,8 @@ def connect() -> MlflowClient:
     with mlflow_errors():
         if folder := _sqlite_folder():
             folder.mkdir(parents=True, exist_ok=True)
+        if "%" in mlflow.__file__:
+            allow_percent_signs()
         mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
 
@@ -159,7 +162,9 @@ def find_experiment(client: MlflowClient, name: str) -> str:
 
 def _sqlite_folder() -> Path | None:
     uri = tracking_uri()
-    return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute().parent
 
 
 class MlflowRun:
