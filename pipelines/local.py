@@ -37,8 +37,8 @@ from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
 
 GO_ON = (
-    "The same command goes on from here: finished steps come from the cache, an unfinished training starts from its last "
-    "checkpoint."
+    "The same command goes on from here: finished steps come from the cache, an unfinished training starts from its "
+    "last checkpoint."
 )
 
 
