@@ -20,8 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow.entities import RunInfo, RunTag
@@ -36,8 +37,8 @@ from simipu_core.errors import SimipuError, StoppedError, full_disk_errors
 from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_signal
+from simipu_core.tracking.any_folder import mend_mlflow, sqlite_uri
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
-from simipu_core.tracking.migrations import allow_percent_signs
 from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
 
@@ -74,7 +75,7 @@ def tracking_uri() -> str:
     Raises:
         SimipuError: it holds a password, which would reach process lists, logs and reports; or, of a server, a user.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quote(str(project.root() / 'mlruns' / 'mlflow.db'))}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(project.root() / "mlruns" / "mlflow.db")
     if uri.startswith("http") and has_userinfo(uri):
         raise SimipuError(
             "MLFLOW_TRACKING_URI holds a login; take it out and set MLFLOW_TRACKING_USERNAME and "
@@ -109,10 +110,10 @@ def connect() -> MlflowClient:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with mlflow_errors():
-        if folder := _sqlite_folder():
+        if folder := sqlite_folder():
             folder.mkdir(parents=True, exist_ok=True)
-        if "%" in mlflow.__file__:
-            allow_percent_signs()
+        if "%" in f"{mlflow.__file__}{tracking_uri()}":
+            mend_mlflow()
         mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
 
@@ -151,7 +152,7 @@ def find_experiment(client: MlflowClient, name: str) -> str:
                     f"MLflow experiment {name} was deleted; restore it or set tracking.mlflow_experiment."
                 )
             return str(found.experiment_id)
-        folder = _sqlite_folder()
+        folder = sqlite_folder()
         try:
             return str(client.create_experiment(name, (folder / "artifacts").as_uri() if folder else None))
         except MlflowException as error:
@@ -160,7 +161,8 @@ def find_experiment(client: MlflowClient, name: str) -> str:
     return find_experiment(client, name)  # another process was faster
 
 
-def _sqlite_folder() -> Path | None:
+def sqlite_folder() -> Path | None:
+    """Where the sqlite store lies; None where another one is in use."""
     uri = tracking_uri()
     if not uri.startswith("sqlite:///"):
         return None
@@ -398,9 +400,7 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     file = project.root() / "build" / f"{run_id}.{UNSENT}"
     if out is not None and not isinstance(out, S3Path):
         file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
-    sentence = (
-        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
-    )
+    sentence = f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {quote(str(file))}`."
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as rest:

@@ -67,9 +67,7 @@ def at_work_in(folder: Path) -> list[str]:
 
 
 def test_a_run_is_stopped_and_taken_up_again_in_any_folder(project: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    from simipu_core.tracking.mlflow_run import tracking_uri
+    from simipu_core.tracking.mlflow_run import connect
 
     process = start(project)
     assert process.stdout
@@ -87,7 +85,7 @@ def test_a_run_is_stopped_and_taken_up_again_in_any_folder(project: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        client = MlflowClient(tracking_uri())
+        client = connect()
     (experiment,) = (found for found in client.search_experiments() if found.name == "simipu")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}

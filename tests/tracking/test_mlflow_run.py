@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from alembic.config import Config
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 
 from simipu_core.errors import SimipuError, StoppedError
 from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.tracking import mlflow_run
+from simipu_core.tracking.any_folder import mend_mlflow
 from simipu_core.tracking.delivery import Entry
-from simipu_core.tracking.migrations import allow_percent_signs
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
     IMAGE_TAG,
@@ -136,14 +137,15 @@ def test_the_store_may_lie_in_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert make_url(tracking_uri()).database == str(folder / "mlruns" / "mlflow.db")
-    assert mlflow_run._sqlite_folder() == folder / "mlruns"
-    assert tracking_uri().endswith("/it%27s%20100%25%20%C3%BC%20%231%3F%20python3%20%2541/mlruns/mlflow.db")
+    assert mlflow_run.sqlite_folder() == folder / "mlruns"
+    assert tracking_uri().endswith("/it's 100%25 ü #1%3F python3 %2541/mlruns/mlflow.db")
 
 
 def test_migrations_are_found_in_a_folder_with_a_percent_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Config, "set_main_option", Config.set_main_option)  # so that it is restored
-    allow_percent_signs()
-    allow_percent_signs()
+    monkeypatch.setattr(Config, "set_main_option", Config.set_main_option)  # so that they are restored
+    monkeypatch.setattr(utils, "_make_parent_dirs_if_sqlite", utils._make_parent_dirs_if_sqlite)
+    mend_mlflow()
+    mend_mlflow()
     config = Config()
     config.set_main_option("script_location", "/100% ü/%(here)s")
     config.set_main_option("sqlalchemy.url", "sqlite:///%%25")
