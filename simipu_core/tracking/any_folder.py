@@ -8,6 +8,9 @@ def sqlite_uri(file: Path) -> str:
     return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
 
 
+def _make_nothing(db_uri: str) -> None: ...
+
+
 def mend_mlflow() -> None:
     """Let MLflow be where a ``%`` is in its own path or its database's.
 
@@ -25,4 +28,4 @@ def mend_mlflow() -> None:
         original(self, name, value.replace("%", "%%") if name == "script_location" else value)
 
     Config.set_main_option = set_main_option  # type: ignore[method-assign]
-    utils._make_parent_dirs_if_sqlite = lambda _: None
+    utils._make_parent_dirs_if_sqlite = _make_nothing

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +22,24 @@ ODD = "it's 100% \u00fc #1? python3"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project() -> Iterator[Path]:
     """A checkout in such a folder, whose environment seems to lie there too."""
-    folder = tmp_path / ODD
-    folder.mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a longer TMPDIR in it would not do for sockets
+        folder = Path(short) / ODD
+        folder.mkdir()
+        _make(folder)
+        yield folder
+
+
+def _make(folder: Path) -> None:
     clone.make(folder)
     shutil.copy(clone.ROOT / "Makefile", folder)
     shutil.copy(Path(__file__).with_name("tiny.yaml"), folder / "params.yaml")
     (folder / ".venv").symlink_to(sys.prefix)
-    return folder
 
 
 def start(project: Path) -> "subprocess.Popen[str]":
-    temporary = project / "temporary"
+    temporary = project / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "SIMIPU_"))}
     environment |= {"PYTHONPATH": str(clone.ROOT), "TMPDIR": str(temporary), "SIMIPU_IMAGE": "simipu-python:test"}
@@ -71,9 +78,12 @@ def test_a_run_is_stopped_and_taken_up_again_in_any_folder(project: Path) -> Non
 
     process = start(project)
     assert process.stdout
+    said = []
     for line in process.stdout:
+        said.append(line)
         if line.startswith("pair depth"):
             break
+    assert process.poll() is None, "".join(said)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode in (2, -signal.SIGINT), errors  # make's

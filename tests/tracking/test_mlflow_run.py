@@ -385,7 +385,8 @@ def test_steps_nest_under_their_pipeline_run(
     with step("ingest_depth") as run:
         pass
     parent.record_cached("pretrain", "0123")
-    parent.finish({"garg/abs_rel": 0.25})
+    parent.record({"garg/abs_rel": 0.25})
+    parent.finish()
 
     made = client.get_run(parent.run_id)
     assert made.info.status == "FINISHED"
