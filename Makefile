@@ -45,7 +45,7 @@ setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 
 pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo | SWEEP=improved] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
 	@$(if $(filter docker,$(RUNNER)),$(TAGGED) export SIMIPU_IMAGE="$${REGISTRY}simipu-train:$$tag" SIMIPU_DATA_IMAGE="$${REGISTRY}simipu-data:$$tag";) \
-	    $(CHOICE) $(SOURCE) $(PIPELINE) local "$$@" $${RUNNER:+--runner "$$RUNNER"}
+	    $(CHOICE) $(SOURCE) exec $(PIPELINE) local "$$@" $${RUNNER:+--runner "$$RUNNER"}
 
 compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
 	@$(CHOICE) $(PLACE) $(PIPELINE) compile "$$@"

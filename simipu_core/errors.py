@@ -3,9 +3,10 @@
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from simipu_core.redaction import redacted
 
@@ -27,6 +28,19 @@ class InterruptionError(SimipuError):
 
     Another attempt may go on from the last checkpoint.
     """
+
+
+class StoppedError(InterruptionError):
+    """Work that ended in order, because a signal asked for it.
+
+    Args:
+        message: as for every `SimipuError`.
+        by: the signal.
+    """
+
+    def __init__(self, message: str, by: signal.Signals | None = None) -> None:
+        super().__init__(message)
+        self.by = by or signal.SIGTERM
 
 
 _RUN_AGAIN = "run it again"
@@ -90,11 +104,15 @@ def _lack(error: Exception) -> SimipuError | None:
 def plain_errors() -> Iterator[None]:
     """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError` or a lack.
 
-    An interrupt by the keyboard ends it with exit code 130.
+    Where a signal stopped it, the exit code is 128 + signal, as for Ctrl-C 130.
     """
     try:
         with machine_errors():
             yield
+    except StoppedError as error:
+        with suppress(OSError):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(128 + error.by)
     except SimipuError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

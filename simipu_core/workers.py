@@ -209,7 +209,8 @@ def _variable(name: str, value: str) -> Iterator[None]:
 def _begin(environment: dict[str, str]) -> None:
     os.environ.clear()  # the fork server's is as old as itself, credentials included
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's goes to all; the one that gives work ends this one
+    for sent_by_the_terminal in (signal.SIGINT, signal.SIGHUP):  # to all; the one that gives work ends this one
+        signal.signal(sent_by_the_terminal, signal.SIG_IGN)
     import cv2
 
     cv2.setNumThreads(0)

@@ -4,6 +4,7 @@ import typer
 
 from simipu_core.cli import check, experiment, logs, models, stages, weights
 from simipu_core.errors import plain_errors
+from simipu_core.termination import ended_by_signal
 
 _HELP = """
 Depth from single images, from cameras and LiDAR that drove together.
@@ -41,5 +42,5 @@ for _commands in (stages, check, logs, experiment, models, weights):
 
 def main() -> None:
     """Run the command; a problem the user can mend ends as one line on stderr and exit code 1."""
-    with plain_errors():
+    with plain_errors(), ended_by_signal():
         app()

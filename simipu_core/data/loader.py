@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from simipu_core.errors import SimipuError, machine_errors
+from simipu_core.termination import REQUESTS
 from simipu_core.workers import starting
 
 RowT = TypeVar("RowT")
@@ -235,7 +236,7 @@ def batches(
         worker_init_fn=partial(_begin_worker, dict(os.environ)) if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    with _sigterm_held(), starting():
+    with _requests_held(), starting():
         loaded = iter(loader)
     try:
         for batch in loaded:
@@ -243,17 +244,17 @@ def batches(
                 raise batch
             yield batch
     finally:
-        del loaded  # ends its processes, which SIGTERM does not, also where an error keeps this frame
+        del loaded  # ends its processes, which signals do not, also where an error keeps this frame
 
 
 @contextmanager
-def _sigterm_held() -> Iterator[None]:
-    """Processes started here do not die of SIGTERM, which may go to a whole group: the trainer goes on to save first.
+def _requests_held() -> Iterator[None]:
+    """Processes started here do not die of a request to end, which may go to a whole group: the trainer saves first.
 
     A signal that comes meanwhile is delivered to this process afterwards.
     """
     resource_tracker.ensure_running()  # which would undo the mask if it started meanwhile
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
         yield
     finally:

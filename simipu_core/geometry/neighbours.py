@@ -150,7 +150,7 @@ def _query(centres, origin, cell, shape, members, starts, placed, low, high, cou
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _least_first(keys, end, num):  # type: ignore[no-untyped-def] # pragma: no cover
     """Move the `num` least of ``keys[:end]`` to the front (Hoare's selection)."""
     begin = 0
@@ -173,7 +173,7 @@ def _least_first(keys, end, num):  # type: ignore[no-untyped-def] # pragma: no c
             return
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sort(keys, num):  # type: ignore[no-untyped-def] # pragma: no cover
     """Sort ``keys[:num]``, which are few."""
     for n in range(1, num):

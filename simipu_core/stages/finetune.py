@@ -47,7 +47,7 @@ def finetune(
             there.
 
     Raises:
-        SimipuError: the inputs do not fit each other, training diverged, or SIGTERM was received.
+        SimipuError: the inputs do not fit each other, training diverged, or it was asked to end.
     """
     encoder = encoder and local_artifact(encoder)
     with begin(
