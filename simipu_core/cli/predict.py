@@ -83,14 +83,17 @@ def predict(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(callback=_device, metavar="NAME", help="auto (the GPU where there is one), cpu, cuda, cuda:1.")
+        str,
+        typer.Option(callback=_device, metavar="NAME", help="auto (the GPU where there is one), cpu, cuda, cuda:1."),
     ] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Number format of the network; bf16 is faster on GPUs and less exact.")
     ] = Precision.FP32,
     flip: Annotated[
         bool,
-        typer.Option(help="Average with the prediction of the mirrored picture, as evaluation does; without: twice as fast."),
+        typer.Option(
+            help="Average with the prediction of the mirrored picture, as evaluation does; without: twice as fast."
+        ),
     ] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that the network sees at once.")] = 4,
     overwrite: Annotated[

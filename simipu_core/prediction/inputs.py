@@ -101,7 +101,8 @@ def _of(argument: str, *, is_alone: bool) -> list[Source]:
             return [_broken(argument, "holds neither pictures (.png, .jpg) nor videos")]
         return [_of_file(file, prefix / file.relative_to(path).as_posix()) for file in files]
     if not path.is_file() and has_magic(argument) and not isinstance(path, S3Path):
-        found = [Path(name) for name in sorted(glob(argument, recursive=True)) if Path(name).is_file()]
+        names = sorted(glob(argument, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = [Path(name) for name in names if Path(name).is_file()]
         if found:
             return [_of_file(file, PurePosixPath(file.name)) for file in found]
     if not path.is_file():

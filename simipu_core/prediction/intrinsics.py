@@ -38,7 +38,7 @@ class Intrinsics(Section):
             SimipuError: the values are neither.
         """
         numbers = np.asarray(values, np.float64).ravel().tolist()
-        if len(numbers) == 9:  # noqa: PLR2004
+        if len(numbers) == 9:
             numbers = [numbers[0], numbers[4], numbers[2], numbers[5]]
         try:
             fx, fy, cx, cy = numbers

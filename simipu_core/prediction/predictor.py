@@ -58,7 +58,7 @@ class Predictor:
         Raises:
             SimipuError: no such image, too small, or the intrinsics do not fit it.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SimipuError(f"the image is {image.dtype} {image.shape}; give (H, W, 3) uint8 RGB.")
         if intrinsics is not None and not isinstance(intrinsics, Intrinsics):
             intrinsics = Intrinsics.of(intrinsics)
@@ -89,8 +89,9 @@ class Predictor:
         if not is_known and cameras:
             height, width = cameras.size
             return (
-                f"no intrinsics are given, so depths are right only for a camera like the training's (fx {cameras.fx:.0f} "
-                f"pixels at {height}×{width}); those of another are wrong by the ratio of the focal lengths."
+                "no intrinsics are given, so depths are right only for a camera like the training's "
+                f"(fx {cameras.fx:.0f} pixels at {height}×{width}); those of another are wrong by the ratio of the "
+                "focal lengths."
             )
         return None
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors
-from simipu_core.prediction.inputs import Broken, Clip, Frame, Source
+from simipu_core.prediction.inputs import Broken, Frame, Source
 from simipu_core.prediction.intrinsics import Intrinsics
 from simipu_core.prediction.outputs import Outputs, Prediction, Save
 from simipu_core.prediction.predictor import Predictor, Prepared
