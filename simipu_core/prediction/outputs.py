@@ -158,7 +158,7 @@ class Outputs:
 
     def missing(self, name: str, clip: Clip | None, *, has_intrinsics: bool) -> frozenset[Save]:
         """Kinds that are asked for, can be made of a frame, and are not there yet."""
-        wanted = set()
+        wanted: set[Save] = set()
         for kind in self._kinds:
             if kind is Save.VIDEO:
                 if clip and not self._has_video(clip):

@@ -38,12 +38,12 @@ def read_frames(file: Path) -> Iterator[tuple[NDArray[np.uint8], float]]:
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
         rate = rate if 0 < rate <= _FASTEST else _USUAL_RATE
-        done, frame = video.read() if video.isOpened() else (False, None)
-        if not done:
+        frame = video.read()[1]
+        if frame is None:
             raise SimipuError("is no video with frames that can be decoded; convert it to H.264 in .mp4")
-        while done:
+        while frame is not None:
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8), rate
-            done, frame = video.read()
+            frame = video.read()[1]
     finally:
         video.release()
 

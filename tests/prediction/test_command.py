@@ -64,7 +64,7 @@ def test_broken_ones_are_named_at_the_end_with_code_1(simipu: Run, model: Path, 
         (["--save", ""], "nothing: choose among"),
         (["--intrinsics", "1,2,3"], "write FX,FY,CX,CY in pixels"),
         (["--device", "gpu"], "write auto, cpu, cuda"),
-        (["--batch-size", "0"], "0 is not in the range"),
+        (["--batch-size", "0"], "should be greater than or equal to 1"),
         (["--precision", "fp16"], "'fp16' is not one of"),
     ],
 )

@@ -3,10 +3,12 @@
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from simipu_core.artifacts import write_artifact
 from simipu_core.config import validate
@@ -60,7 +62,8 @@ def test_a_picture_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["grey", "alpha", "16 bits", "grey jpeg"])
 def test_pictures_of_all_kinds_are_read(tmp_path: Path, kind: str) -> None:
     image = pixels(0)
-    file, stored = tmp_path / ("x.jpg" if "jpeg" in kind else "x.png"), image[..., ::-1]
+    file = tmp_path / ("x.jpg" if "jpeg" in kind else "x.png")
+    stored: NDArray[Any] = image[..., ::-1]
     if "grey" in kind:
         stored = image[..., 0]
     elif kind == "alpha":

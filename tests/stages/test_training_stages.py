@@ -253,9 +253,9 @@ def test_of_several_cameras_the_median_and_the_ranges_are_told(tmp_path: Path) -
     shards = write_shards(tmp_path / "depth", "depth", train=rows, eval=[depth_row(5)])
     cameras = cameras_of(Shards(shards, "depth", "train"))
     assert cameras
-    assert (cameras.size, cameras.fx, cameras.fy) == ((32, 64), 69, 71)
-    assert cameras.focal_range == (50, 90)
-    assert cameras.side_range == pytest.approx(((32 * 64) ** 0.5, 96))
+    assert (cameras.size, cameras.fx, cameras.fy) == ((32, 64), 69.0, 71.0)
+    assert cameras.focal_range == (50.0, 90.0)
+    assert cameras.side_range == pytest.approx(((32 * 64) ** 0.5, 96.0))
     rows.append(row(3, 0.5, (48, 96)))
     shards = write_shards(tmp_path / "without", "depth", train=rows, eval=[depth_row(5)])
     assert cameras_of(Shards(shards, "depth", "train")) is None
