@@ -1,7 +1,6 @@
 """Videos in and out, by OpenCV's FFmpeg."""
 
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +53,7 @@ class VideoWriter:
     def __init__(self, file: Path, rate: float) -> None:
         self._file = file
         self._rate = rate
-        self._draft = file.with_name(f".{uuid.uuid4().hex[:8]}.{file.name}")
+        self._draft = file.with_name(f".{file.stem}.partial{file.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
