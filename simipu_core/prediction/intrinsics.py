@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
 from simipu_core.config import Section
 from simipu_core.config.section import Positive, Size
@@ -94,7 +93,7 @@ def read_intrinsics(address: str) -> Intrinsics:
         return Intrinsics.model_validate(values)
     except OSError as error:
         raise SimipuError(f"{file}: cannot be read ({error.strerror}); give the intrinsics' file.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError):
+    except (ValueError, RecursionError):  # no text, no JSON, or other values
         example = '{"fx": 721.5, "fy": 721.5, "cx": 609.6, "cy": 172.9, "size": [375, 1242]}'
         raise SimipuError(f"{file}: holds no intrinsics; write them as {example}, size being optional.") from None
 
