@@ -5,12 +5,18 @@ random weights, a fast one, beside which reading and writing weigh more than bes
 batches that lie ready in memory, and its answers are dropped. Both take turns in one process. The first picture is a
 process of its own, imports and reading of the weights included; the best of its rounds counts, since a busy machine
 only adds, and its processor time is told beside it.
+
+`processor_ratio` is that of processor seconds a frame: what the ratio would be if nothing overlapped. On a machine that
+is busy with other work it says more than the ratio of frames a second.
 """
 
+import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -42,25 +48,29 @@ def pictures(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:04d}.jpg"), image.clip(0, 255).astype(np.uint8))
 
 
-def bare(predictor: Predictor, count: int) -> float:
-    """Frames a second of the network alone, without flip."""
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of work, and processor seconds."""
+    begun, before = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - begun, time.process_time() - before
+
+
+def bare(predictor: Predictor, count: int) -> None:
+    """The network alone, without flip."""
     net, device = predictor.net, next(predictor.net.parameters()).device
     rng = np.random.default_rng(0)
     prepared = predictor.prepare(rng.integers(0, 256, (*SIZE, 3), np.uint8), None)
     batch = torch.from_numpy(np.stack([prepared.view.image] * BATCH)).permute(0, 3, 1, 2).to(device)
-    begun = time.perf_counter()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=predictor.precision == "bf16"):
         for _ in range(count // BATCH):
             net(batch).sum().item()
-    return count // BATCH * BATCH / (time.perf_counter() - begun)
 
 
-def whole(predictor: Predictor, folder: Path, out: Path) -> float:
-    """Frames a second from files to files."""
-    done = predict_all(
+def whole(predictor: Predictor, folder: Path, out: Path) -> None:
+    """From files to files."""
+    predict_all(
         predictor, find([str(folder)]), out, KINDS, flip=False, batch_size=BATCH, overwrite=True, warn=lambda _: None
     )
-    return done.predicted / done.seconds
 
 
 def first_picture(weights: Path, picture: Path, out: Path, device: str) -> tuple[float, float]:
@@ -75,7 +85,7 @@ def first_picture(weights: Path, picture: Path, out: Path, device: str) -> tuple
 
 
 def main(frames: int = 16, rounds: int = 3, device: str = "cpu", precision: str = "fp32") -> None:
-    """Measure, print and store."""
+    """Measure, print and store; `frames` is a multiple of the batch."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
@@ -85,16 +95,21 @@ def main(frames: int = 16, rounds: int = 3, device: str = "cpu", precision: str 
         save_depth_net(build_depth_net(config, None), weights)
         predictor = load(weights, device=device, precision=precision)  # type: ignore[arg-type]
         bare(predictor, BATCH)
-        rates = [(bare(predictor, frames), whole(predictor, folder / "in", folder / "out")) for _ in range(rounds)]
+        alone, all_in = [], []
+        for _ in range(rounds):
+            alone.append(timed(partial(bare, predictor, frames)))
+            all_in.append(timed(partial(whole, predictor, folder / "in", folder / "out")))
         first = [first_picture(weights, folder / "in/0000.jpg", folder / "first", device) for _ in range(rounds)]
         result = {
             "device": torch.cuda.get_device_name() if device == "cuda" else device,
             "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
             "precision": precision,
             "frames": frames,
-            "frames_per_second_bare": median(rate for rate, _ in rates),
-            "frames_per_second": median(rate for _, rate in rates),
-            "ratio": median(rate / alone for alone, rate in rates),
+            "frames_per_second_bare": frames / median(seconds for seconds, _ in alone),
+            "frames_per_second": frames / median(seconds for seconds, _ in all_in),
+            "ratio": median(one[0] / other[0] for one, other in zip(alone, all_in, strict=True)),
+            "processor_ratio": median(one[1] / other[1] for one, other in zip(alone, all_in, strict=True)),
             "first_picture_seconds": min(seconds for seconds, _ in first),
             "first_picture_processor_seconds": min(spent for _, spent in first),
         }

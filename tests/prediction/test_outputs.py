@@ -31,7 +31,8 @@ def test_other_readers_find_the_text_too(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(depth_png(DEPTH))
     values = cv2.imread(str(tmp_path / "x.png"), cv2.IMREAD_UNCHANGED)
     assert values is not None
-    assert (values.dtype, values.shape) == (np.uint16, DEPTH.shape)
+    assert values.dtype == np.uint16
+    assert values.shape == DEPTH.shape
 
 
 def test_colours_stand_over_their_legend() -> None:
