@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from simipu_core.data.formats.scans import Scan
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause, natural
-from simipu_core.data.images import check_depth, check_image, orientation
+from simipu_core.data.images import UPRIGHT, check_depth, check_image, orientation
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import check_format
@@ -24,8 +24,6 @@ from simipu_core.storage import StorageError
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
-_UPRIGHT = 4
-"""EXIF's numbers up to this one leave height and width as they are."""
 _TRANSFORM = 16
 """Numbers of a 4×4 matrix."""
 
@@ -74,7 +72,7 @@ def read_content(root: Path, frame: Frame) -> Content | Rejected:
         image = source.read_file(file)
         height, width = size = check_image(image)
         if frame.size and size != frame.size:
-            tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > _UPRIGHT else ""
+            tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > UPRIGHT else ""
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}{}".format(*size, *frame.size, tag))
         _check_matrices(frame)
         if frame.points:
