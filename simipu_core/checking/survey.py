@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simipu_core.checking.alignment import Alignment, Camera, align
 from simipu_core.config import PairConfig
+from simipu_core.config.section import SizeRange
 from simipu_core.data.catalogue import Content, read_content
 from simipu_core.data.frames import Frame, Rejected, too_much
 from simipu_core.data.images import decode_depth, decode_image
@@ -138,7 +139,7 @@ def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> 
     tried = _spread([frame for frame, _ in frames])
     facts: list[FrameFacts] = []
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
-    measure_one = partial(_measure, root, pair, tried, cameras)
+    measure_one = partial(_measure, root, source.image_sizes, pair, tried, cameras)
     with closing(map_frames(measure_one, frames, "check", rejected=_too_much)) as results:
         for result in results:
             if isinstance(result, Rejected):
@@ -160,10 +161,15 @@ def camera_of(frame: Frame) -> Camera | None:
 
 
 def _measure(
-    root: Path, pair: PairConfig, tried: frozenset[str], cameras: Mapping[str, Camera], item: tuple[Frame, str]
+    root: Path,
+    sizes: SizeRange,
+    pair: PairConfig,
+    tried: frozenset[str],
+    cameras: Mapping[str, Camera],
+    item: tuple[Frame, str],
 ) -> FrameFacts | Rejected:
     frame, split = item
-    content = read_content(root, frame)
+    content = read_content(root, frame, sizes)
     if isinstance(content, Rejected):
         return content
     image = through_pinhole(decode_image(content.image), content.row)
