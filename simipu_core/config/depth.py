@@ -66,6 +66,8 @@ class FinetuneConfig(LoopConfig):
     """Widths of the decoder's up-blocks, stride 16 to stride 2."""
     max_depth: float = Field(80.0, gt=0)
     """Largest depth the net can answer, metres."""
+    ignore_beyond: bool = True
+    """Leave labels beyond `max_depth` out of the loss: the net cannot answer so. Published: they take part."""
     min_depth: float = Field(1e-3, gt=0)
     """Smallest depth it answers at inference, metres."""
     input_scale: float = Field(1.0, gt=0, le=1)

@@ -82,7 +82,7 @@ def read_content(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> Conte
             scan = source.read_scan(frame.points)
         if frame.depth:
             file = frame.depth
-            depth = source.read_file(file)
+            depth = source.read_depth(file)
             check_depth(depth, size)
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
@@ -181,8 +181,8 @@ def _check_size(size: Size, sizes: SizeRange) -> None:
     if not (least[0] <= height <= largest[0] and least[1] <= width <= largest[1]):
         fitting = "{}×{}".format(*least) + (f" to {largest[0]}×{largest[1]}" if largest != ANY_SIZE[1] else " and more")
         raise SimipuError(
-            f"{height}×{width} pixels, but finetune.augment and evaluate.protocols are set for {fitting}; leave out what "
-            "belongs to another camera (fixed_crop, protocols), or lower finetune.augment.crop"
+            f"{height}×{width} pixels, but finetune.augment and evaluate.protocols are set for {fitting}; leave out "
+            "what belongs to another camera (fixed_crop, protocols), or lower finetune.augment.crop"
         )
 
 

@@ -18,6 +18,8 @@ from simipu_core.data.npy import MAGIC, parse_npy
 from simipu_core.errors import SimipuError
 
 JPEG_QUALITY = 95
+NO_DEPTH = np.iinfo(np.uint16).max
+"""Value of a depth map that, like 0, is no measurement."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _MOST_PIXELS = 1 << 26
@@ -77,6 +79,15 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     if image is None:
         raise SimipuError("cannot be decoded as an image")
     return np.asarray(image, np.uint8)
+
+
+def decode_unchanged(data: bytes) -> NDArray[Any] | None:
+    """Values of a PNG or JPEG file in their own type; None where it cannot be decoded.
+
+    Raises:
+        SimipuError: it asks for too much.
+    """
+    return _decode(data, cv2.IMREAD_UNCHANGED)
 
 
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
@@ -149,9 +160,18 @@ def decode_depth(data: bytes, scale: float) -> NDArray[np.float32]:
 def depth_values(data: bytes) -> NDArray[np.uint16]:
     """Decode a 16-bit depth PNG, or :func:`encode_raw`'s bytes, to its (H, W) uint16 values.
 
+    `NO_DEPTH`, the largest one, becomes 0: sensors write it for sky, glare and whatever else they did not measure.
+
     Raises:
         SimipuError: not decodable, or not one channel of 16 bits.
     """
+    values = stored_depth(data)
+    is_code = values == NO_DEPTH
+    return np.where(is_code, np.uint16(0), values) if is_code.any() else values
+
+
+def stored_depth(data: bytes) -> NDArray[np.uint16]:
+    """The same, with `NO_DEPTH` as it is stored."""
     if data.startswith(MAGIC):
         return _decode_raw(data, np.uint16, 2)
     values = _decode(data, cv2.IMREAD_UNCHANGED)
@@ -169,7 +189,7 @@ def encode_depth(depth: NDArray[np.floating], scale: float) -> bytes:
         SimipuError: a depth does not fit 16 bits at this scale.
     """
     values = np.rint(depth * scale)
-    if values.max(initial=0) > np.iinfo(np.uint16).max:
+    if values.max(initial=0) >= NO_DEPTH:
         raise SimipuError(
             f"a depth of {depth.max():.0f} m does not fit 16 bits at {scale:g} steps a metre; lower pair.depth_range."
         )

@@ -11,6 +11,7 @@ from simipu_core.config import FinetuneConfig
 from simipu_core.data.batches import DepthBatch
 from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.shards import Shards
+from simipu_core.errors import SimipuError
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
 from simipu_core.models.depth_net import build_depth_net, save_depth_net
@@ -49,10 +50,12 @@ def finetune(
         SimipuError: the inputs do not fit each other, training diverged, or SIGTERM was received.
     """
     encoder = encoder and local_artifact(encoder)
+    shards = Shards(depth, "depth", "train")
+    _check_scale(depth, shards.manifest, config.max_depth)
     with begin(
         "finetune",
         config,
-        Shards(depth, "depth", "train"),
+        shards,
         out,
         encoder=read_manifest(encoder, "encoder") if encoder else None,
         init_file=config.init_file,
@@ -67,8 +70,11 @@ def finetune(
         def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
             prediction = network(batch.images).float()
             prediction = F.interpolate(prediction, size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
-            terms = {"sig": LossTerm(sig_loss(prediction, batch.depth, config.sig_lambda))}
-            return weighted_sum(terms), lambda: logged(terms)
+            beyond = batch.depth > config.max_depth
+            labels = batch.depth.masked_fill(beyond, 0.0) if config.ignore_beyond else batch.depth
+            terms = {"sig": LossTerm(sig_loss(prediction, labels, config.sig_lambda))}
+            share = beyond.sum() / (batch.depth > 0).sum().clamp(min=1)
+            return weighted_sum(terms), lambda: logged(terms) | {"share_beyond_max_depth": share}
 
         training.fit(
             "finetune" if config.needs_pretraining else f"finetune ({config.init})",
@@ -81,4 +87,14 @@ def finetune(
             "depth_net",
             lambda folder: save_depth_net(net, folder / "model.safetensors"),
             frames=training.order.num_rows,
+        )
+
+
+def _check_scale(depth: Path, manifest: Manifest, max_depth: float) -> None:
+    """Refuse labels of which the net could not answer half."""
+    median = manifest.counts["median_depth_train"]
+    if median > max_depth:
+        raise SimipuError(
+            f"{depth}: half of its depth labels lie beyond {median:.3g} m, but finetune.max_depth is {max_depth:g}; "
+            "raise it, or mend the scale of the labels."
         )

@@ -36,7 +36,8 @@ and `python -m tests.checking.outcomes` writes it anew.
 The data sets are small (4 to 8 frames); in a large one a few broken frames are warnings, not faults.
 
 What cannot be told: a flipped bit in a JPEG image (JPEG has no checksum; PNG has), and always, whether a scan was
-exchanged with that of a neighbouring frame, which shows nearly the same.
+exchanged with that of a neighbouring frame, which shows nearly the same; and a depth scale that is wrong by some per
+cent where there is no scan. 65535 in a depth map is no damage: it is read as no measurement.
 """
 
 

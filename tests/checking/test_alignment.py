@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simipu_core.checking.alignment import Alignment, Camera, align, changes
-from simipu_core.checking.calibrations import better_change
+from simipu_core.checking.calibrations import better_change, confidence
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig
 from simipu_core.stages.check import check
@@ -99,6 +99,62 @@ def test_an_impossible_calibration_is_flagged(
     assert found(examine(data, root), name)[0] is not Severity.OK
 
 
+GROSS = [
+    (lambda points: np.array([1, -1, 1, 1], np.float32) * points, "left and right mirrored"),
+    (lambda points: points[:, [1, 0, 2, 3]] * np.array([-1, 1, 1, 1], np.float32), "a quarter turn to the"),
+]
+
+
+def change_scans(data: DataSet, root: Path, change: Callable[[np.ndarray], np.ndarray], most: int) -> None:
+    """Replace scans by changed ones, and remove the images beyond the first few."""
+    for file in sorted(root.rglob("*.bin")):
+        points = change(np.fromfile(file, "<f4").reshape(-1, 4))
+        file.unlink()
+        file.write_bytes(points.astype("<f4").tobytes())
+    for name in ("*.png", "*.bin", "000*.txt"):
+        for file in sorted(root.rglob(name))[most:]:
+            file.unlink()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("change", "name"), GROSS, ids=["mirrored", "y_forward"])
+def test_scans_with_other_axes_are_flagged_with_their_cause(
+    sample: tuple[DataSet, Path], change: Callable[[np.ndarray], np.ndarray], name: str
+) -> None:
+    data, root = sample
+    change_scans(data, root, change, most=1000)
+    severity, what = found(examine(data, root), "edge alignment")
+    assert severity is Severity.FAULT
+    assert f"better with {name}" in what
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("most", [1, 3])
+def test_few_frames_with_other_axes_are_never_called_right(
+    real_data: Path, sample: tuple[DataSet, Path], most: int
+) -> None:
+    data, root = sample
+    for change, _ in GROSS:
+        change_scans(data, root, change, most)
+        assert found(examine(data, root), "edge alignment")[0] is not Severity.OK
+
+
+@pytest.mark.real_data
+def test_single_right_frames_are_right_or_cannot_be_told(real_data: Path, tmp_path: Path) -> None:
+    told = []
+    for number in range(10):
+        root = tmp_path / str(number) / "kitti_object/training"
+        for part, suffix in (("image_2", "png"), ("velodyne", "bin"), ("calib", "txt")):
+            (root / part).mkdir(parents=True)
+            file = f"{part}/{number:06d}.{suffix}"
+            (root / file).symlink_to(real_data / "kitti_object/training" / file)
+        severity, what = found(examine(OBJECT, tmp_path / str(number)), "edge alignment")
+        assert severity is not Severity.FAULT, what
+        assert severity is Severity.OK or "cannot be told from 1 frame" in what
+        told.append(severity is Severity.OK)
+    assert 1 <= sum(told) <= 9
+
+
 @pytest.mark.real_data
 def test_the_calibration_of_another_date_is_flagged(real_data: Path, sample: tuple[DataSet, Path]) -> None:
     data, root = sample
@@ -129,10 +185,18 @@ def test_a_change_is_believed_where_most_frames_agree() -> None:
     def scores(*gains: float) -> list[Alignment]:
         return [Alignment(0.4, 0.3, {"yaw": 0.4 + gain, "pitch": 0.35}) for gain in gains]
 
-    assert better_change(scores(0.05, 0.06, 0.04, 0.05), 3) == "yaw"
-    assert better_change(scores(0.2, -0.1, 0.2, -0.1), 3) is None
-    assert better_change(scores(0.01, 0.01, 0.01, 0.01), 3) is None
-    assert better_change(scores(0.05, 0.05, 0.05), 3) is None
+    assert better_change(scores(0.05, 0.06, 0.04, 0.05), 1e-3) == "yaw"
+    assert better_change(scores(0.2, -0.1, 0.2, -0.1), 1e-3) is None
+    assert better_change(scores(0.01, 0.01, 0.01, 0.01), 1e-3) is None
+    assert better_change(scores(0.05, 0.05, 0.05), 1e-3) is None
+    assert better_change(scores(0.05, 0.08, 0.03, 0.04), 1e-3) is None  # four frames say little
+    assert better_change(scores(*4 * (0.05, 0.08, 0.03, 0.04)), 1e-3) == "yaw"
+
+
+def test_confidence_grows_with_the_frames_and_is_unknown_without_wrong_calibrations() -> None:
+    frames = [Alignment(0.4, 0.3, {}, standing) for standing in (1.0, 3.0, None)]
+    assert confidence(frames) == pytest.approx(2 * 2**0.5)
+    assert confidence(frames[2:]) is None
 
 
 def test_changes_are_undone_by_their_opposites() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest
 from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, OneCycleConfig
+from simipu_core.data.images import decode_depth, encode_depth
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.stages.evaluate import evaluate
@@ -148,3 +150,36 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
     killed, undisturbed = (load_file(folder / name / "model.safetensors") for name in ("killed", "model"))
     assert all((killed[name] == undisturbed[name]).all() for name in undisturbed)
     assert not list(store.glob("*/step-*"))
+
+
+def test_labels_beyond_the_largest_depth_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [depth_row(i) for i in range(4)]
+    far = [{**row, "depth": encode_depth(_farther(row["depth"], 200.0), 256)} for row in rows]
+    without = [{**row, "depth": encode_depth(_farther(row["depth"], 0.0), 256)} for row in rows]
+    config = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
+    weights, shares = {}, {}
+    for name, frames, settings in (
+        ("far", far, config),
+        ("without", without, config),
+        ("published", far, config.model_copy(update={"ignore_beyond": False})),
+    ):
+        run = Recorder()
+        depth = write_shards(tmp_path / f"depth_{name}", "depth", train=frames, eval=frames)
+        finetune(depth, settings, tmp_path / name, encoder=None, run=run)
+        weights[name] = (tmp_path / name / "model.safetensors").read_bytes()
+        shares[name] = next(values for values in run.steps.values() if "share_beyond_max_depth" in values)[
+            "share_beyond_max_depth"
+        ]
+    assert weights["far"] == weights["without"] != weights["published"]
+    assert shares["far"] == shares["published"] > 0.1
+    assert shares["without"] == 0
+
+
+def test_labels_of_which_half_are_out_of_reach_are_refused(depth: Path, tmp_path: Path) -> None:
+    with pytest.raises(SimipuError, match=r"half of its depth labels lie beyond 12 m, but finetune.max_depth is 10; "):
+        finetune(depth, FINETUNE.model_copy(update={"max_depth": 10.0}), tmp_path / "out", encoder=None)
+
+
+def _farther(data: bytes, metres: float) -> NDArray[np.float32]:
+    depth = decode_depth(data, 256)
+    return np.where(depth > 20, np.float32(metres), depth)

@@ -221,6 +221,15 @@ class Source(Section):
         return make_scan(file, cls.read_file(file), parse_points)
 
     @classmethod
+    def read_depth(cls, file: Path) -> bytes:
+        """A depth map as a PNG of one channel with 16 bits, metres = value / the frame's `depth_scale`.
+
+        Raises:
+            BrokenFrameError: it cannot be read.
+        """
+        return cls.read_file(file)
+
+    @classmethod
     def container(cls, file: Path) -> Path | None:
         """The file that a record lies in, if its records are read fastest in order; None for a file of its own."""
         return None
