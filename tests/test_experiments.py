@@ -345,7 +345,7 @@ def test_crops_and_protocols_say_which_images_fit(settings: list[str], sizes: Si
 
 
 def test_crops_of_two_cameras_do_not_go_together() -> None:
-    with pytest.raises(SimipuError, match="no image fits .* take those of one camera"):
+    with pytest.raises(SimipuError, match=r"no image fits .* take those of one camera"):
         load("own_logs", ["finetune.augment.fixed_crop=kb", "evaluate.protocols=[eigen_nyu]"])
     with pytest.raises(SimipuError, match="500×640 is larger than what fixed_crop leaves, 352×1216"):
         load("own_logs", ["finetune.augment.fixed_crop=kb", "finetune.augment.crop=[500, 640]"])

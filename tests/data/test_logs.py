@@ -400,7 +400,7 @@ def test_images_and_scans_in_different_units_of_time_are_refused(tmp_path: Path)
 
 
 def test_a_quaternion_in_the_other_order_that_lays_the_camera_down_is_refused(tmp_path: Path) -> None:
-    x, y, z, w = quaternion_of(np.array(TURN) @ rotation(0, np.deg2rad(40), 0))
+    x, y, z, w = quaternion_of(np.array(TURN) @ rotation(0, 0, np.deg2rad(90)))
     wrong = {"translation": SHIFT, "quaternion_xyzw": [w, x, y, z]}
     log(tmp_path, ["1"], text=calibration(cameras__front__lidar_to_camera=wrong))
     (frame,) = listing(tmp_path)

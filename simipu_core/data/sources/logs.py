@@ -220,7 +220,8 @@ class _Sequence:
         if max(image, scan) > _OTHER_UNIT * max(min(image, scan), 1):
             raise BrokenFrameError(
                 self._folder,
-                f"images are named in another unit of time than scans ({seen[0]} and {scanned[0]}), or by another clock",
+                f"images are named in another unit of time than scans ({seen[0]} and {scanned[0]}), or by another "
+                "clock",
             )
         nearest = mutual_nearest([clock[name] for name in seen], [clock[name] for name in scanned])
         if len(nearest) < max(len(seen), len(scanned)):
