@@ -2,18 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
-from simipu_core.checking.alignment import Alignment
+from simipu_core.checking.alignment import Alignment, gross_changes
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
 from simipu_core.checking.survey import FrameFacts, Survey
 from simipu_core.data.sources import Source, class_of
 
 _UPRIGHT = 0.7
 """Least cosine between the camera's down and the scanner's."""
-_GAIN, _LEVEL, _PART_LEVEL = 0.015, 1e-3, 1e-4
+_GAIN, _LEVEL, _PART_LEVEL, _WRONG_LEVEL = 0.015, 1e-3, 1e-4, 1e-2
 """A change is believed where it raises the score so much on average, with so small a probability by chance."""
 _FEWEST_FRAMES = 3
 _SPREAD = 0.005
@@ -169,7 +170,11 @@ def _alignment(found: Survey) -> Iterator[Finding]:
     score = f"score {_mean(everything, 'unchanged'):.2f}, by chance {_mean(everything, 'chance'):.2f}"
     number = f"{len(everything)} frame{'s' * (len(everything) != 1)}"
     score += f", {number}, confidence {standing:.1f}" if standing is not None else f", {number}"
-    if fault := better_change(everything, _LEVEL):
+    fault = better_change(everything, _LEVEL)
+    if fault is None and standing is not None and standing < _TOLD / 3 and len(everything) >= _MANY:
+        gross = [replace(each, changed=_gross(each)) for each in everything]
+        fault = better_change(gross, _WRONG_LEVEL)  # it is wrong anyway: which of the usual mistakes is it?
+    if fault:
         what = f"LiDAR edges meet image edges better with {fault} ({score})"
         yield problem("edge alignment", Severity.FAULT, what, [], _LOOK)
         return
@@ -198,6 +203,10 @@ def _alignment(found: Survey) -> Iterator[Finding]:
         yield problem("edge alignment", Severity.WARNING, what, poor, mend)
         return
     yield ok("edge alignment", f"no change of the calibration puts LiDAR edges closer to image edges ({score})")
+
+
+def _gross(alignment: Alignment) -> dict[str, float]:
+    return {name: score for name, score in alignment.changed.items() if name in gross_changes()}
 
 
 def _of_one_calibration(frames: Sequence[tuple[FrameFacts, Alignment]]) -> dict[str, list[Alignment]]:

@@ -118,14 +118,17 @@ def change_scans(data: DataSet, root: Path, change: Callable[[np.ndarray], np.nd
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("change", "name"), GROSS, ids=["mirrored", "y_forward"])
-def test_scans_with_other_axes_are_flagged_with_their_cause(
+def test_scans_with_other_axes_are_flagged_or_said_to_be_beyond_telling(
     sample: tuple[DataSet, Path], change: Callable[[np.ndarray], np.ndarray], name: str
 ) -> None:
     data, root = sample
     change_scans(data, root, change, most=1000)
     severity, what = found(examine(data, root), "edge alignment")
-    assert severity is Severity.FAULT
-    assert f"better with {name}" in what
+    if severity is Severity.FAULT:
+        assert f"better with {name}" in what
+    else:
+        assert severity is Severity.WARNING
+        assert "cannot be told from" in what or "no better than with calibrations that are surely wrong" in what
 
 
 @pytest.mark.real_data

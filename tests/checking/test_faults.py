@@ -15,11 +15,11 @@ UNKNOWN = "whether the calibration is right cannot be told from 1 frame"
 
 
 def examine(real_data: Path, case: str, root: Path) -> Report:
-    """A case laid over what it lacks: a calibration of the sample's."""
+    """A case with what it lacks: scan and calibration of a frame of the sample."""
     shutil.copytree(real_data / "faults" / case, root, dirs_exist_ok=True)
-    for file in root.glob("kitti_object/training/calib/[0-9]*.txt"):
-        if "Tr_velo_to_cam" not in file.read_bytes().decode(errors="replace"):
-            shutil.copyfile(real_data / FRAME.format("calib", "txt"), file)
+    for part, suffix in (("calib", "txt"), ("velodyne", "bin")):
+        for file in root.glob(f"kitti_object/training/{part}/[0-9]*.{suffix}"):
+            shutil.copyfile(real_data / FRAME.format(part, suffix), file)
     kind = "logs" if (root / "logs").is_dir() else "kitti_object"
     return check(any_source(kind=kind), PairConfig(), root=str(root))
 
