@@ -32,6 +32,8 @@ _EDGE_SHARE = 0.1
 _REACH = 0.004
 """Distance at which the score of an edge falls to 1/e, share of the image's width."""
 _FEWEST_POINTS = 30
+ODD_TURN = "a turn"
+"""Beginning of the names of turns that are no multiples of a right angle."""
 _FEWEST_WRONG, _LEAST_SPREAD = 5, 0.02
 
 
@@ -87,7 +89,7 @@ def gross_changes() -> dict[str, NDArray[np.float64]]:
     for degrees in range(30, 360, 30):
         turn = np.eye(4)
         turn[:3, :3] = cv2.Rodrigues(np.array([0, -np.deg2rad(degrees), 0]))[0]
-        made[names.get(degrees, f"a turn of {degrees}° to the left")] = turn
+        made[names.get(degrees, f"{ODD_TURN} of {degrees}° to the left")] = turn
     mirror = np.diag([-1.0, 1, 1, 1])
     mirrored = {f"left and right mirrored, and {name}": mirror @ made[name] for name in names.values()}
     return made | {"left and right mirrored": mirror} | mirrored

@@ -54,10 +54,10 @@ def _values(data: bytes, suffix: str) -> NDArray[Any]:
         values = parse_npy(data)
         return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if suffix == ".png":
-        values = decode_unchanged(data)
-        if values is None:
+        decoded = decode_unchanged(data)
+        if decoded is None:
             raise SimipuError("cannot be decoded as a depth PNG")
-        return values
+        return decoded
     if data[:4] not in (b"II*\0", b"MM\0*"):
         raise SimipuError("not a TIFF image")
     try:
