@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from simipu_core.config import PairConfig
 from simipu_core.data.catalogue import read_frames
@@ -400,7 +401,7 @@ def test_images_and_scans_in_different_units_of_time_are_refused(tmp_path: Path)
 
 
 def test_a_quaternion_in_the_other_order_that_lays_the_camera_down_is_refused(tmp_path: Path) -> None:
-    x, y, z, w = quaternion_of(np.array(TURN) @ rotation(0, 0, np.deg2rad(90)))
+    x, y, z, w = Rotation.from_matrix(np.array(TURN) @ rotation(0, 0, np.deg2rad(90))).as_quat().tolist()
     wrong = {"translation": SHIFT, "quaternion_xyzw": [w, x, y, z]}
     log(tmp_path, ["1"], text=calibration(cameras__front__lidar_to_camera=wrong))
     (frame,) = listing(tmp_path)
