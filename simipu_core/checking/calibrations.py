@@ -14,7 +14,7 @@ from simipu_core.data.sources import Source, class_of
 
 _UPRIGHT = 0.7
 """Least cosine between the camera's down and the scanner's."""
-_GAIN, _LEVEL, _PART_LEVEL, _WRONG_LEVEL = 0.015, 1e-3, 1e-4, 1e-2
+_GAIN, _LEVEL, _PART_LEVEL, _WRONG_LEVEL, _HINT_LEVEL = 0.015, 5e-3, 1e-4, 1e-2, 3e-2
 """A change is believed where it raises the score so much on average, with so small a probability by chance."""
 _FEWEST_FRAMES = 3
 _SPREAD = 0.005
@@ -194,6 +194,10 @@ def _alignment(found: Survey) -> Iterator[Finding]:
         what = f"whether the calibration is right cannot be told from {number} ({score})"
         if standing is not None and standing < _TOLD / 3 and len(everything) >= _MANY:
             what = f"LiDAR edges meet image edges no better than with calibrations that are surely wrong ({score})"
+        yield problem("edge alignment", Severity.WARNING, what, [], _LOOK)
+        return
+    if hint := better_change(everything, _HINT_LEVEL):
+        what = f"LiDAR edges may meet image edges better with {hint}, which {number} are too few to tell ({score})"
         yield problem("edge alignment", Severity.WARNING, what, [], _LOOK)
         return
     poor = [facts.sample_id for facts, each in frames if each.unchanged < each.chance + _POOR]
