@@ -1,8 +1,8 @@
 # `make` lists what can be done. Only Python 3.11 and make are assumed; everything else is installed into .venv.
 # What is given to make (EXPERIMENT=…, REASON=…) reaches the shell as an exported variable, in quotes: "$$REASON". It is
 # taken literally: what it holds is run neither by make nor by the shell.
-GIVEN      := BASE CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE PYTHON REASON REGISTRY RUN RUNNER SET SWEEP \
-              VERSION
+GIVEN      := BASE CAMPAIGN CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE MINUTES PYTHON REASON REGISTRY RUN \
+              RUNNER SET SWEEP VERSION
 $(foreach name,$(GIVEN) $(.VARIABLES),$(if $(or $(filter command,$(firstword $(origin $(name)))),\
     $(and $(filter $(name),$(GIVEN)),$(filter environment,$(origin $(name))))),\
     $(eval override $(name) := $$(value $(name)))))
@@ -12,9 +12,12 @@ DOCKER     ?= docker
 export $(GIVEN)
 
 override UV      := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
-override PIP     := $(UV) pip install --quiet --python .venv/bin/python
+override PIP     := $(UV) pip install --quiet --build-constraint requirements-build.lock --python .venv/bin/python
 override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate \
-                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+                    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --emit-build-options
+# Two packages come as source only; no other one is built here. The other locks take that over from the first.
+override WHEELS  := --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
+override IMAGES  := data train mlflow
 
 # These gather the arguments of a command, "$$@".
 override CHOICE   = set -f; set -- --experiment "$$EXPERIMENT"; \
@@ -30,7 +33,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev pipeline compile submit upload schedule status cancel mlflow models promote rollback data test test-all \
-        lint format bench pictures lock images tag push clean
+        torture lint format bench pictures lock sbom audit images tag push clean
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +61,7 @@ status: setup ## list the latest runs on Kubeflow, or the steps of one: RUN=id
 	@$(PIPELINE) status $${RUN:+-- "$$RUN"}
 
 cancel: setup ## stop a run on Kubeflow: RUN=id
+	@test -n "$$RUN" || { echo "error: say which, RUN=id; make status lists them." >&2; exit 2; }
 	@$(PIPELINE) cancel -- "$$RUN"
 
 mlflow: setup ## show runs and models at http://127.0.0.1:5000
@@ -67,6 +71,7 @@ models: setup ## list the registered model versions: aliases, scores, when and b
 	@.venv/bin/simipu models --experiment "$$EXPERIMENT"
 
 promote: setup ## make a registered model version the champion: VERSION=3 [REASON="why, if the gate said no"]
+	@test -n "$$VERSION" || { echo "error: say which, e.g. VERSION=3; make models lists them." >&2; exit 2; }
 	@.venv/bin/simipu promote --experiment "$$EXPERIMENT" $${REASON:+--reason "$$REASON"} -- "$$VERSION"
 
 rollback: setup ## make the champion before this one champion again [REASON=why]
@@ -81,6 +86,9 @@ test: setup-dev ## fast tests
 test-all: test ## fast tests, then whole runs, real servers and images
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m slow --durations 20
 
+torture: setup-dev ## kill, corrupt, fuzz and disturb for a while, on from the last time [MINUTES=10] [CAMPAIGN=kills | corruptions | fuzz | faults]
+	@.venv/bin/python -m tests.torture $${MINUTES:+--minutes "$$MINUTES"} $${CAMPAIGN:+--campaign "$$CAMPAIGN"}
+
 lint: setup-dev ## check format, style, layers and types
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/lint-imports --no-logo --no-cache && .venv/bin/mypy
 
@@ -94,12 +102,23 @@ pictures: setup ## draw the README's pictures from the demo's results, after mak
 	@.venv/bin/python -m pipelines compile --experiment demo > /dev/null && .venv/bin/python docs/make_pictures.py
 
 lock: $(filter .venv/%,$(UV)) ## pin every dependency again
-	@$(COMPILE) pyproject.toml -o requirements.lock && $(COMPILE) --group data -c requirements.lock -o requirements-data.lock \
-	&& $(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) $(WHEELS) pyproject.toml -o requirements.lock && for group in build data mlflow dev; do \
+	    $(COMPILE) --group $$group -c requirements.lock -o requirements-$$group.lock || exit; done
 
-images: ## build the images of the steps, tagged by git revision [REGISTRY=host/path/]
+sbom: setup-dev ## write build/sbom/: CycloneDX bills of materials of wheel and images, and the licences of all packages
+	@mkdir -p build/sbom; export PYTHONWARNINGS=ignore; \
+	for each in train= data=-data mlflow=-mlflow; do .venv/bin/cyclonedx-py requirements --output-reproducible \
+	    --pyproject pyproject.toml -o "build/sbom/simipu-$${each%=*}.cdx.json" "requirements$${each#*=}.lock" || exit; done; \
+	cp build/sbom/simipu-train.cdx.json build/sbom/simipu-wheel.cdx.json; \
+	.venv/bin/pip-licenses --format csv --with-urls --with-system --output-file build/sbom/licences.csv \
+	    --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' requirements.lock requirements-mlflow.lock | sort -u)
+
+audit: setup-dev ## ask PyPI's database for known vulnerabilities of what the locks hold; needs a network
+	@for lock in requirements*.lock; do .venv/bin/pip-audit --strict --disable-pip --require-hashes -r "$$lock" || failed=1; done; test -z "$$failed"
+
+images: ## build the images of the steps and of MLflow, tagged by git revision [REGISTRY=host/path/] [BASE=name@sha256:…]
 	@$(TAGGED) revision=$$(git rev-parse HEAD)$$($(DIRTY) +dirty); \
-	for target in data train; do "$$DOCKER" build --file docker/Dockerfile --target $$target \
+	for target in $(IMAGES); do "$$DOCKER" build --file docker/Dockerfile --target $$target \
 	    --build-arg REVISION=$$revision $${BASE:+--build-arg BASE="$$BASE"} --tag "$${REGISTRY}simipu-$$target:$$tag" . || exit; done; \
 	"$$DOCKER" image ls --filter reference="$${REGISTRY}simipu-*:$$tag"
 
@@ -108,7 +127,10 @@ tag: # of the images
 
 push: ## push them and print their digests [REGISTRY=host/path/]
 	@$(TAGGED) case "$$tag" in *dirty) echo "error: uncommitted changes; commit them, then run make images and make push." >&2; exit 1;; esac; \
-	for target in data train; do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
+	for target in $(IMAGES); do \
+	    base=$$("$$DOCKER" inspect --format '{{index .Config.Labels "org.opencontainers.image.base.name"}}' "$${REGISTRY}simipu-$$target:$$tag") || exit; \
+	    printf %s "$$base" | grep -Eq '@sha256:[0-9a-f]{64}$$' || { echo "error: simipu-$$target was built on $$base, which can change; run make images BASE=name@sha256:… (docs/supply_chain.md)." >&2; exit 1; }; done; \
+	for target in $(IMAGES); do "$$DOCKER" push --quiet "$${REGISTRY}simipu-$$target:$$tag" > /dev/null \
 	    && "$$DOCKER" inspect --format '{{index .RepoDigests 0}}' "$${REGISTRY}simipu-$$target:$$tag" || exit; done
 
 clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ and mlruns/
@@ -117,10 +139,10 @@ clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ an
 .venv/bin/python:
 	@"$$PYTHON" -m venv .venv
 
-.venv/bin/uv: | .venv/bin/python
-	@.venv/bin/python -m pip install --quiet uv
+.venv/bin/uv: requirements-build.lock | .venv/bin/python
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock && touch $@
 
-.venv/.runtime-stamp: requirements.lock pyproject.toml | .venv/bin/python $(filter .venv/%,$(UV))
+.venv/.runtime-stamp: requirements.lock requirements-build.lock pyproject.toml | .venv/bin/python $(filter .venv/%,$(UV))
 	@echo "installing into .venv (a few minutes the first time)"
 	@$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --editable . && touch $@
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pipelines import remote
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, Runner, SweepOption, chosen, placed
+from pipelines.output import show_anything
 from simipu_core import project
 from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError, plain_errors
@@ -87,5 +88,6 @@ app.add_typer(remote.app)
 
 
 if __name__ == "__main__":
+    show_anything()
     with plain_errors():
         sys.exit(app())

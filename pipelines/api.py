@@ -1,16 +1,21 @@
 """Requests to the Kubeflow Pipelines API: bounded in time, never redirected, and every refusal one clear sentence."""
 
-import json
 import urllib.request
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import kfp_server_api
 import urllib3
 from urllib3 import exceptions as http
+from urllib3.util import Url, make_headers, parse_url
 
+from pipelines.answers import read_json
 from pipelines.connection import Connection
+from pipelines.limits import within
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import MASK, credentials, redacted
 
 _LONGEST = 300
 _HOW_TO_LOG_IN = "set KFP_TOKEN (bearer token), KFP_COOKIE (the session's cookie from a browser) or their _FILE forms"
@@ -42,7 +47,9 @@ class Api(kfp_server_api.ApiClient):  # type: ignore[misc]
             total=None, connect=0, read=0, redirect=0, status=0, other=0, raise_on_redirect=False
         )
         settings.ssl_ca_cert = str(connection.ca_file) if connection.ca_file else None
-        settings.proxy = _proxy(connection.host)
+        if proxy := _proxy(connection.host):
+            settings.proxy = proxy._replace(auth=None).url
+            settings.proxy_headers = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else None
         super().__init__(settings)
         self._connection = connection
 
@@ -63,44 +70,76 @@ class Api(kfp_server_api.ApiClient):  # type: ignore[misc]
             ApiError: there was no answer, it was a refusal, or it was not the API that answered.
         """
         asked = self._connection
-        secret = asked.credential.headers()
         try:
-            answer = super().request(
-                method,
-                url,
-                query_params=query_params,
-                headers={**(headers or {}), **secret},
-                post_params=post_params,
-                body=body,
-                _preload_content=_preload_content,
-                _request_timeout=_request_timeout or (asked.connect_timeout_s, asked.read_timeout_s),
-            )
+            secret = asked.credential.headers()
+        except SimipuError as error:  # its file may be just about to be written
+            raise ApiError(str(error), transient=True) from None
+        send = partial(
+            super().request,
+            method,
+            url,
+            query_params=query_params,
+            headers={**(headers or {}), **secret},
+            post_params=post_params,
+            body=body,
+            _preload_content=_preload_content,
+            _request_timeout=_request_timeout or (asked.connect_timeout_s, asked.read_timeout_s),
+        )
+        try:
+            answer = within(asked.longest_s, send)
+        except TimeoutError:
+            raise ApiError(
+                f"{asked.host} does not answer in full within {asked.longest_s:g} s.", transient=True
+            ) from None
         except kfp_server_api.ApiException as error:
             if not error.status:
                 raise _tls(asked, str(error.reason)) from None
             raise _refused(asked, error, *secret.values()) from None
         except http.HTTPError as error:
             raise _unanswered(asked, error) from None
-        if _preload_content and "json" not in (answer.getheader("content-type") or ""):
-            raise _not_the_api(asked)
+        if _preload_content:
+            _check(asked, answer)
         return answer
 
 
-def _proxy(host: str) -> str | None:
-    """The proxy that the environment names for the address; never for this machine itself."""
+def _check(asked: Connection, answer: Any) -> None:
+    """Refuse what is no JSON object: the SDK would take it for one without any field."""
+    if "json" not in (answer.getheader("content-type") or ""):
+        raise _not_the_api(asked)
+    try:
+        known = read_json(answer.data)
+    except ValueError as error:
+        raise ApiError(f"{asked.host}: its answer is cut off or no JSON ({error}).", transient=True) from None
+    if not isinstance(known, dict):
+        raise ApiError(f"{asked.host} answers in a way this client does not know: with no JSON object.")
+
+
+def _proxy(host: str) -> Url | None:
+    """The proxy that the environment names for the address; never for this machine itself.
+
+    Raises:
+        SimipuError: what it names is no HTTP proxy.
+    """
     parts = urlsplit(host)
     name = parts.hostname or ""
     if name in ("localhost", "::1") or name.startswith("127.") or urllib.request.proxy_bypass(name):
         return None
-    return urllib.request.getproxies().get(parts.scheme)
+    given = urllib.request.getproxies().get(parts.scheme)
+    if not given:
+        return None
+    try:
+        proxy = parse_url(given if "://" in given else f"http://{given}")
+    except http.LocationParseError:
+        proxy = Url()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise SimipuError(f"{parts.scheme}_proxy: it names no HTTP proxy; write it as http://proxy.example:3128.")
+    return proxy
 
 
 def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
     """What the server says, as one sentence, without secrets that it may have repeated."""
     status = int(error.status)
-    message = _message(error.body)
-    for secret in secrets:
-        message = message.replace(secret.removeprefix("Bearer "), "…")
+    message = _message(error.body, secrets)
     detail = f": {message}" if message else ""
     if 300 <= status < 400:
         return _redirected(asked, str((error.headers or {}).get("Location", "")), status)
@@ -113,7 +152,7 @@ def _refused(asked: Connection, error: Any, *secrets: str) -> ApiError:
             f"{asked.credential.source} belongs to someone who may use it.",
             status,
         )
-    if status == 429 or status >= 500:
+    if status == 429 or (status >= 500 and status != 501):
         return ApiError(f"{asked.host} is in trouble ({status}{detail}).", status, transient=True)
     return ApiError(f"{asked.host} refused ({status}{detail or f': {error.reason}'}).", status)
 
@@ -131,21 +170,28 @@ def _redirected(asked: Connection, target: str, status: int) -> ApiError:
     return ApiError(
         f"{asked.host} sends you to a login page ({status} to {target.split('?')[0] or 'nowhere'}); {_renew(asked)}.",
         status,
+        transient=True,
     )
 
 
 def _not_the_api(asked: Connection) -> ApiError:
     return ApiError(
         f"{asked.host} answers with a web page, not as Kubeflow Pipelines: it is a login page ({_renew(asked)}), or "
-        "the address lacks its path, e.g. https://kubeflow.example.com/pipeline."
+        "the address lacks its path, e.g. https://kubeflow.example.com/pipeline.",
+        transient=True,
     )
 
 
-def _message(body: Any) -> str:
-    """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing."""
+def _message(body: Any, headers: Iterable[str] = ()) -> str:
+    """The message in an answer: JSON of the API or of a gateway, or short text; web pages say nothing.
+
+    Args:
+        body: of the answer.
+        headers: what is secret in these is masked, before long text is cut.
+    """
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     try:
-        data = json.loads(text)
+        data = read_json(text)
     except ValueError:
         data = None
     if isinstance(data, dict):
@@ -153,7 +199,9 @@ def _message(body: Any) -> str:
         text = str(inner.get("message") or inner.get("error") or inner.get("error_message") or "")
     elif "<" in text:
         text = ""
-    words = " ".join(text.split())
+    for secret in (secret for header in headers for secret in credentials(header)):
+        text = text.replace(secret, MASK)
+    words = " ".join(redacted(text).split())
     return words if len(words) <= _LONGEST else words[:_LONGEST].rstrip() + " …"
 
 
@@ -162,7 +210,9 @@ def _unanswered(asked: Connection, error: http.HTTPError) -> ApiError:
     if isinstance(reason, http.SSLError):
         return _tls(asked, str(reason))
     if isinstance(reason, http.ProxyError):
-        return ApiError(f"{asked.host}: the proxy {_proxy(asked.host)} does not pass the request on.", transient=True)
+        proxy = _proxy(asked.host)
+        name = proxy.netloc if proxy else ""
+        return ApiError(f"{asked.host}: the proxy {name} does not pass the request on.", transient=True)
     if isinstance(reason, http.NameResolutionError):
         return ApiError(f"{asked.host}: there is no such host; check --host or KFP_ENDPOINT.", transient=True)
     if isinstance(reason, http.NewConnectionError):

@@ -2,7 +2,7 @@
 
 Every task runs the command of its component, with the message that Kubeflow's launcher would hand it: parameters, and
 artifacts as local paths. Argo keeps no cache of steps; every artifact goes to the cluster's default artifact
-repository. Its retries also cover lost nodes.
+repository. Its retries also cover lost nodes; a step that ends by itself is not begun again.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.cluster import TRAINING, Cluster, settings_of
-from pipelines.placement import NODE_NAME, RUN_ID, SCRATCH
+from pipelines.placement import NODE_NAME, RUN_ID, SCRATCH, TMP
 from pipelines.pods import resources, variables_from
 from simipu_core.errors import SimipuError
 from simipu_core.stages.attempts import NODE
@@ -19,6 +19,8 @@ from simipu_core.stages.attempts import NODE
 _INPUTS, _OUTPUTS = "/inputs", "/outputs"
 _RESULT = "result"
 """Output parameter with everything that a component returned."""
+_REFUSED = 1
+"""Exit code of a step that ends by itself with an error."""
 _RESULT_FILE = f"{_OUTPUTS}/executor_output.json"
 
 
@@ -55,6 +57,7 @@ def workflow(documents: Sequence[dict[str, Any]], title: str, cluster: Cluster) 
             "runAsNonRoot": True,
             "runAsUser": cluster.run_as.user,
             "fsGroup": cluster.run_as.group or cluster.run_as.user,
+            "seccompProfile": {"type": "RuntimeDefault"},
         },
         "ttlStrategy": dict.fromkeys(kept, cluster.keep_finished),
         "templates": [
@@ -66,6 +69,9 @@ def workflow(documents: Sequence[dict[str, Any]], title: str, cluster: Cluster) 
         spec["imagePullSecrets"] = [{"name": secret} for secret in cluster.pull_secrets]
     if cluster.service_account:
         spec["serviceAccountName"] = cluster.service_account
+        # only Argo's own container of a pod gets a token, from the secret NAME.service-account-token
+        spec["automountServiceAccountToken"] = False
+        spec["executor"] = {"serviceAccountName": cluster.service_account}
     return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, "spec": spec}
 
 
@@ -104,10 +110,11 @@ def _task(task: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:
 def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
     component = pipeline["components"][task["componentRef"]["name"]]
     container = pipeline["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-    settings = cluster.step(settings_of(container["args"][-1]))
+    name = settings_of(container["args"][-1])
+    settings = cluster.step(name)
     made = component["outputDefinitions"]
-    volumes: list[dict[str, Any]] = [{"name": "outputs", "emptyDir": {}}]
-    mounts = [{"name": "outputs", "mountPath": _OUTPUTS}]
+    volumes: list[dict[str, Any]] = [{"name": "outputs", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    mounts = [{"name": "outputs", "mountPath": _OUTPUTS}, {"name": "tmp", "mountPath": TMP}]
     if settings.shm:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
@@ -137,6 +144,7 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
         "retryStrategy": {
             "limit": settings.retry.times,
             "retryPolicy": "Always",
+            "expression": f"lastRetry.exitCode != '{_REFUSED}'",
             # without maxDuration, which from the second attempt on Argo takes for the pod's deadline
             "backoff": {"duration": f"{settings.retry.wait}s", "factor": settings.retry.factor},
         },
@@ -146,10 +154,14 @@ def _template(task: Mapping[str, Any], pipeline: Mapping[str, Any], cluster: Clu
             "imagePullPolicy": cluster.pull_policy,
             "command": container["command"],
             "args": [_message(task, component) if word == "{{$}}" else word for word in container["args"]],
-            "env": [*container["env"], *own, *variables_from(cluster)],
+            "env": [*container["env"], *own, *variables_from(name, cluster)],
             "resources": resources(settings),
             "volumeMounts": mounts,
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
         },
     }
     if settings.labels:

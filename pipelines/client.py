@@ -1,9 +1,13 @@
 """Kubeflow Pipelines from outside: runs, versions of the pipeline, schedules."""
 
 import json
+import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,17 +15,21 @@ from typing import Any, Literal, NamedTuple
 import kfp_server_api as kfp
 
 from pipelines import versions
+from pipelines.answers import read_json
 from pipelines.api import ApiError
 from pipelines.connection import Connection
+from pipelines.limits import within
 from pipelines.logs import pod_log
 from pipelines.session import Session
 from pipelines.states import FINISHED, StepState, steps
 from pipelines.submission import Package
 from pipelines.workflow import Pod, Workflow
+from simipu_core.termination import ended_by_sigterm
 
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
 _DIGEST = "sha256:"
+_SOON_S = 1.0
 _PAGE = 10
 """Each run and each version holds its whole pipeline, a hundred kilobytes or more."""
 
@@ -58,7 +66,14 @@ class Client(Session):
         """The package as this server understands it, and sentences about what it lacks there."""
         return versions.fitted(package, self.version)
 
-    def submit(self, package: Package, name: str, parameters: Mapping[str, Any], description: str = "") -> Any:
+    def submit(
+        self,
+        package: Package,
+        name: str,
+        parameters: Mapping[str, Any],
+        description: str = "",
+        service_account: str | None = None,
+    ) -> Any:
         """Start a run.
 
         Args:
@@ -66,6 +81,7 @@ class Client(Session):
             name: of the run.
             parameters: values; all of them, so that the run can be cloned and compared in the UI.
             description: that the UI shows with it.
+            service_account: of the pods; None takes the server's own.
 
         Returns:
             ``V2beta1Run``.
@@ -80,17 +96,10 @@ class Client(Session):
             experiment_id=group,
             pipeline_spec=package.specification,
             runtime_config=kfp.V2beta1RuntimeConfig(parameters=dict(parameters)),
+            service_account=service_account,
         )
-        try:
+        with _making(f"the run was made: look for “{name}” with `status` before submitting again"):
             return self._call(self._runs.run_service_create_run, run)
-        except ApiError as error:
-            if not error.transient:
-                raise
-            raise ApiError(
-                f"{error} It is not known whether the run was made: look for “{name}” with `status` before submitting "
-                "again.",
-                error.status,
-            ) from None
 
     def run(self, run_id: str) -> Any:
         """The run as it is now, a ``V2beta1Run``.
@@ -120,23 +129,23 @@ class Client(Session):
 
         Args:
             run: ``V2beta1Run``.
-
-        Raises:
-            ApiError: the server could not be asked.
         """
         return steps(run, self._workflow(run.run_id), self._specification(run))
 
     def _workflow(self, run_id: str) -> Workflow | None:
-        """Only the older API tells it; the newer has no field for it."""
-        try:
-            answer = self._api.request("GET", f"{self._connection.host}/apis/v1beta1/runs/{run_id}")
-            return Workflow.read(json.loads(answer.data)["pipeline_runtime"]["workflow_manifest"])
-        except ApiError as error:
-            if error.transient:
-                raise
-            return None
-        except (ValueError, KeyError, TypeError):
-            return None
+        """Only the older API tells it; the newer has no field for it. One that is away is asked once more."""
+        url = f"{self._connection.host}/apis/v1beta1/runs/{run_id}"
+        for last in (False, True):
+            try:
+                answer = read_json(self._api.request("GET", url).data)
+                return Workflow.read(answer["pipeline_runtime"]["workflow_manifest"])
+            except ApiError as error:
+                if last or not error.transient:
+                    break
+                time.sleep(_SOON_S)
+            except (LookupError, TypeError):
+                break
+        return None
 
     def _specification(self, run: Any) -> Any:
         """Of the version that the run was started from; such a run does not hold it."""
@@ -150,7 +159,7 @@ class Client(Session):
                 self._specifications[identity] = self._call(get, version.pipeline_id, identity).pipeline_spec
             except ApiError as error:
                 if error.transient:
-                    raise
+                    return None
                 self._specifications[identity] = None  # it was deleted
         return self._specifications[identity]
 
@@ -180,8 +189,12 @@ class Client(Session):
         return Cancelled.NOW
 
     def log(self, run_id: str, pod: Pod) -> str | None:
-        """Log of a pod, also after it is gone; None where there is none."""
-        return pod_log(self._api, self._connection.host, run_id, pod, pod.namespace or self.namespace or "")
+        """Log of a pod, also after it is gone; None where there is none, or it does not come in time."""
+        namespace = pod.namespace or self.namespace or ""
+        with suppress(TimeoutError):
+            asked = self._connection
+            return within(asked.longest_s, partial(pod_log, self._api, asked.host, run_id, pod, namespace))
+        return None
 
     def upload(self, package: Package, name: str, description: str = "") -> Version:
         """Make the package a version of the pipeline; the same content is a version only once.
@@ -212,13 +225,14 @@ class Client(Session):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "pipeline.yaml"
             file.write_text(package.text, encoding="utf-8")
-            made = self._call(
-                kfp.PipelineUploadServiceApi(self._api).upload_pipeline_version,
-                str(file),
-                name=name,
-                pipelineid=pipeline,
-                description=f"{description} {digest}".strip(),
-            )
+            with _making("the version was made: do it again, the same content is a version only once"):
+                made = self._call(
+                    kfp.PipelineUploadServiceApi(self._api).upload_pipeline_version,
+                    str(file),
+                    name=name,
+                    pipelineid=pipeline,
+                    description=f"{description} {digest}".strip(),
+                )
         return Version(pipeline, made.pipeline_version_id, _label(made), is_new=True)
 
     def schedule(
@@ -228,6 +242,7 @@ class Client(Session):
         parameters: Mapping[str, Any],
         trigger: "Trigger",
         description: str = "",
+        service_account: str | None = None,
     ) -> Any:
         """Start runs of a version again and again, one at a time, without making up for missed ones.
 
@@ -237,6 +252,7 @@ class Client(Session):
             parameters: values; all of them, so that runs can be cloned and compared in the UI.
             trigger: when.
             description: that the UI shows with it.
+            service_account: of the pods; None takes the server's own.
 
         Returns:
             ``V2beta1RecurringRun``.
@@ -268,8 +284,10 @@ class Client(Session):
             max_concurrency="1",
             no_catchup=True,
             namespace=self.namespace,
+            service_account=service_account,
         )
-        return self._call(self._recurring.recurring_run_service_create_recurring_run, job)
+        with _making(f"the schedule was made: look for “{name}” with `schedules`"):
+            return self._call(self._recurring.recurring_run_service_create_recurring_run, job)
 
     def schedules(self) -> list[Any]:
         """All schedules, as ``V2beta1RecurringRun``."""
@@ -335,7 +353,7 @@ class Client(Session):
         if (known := find()) or not make:
             return known
         group = kfp.V2beta1Experiment(display_name=NAME, namespace=self.namespace)
-        return self._made_once(self._experiments.experiment_service_create_experiment, group, "experiment_id", find)
+        return self._made_once(self._experiments.experiment_service_create_experiment, group, find)
 
     def _pipeline(self) -> str:
         def find() -> str | None:
@@ -355,7 +373,7 @@ class Client(Session):
             namespace=self.namespace,
             description="Label-free pre-training on image-scan pairs, then monocular depth.",
         )
-        return self._made_once(self._pipelines.pipeline_service_create_pipeline, pipeline, "pipeline_id", find)
+        return self._made_once(self._pipelines.pipeline_service_create_pipeline, pipeline, find)
 
 
 class Trigger(NamedTuple):
@@ -363,6 +381,26 @@ class Trigger(NamedTuple):
 
     cron: str | None = None
     every_s: int | None = None
+
+
+@contextmanager
+def _making(what: str) -> Iterator[None]:
+    """Say that something may have been made, where the request for it ends without a clear answer."""
+    sentence = f"It is not known whether {what}."
+
+    def say() -> None:
+        os.write(2, f"{sentence}\n".encode())
+
+    try:
+        with ended_by_sigterm(say):
+            yield
+    except ApiError as error:
+        if error.status and not error.transient:
+            raise
+        raise ApiError(f"{error} {sentence}", error.status) from None
+    except KeyboardInterrupt:
+        say()
+        raise
 
 
 def _label(version: Any) -> str:

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from kubernetes.utils.quantity import parse_quantity
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from pipelines import fields
 from simipu_core.config import validate
 from simipu_core.config.section import Section
+from simipu_core.config.validation import describe
 from simipu_core.errors import SimipuError
-from simipu_core.redaction import has_userinfo, is_secret_name
+from simipu_core.redaction import holds_secret, is_secret_name
 from simipu_core.yaml_files import read_yaml
 
 Component = Literal["configure", "ingest", "pair", "pretrain", "finetune", "evaluate", "table"]
@@ -19,13 +21,13 @@ TRAINING = ("pretrain", "finetune")
 _WITHOUT_TORCH = ("configure", "ingest", "pair")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
-_REVISION = re.compile(r"[^\s@]+:[0-9a-f]{7,40}")
+_DIGEST = re.compile(r"[\w./:-]+@sha256:[0-9a-f]{64}", re.ASCII)
+_REVISION = re.compile(r"[\w./:-]+:[0-9a-f]{7,40}", re.ASCII)
 _MOST_SECONDS = 2**31 - 1
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)([smhd])", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"([0-9]+)([smhd])", value)):
         return int(found[1]) * _UNITS[found[2]]
     return value
 
@@ -40,18 +42,17 @@ def _is_quantity(value: str) -> str:
 
 Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=_MOST_SECONDS)]
 """Seconds; also written 90s, 30m, 12h or 7d."""
-Cpu = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d*\.?\d+m?$")]
-Bytes = Annotated[str, Field(pattern=r"^\d+([EPTGMK]i?)?$")]
+Cpu = Annotated[fields.Cores, BeforeValidator(str)]
 
 
 class Toleration(Section):
     """Lets pods onto nodes that keep others away."""
 
-    key: str
+    key: fields.LabelKey
     """Taint's key."""
     operator: Literal["Exists", "Equal"] = "Exists"
     """`Exists` matches any value."""
-    value: str | None = None
+    value: fields.LabelValue | None = None
     """With `Equal`: the taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """null matches all effects."""
@@ -74,7 +75,7 @@ class Retry(Section):
     """Further attempts in one run, wherever they are made; training goes on from its last checkpoint."""
     wait: Duration = 60
     """Before the first of them."""
-    factor: int = Field(2, ge=1)
+    factor: int = Field(2, ge=1, le=100)
     """By which each wait is longer than the one before; Kubeflow takes whole numbers only."""
     within: Duration = 7 * 86400
     """No attempt begins later than this after the first one did. Kubeflow's own default is one hour."""
@@ -87,31 +88,31 @@ class StepSettings(Section):
     """Cores that are reserved."""
     cpu_limit: Cpu | None = None
     """Cores at most; null sets no bound."""
-    memory_request: Bytes = "8Gi"
+    memory_request: fields.Bytes = "8Gi"
     """Memory that is reserved."""
-    memory_limit: Bytes = "16Gi"
+    memory_limit: fields.Bytes = "16Gi"
     """Memory at most, shared memory included; beyond it the container is killed."""
     gpus: int = Field(0, ge=0, le=64)
     """GPUs of one node. Training starts a process for each."""
     nodes: int = Field(1, ge=1, le=64)
     """Nodes that train together, in pretrain and finetune, by a TrainJob of Kubeflow Trainer 2.2 or newer; amounts are
     those of one node. Node selector, tolerations, shm and scratch are then the training runtime's own."""
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: fields.Resource = "nvidia.com/gpu"
     """Resource name under which the cluster hands out GPUs of the wanted type."""
-    shm: Bytes | None = "2Gi"
+    shm: fields.Bytes | None = "2Gi"
     """Size of /dev/shm, through which loader processes pass batches; part of the memory limit. null leaves the
     runtime's 64 MB, with which loader processes die."""
-    scratch: Bytes | None = None
+    scratch: fields.Bytes | None = None
     """Size of a folder on the node's disk for temporary files (TMPDIR); a step that writes more is evicted."""
     timeout: Duration = 86400
     """Longest time of one pod, with all attempts in it, or of one TrainJob."""
     retry: Retry = Retry()
     """After a failure."""
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: dict[fields.LabelKey, fields.LabelValue] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that do not keep the step away."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[fields.PodLabel, fields.LabelValue] = Field(default_factory=dict)
     """Further labels of the pod."""
 
     @field_validator("cpu_request", "cpu_limit", "memory_request", "memory_limit", "shm", "scratch")
@@ -140,12 +141,14 @@ class StepSettings(Section):
 class EnvironmentFrom(Section):
     """Environment variables out of a secret or config map, which holds the values."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    name: fields.Name
     """Name of the secret or config map, in the namespace of the run."""
-    keys: dict[str, str] = Field(min_length=1)
+    keys: dict[fields.SourcedVariable, fields.SourceKey] = Field(min_length=1)
     """Environment variable → key."""
     optional: bool = False
     """Whether steps also start where it does not exist."""
+    steps: tuple[Component, ...] = ()
+    """Steps that get them; where none is named, all do."""
 
     @model_validator(mode="after")
     def _keys_once(self) -> Self:
@@ -157,7 +160,7 @@ class EnvironmentFrom(Section):
 class TrainingRuntime(Section):
     """Template of the pods of training on several nodes, a resource of Kubeflow Trainer's."""
 
-    name: str = "simipu"
+    name: fields.Name = "simipu"
     """Its name; that of deploy/trainer/runtime.yaml by default."""
     kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
     """Whether it is in the namespace of the run or of the cluster."""
@@ -166,9 +169,9 @@ class TrainingRuntime(Section):
 class PodUser(Section):
     """Who the steps run as."""
 
-    user: int = Field(1000, ge=1)
+    user: fields.UserId = 1000
     """Numeric user, never root."""
-    group: int | None = Field(1000, ge=1)
+    group: fields.UserId | None = 1000
     """Numeric group."""
 
 
@@ -218,28 +221,28 @@ class Cluster(Section):
     is never moved."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When nodes fetch the image; that of training on several nodes is set in the training runtime."""
-    pull_secrets: tuple[str, ...] = ()
+    pull_secrets: tuple[fields.Name, ...] = ()
     """Secrets with which nodes fetch it."""
-    namespace: str | None = None
+    namespace: fields.Namespace | None = None
     """Namespace that the manifests of Kubernetes and Argo name; Kubeflow's client is told by `--namespace`."""
-    service_account: str | None = "simipu"
+    service_account: fields.Name | None = "simipu"
     """With Argo: account of the pods, by default that of deploy/argo; null takes the namespace's own. With Kubeflow it
     is chosen when a run is started."""
     run_as: PodUser = PodUser()
     """Who the steps run as."""
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[fields.Variable, fields.Plain] = Field(default_factory=dict)
     """Plain environment variables of all steps. Nothing secret: they stand in the compiled pipeline."""
     config_maps: tuple[EnvironmentFrom, ...] = ()
     """Environment variables out of config maps: MLflow's address, the object store's, the place of checkpoints."""
     secrets: tuple[EnvironmentFrom, ...] = ()
-    """Environment variables out of secrets: credentials."""
+    """Environment variables out of secrets: credentials, for each role its own (docs/kubeflow.md)."""
     keep_finished: Duration = 7 * 86400
     """How long the workflow and its pods are kept after the end, for their logs."""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[fields.PodLabel, fields.LabelValue] = Field(default_factory=dict)
     """Labels of all pods."""
     training_runtime: TrainingRuntime = TrainingRuntime()
     """Where steps have several nodes: what their pods are made from."""
-    data: dict[str, str] = Field(default_factory=dict)
+    data: dict[fields.Plain, fields.Plain] = Field(default_factory=dict)
     """Addresses of raw data by `root` of the experiments, which the form then offers."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """What all steps get, unless `steps` says otherwise; keys as below `steps`."""
@@ -256,33 +259,49 @@ class Cluster(Section):
         for name, value in self.environment.items():
             if is_secret_name(name):
                 raise ValueError(f"environment.{name} is a secret: put it into one and name that under secrets")
-            if has_userinfo(value):
+            if holds_secret(value):
                 raise ValueError(f"environment.{name} holds a login: put the login into a secret, named under secrets")
         for name, address in self.data.items():
-            if has_userinfo(address):
+            if holds_secret(address):
                 raise ValueError(f"data.{name} holds a login: put the login into a secret, named under secrets")
-        sources = (*self.config_maps, *self.secrets)
-        variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
-        if twice := next((name for name in variables if variables.count(name) > 1), None):
-            raise ValueError(f"{twice} is given twice, and Kubernetes refuses such a pod: name it in one place only")
+        for component in COMPONENTS:
+            sources = (*self.config_maps_of(component), *self.secrets_of(component))
+            variables = [*self.environment, *(variable for source in sources for variable in source.keys)]
+            if twice := next((name for name in variables if variables.count(name) > 1), None):
+                raise ValueError(
+                    f"{twice} is given twice to {component}, and Kubernetes refuses such a pod: name it in one place "
+                    "only, or each time for other steps"
+                )
         return self
 
     def _check_nodes(self, component: str) -> None:
         if component not in TRAINING:
-            raise ValueError(f"{component}.nodes: only {' and '.join(TRAINING)} can use more than one node")
-        variables = [*self.environment, *(variable for source in self.config_maps for variable in source.keys)]
+            raise ValueError(f"steps.{component}.nodes: only {' and '.join(TRAINING)} can use more than one node")
+        maps = self.config_maps_of(component)
+        variables = [*self.environment, *(variable for source in maps for variable in source.keys)]
         if "SIMIPU_CHECKPOINTS" not in variables:
-            raise ValueError(f"{component}.nodes: name SIMIPU_CHECKPOINTS, s3://bucket/prefix, under config_maps")
+            raise ValueError(f"steps.{component}.nodes: name SIMIPU_CHECKPOINTS, s3://bucket/prefix, under config_maps")
 
     def step(self, component: str) -> StepSettings:
         """Settings of one component: our defaults, under `defaults`, under `steps`."""
         own = self.steps.get(component, {})  # type: ignore[call-overload]
+        values = {**_DEFAULTS.get(component, {}), **self.defaults, **own}
         try:
-            return StepSettings.model_validate({**_DEFAULTS.get(component, {}), **self.defaults, **own})
+            return StepSettings.model_validate(values)
         except ValidationError as error:
             problem = error.errors()[0]
-            key = ".".join(str(part) for part in (component, *problem["loc"]))
-            raise ValueError(f"{key}: {problem['msg'].removeprefix('Value error, ')}") from None
+            first = next(iter(problem["loc"]), None)
+            place = "defaults" if first in self.defaults and first not in own else f"steps.{component}"
+            key = ".".join(str(part) for part in (place, *problem["loc"]))
+            raise ValueError(describe(problem, values, key)) from None
+
+    def config_maps_of(self, component: str) -> list[EnvironmentFrom]:
+        """Config maps that a component gets variables out of."""
+        return [source for source in self.config_maps if not source.steps or component in source.steps]
+
+    def secrets_of(self, component: str) -> list[EnvironmentFrom]:
+        """Secrets that a component gets variables out of."""
+        return [source for source in self.secrets if not source.steps or component in source.steps]
 
     def image_of(self, component: str) -> str:
         """Image of a component, whose name says for good what it holds.

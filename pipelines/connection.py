@@ -9,16 +9,20 @@ A credential comes from the environment, never from the command line, where othe
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from simipu_core.errors import SimipuError
+from simipu_core.redaction import without_userinfo
 
 ENDPOINT, SDK_ENDPOINT = "KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"
 NAMESPACE = "KFP_NAMESPACE"
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _SERVICE_ACCOUNT_PATH = "KF_PIPELINES_SA_TOKEN_PATH"
 _SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 (a path)
@@ -69,11 +73,14 @@ class Connection:
     """CA certificates in PEM form that sign the server's; None for the public ones."""
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
+    """Without any byte of an answer."""
+    longest_s: float = 120.0
+    """For a whole request."""
 
     @property
     def ui(self) -> str:
         """Address of the Kubeflow Pipelines UI."""
-        return os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.host).rstrip("/")
+        return without_userinfo(os.environ.get("KF_PIPELINES_UI_ENDPOINT", self.host)).rstrip("/")
 
 
 def find(host: str | None = None, namespace: str | None = None) -> Connection:
@@ -107,13 +114,25 @@ def _address(host: str | None) -> str:
         )
     if "://" not in host:
         host = f"https://{host}"
-    parts = urlsplit(host)
-    if parts.username or parts.password:
+    if "@" in re.split(r"[/?#]", host.split("://", 1)[1])[0]:
         raise SimipuError("--host: leave user and password out of the address; set KFP_TOKEN or KFP_COOKIE.")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(host)
+        known = parts.scheme in ("http", "https") and _is_machine(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
         raise SimipuError(f"--host: {host} is no address; it begins with https:// or http:// and names a machine.")
     path = parts.path.replace("/_/", "/").rstrip("/")  # the dashboard shows /pipeline as /_/pipeline
     return f"{parts.scheme}://{parts.netloc}{path}"  # without what a browser shows after # or ?
+
+
+def _is_machine(name: str) -> bool:
+    """Whether it is a name or an IP address."""
+    if ":" in name:
+        IPv6Address(name)
+        return True
+    return bool(_NAME.fullmatch(name.encode("idna").decode()))
 
 
 def _own_namespace() -> str | None:

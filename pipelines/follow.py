@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -15,11 +16,14 @@ from rich.text import Text
 
 from pipelines.api import ApiError
 from pipelines.client import Client
+from pipelines.limits import within
 from pipelines.output import StepLines
 from pipelines.states import FINISHED, StepState, duration, state
 from simipu_core.errors import SimipuError
 
 _MLFLOW_STATUS = {"SUCCEEDED": "FINISHED", "CANCELED": "KILLED"}
+_MLFLOW_S = 20.0
+"""How long MLflow may take to end what was left open."""
 _LAST_LINES = 20
 _FEWEST_LINES = 5
 _NOTED = ("pending", "running", "retrying")
@@ -91,16 +95,18 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
     except KeyboardInterrupt:
         _say(console, f"The run goes on. {_how_to_go_on(run_id)}")
         raise
-    end_tracking(run, console)
+    outcome = Outcome.FAILED
     match state(run):
         case "SUCCEEDED" | "SKIPPED":
             _say(console, f"{run.display_name} succeeded.")
-            return Outcome.SUCCEEDED
+            outcome = Outcome.SUCCEEDED
         case "CANCELED":
             _say(console, f"{run.display_name} was cancelled.")
-            return Outcome.CANCELED
-    show_failure(client, run, steps, console)
-    return Outcome.FAILED
+            outcome = Outcome.CANCELED
+        case _:
+            show_failure(client, run, steps, console)
+    end_tracking(run, console)
+    return outcome
 
 
 def end_tracking(run: Any, console: Console) -> None:
@@ -115,9 +121,11 @@ def end_tracking(run: Any, console: Console) -> None:
     from simipu_core.tracking.pipeline_run import end_killed
 
     try:
-        ended = end_killed(run.run_id, _MLFLOW_STATUS.get(state(run), "FAILED"))
+        ended = within(_MLFLOW_S, partial(end_killed, run.run_id, _MLFLOW_STATUS.get(state(run), "FAILED")))
     except SimipuError as error:
         _say(console, f"warning: {error}")
+    except TimeoutError:
+        _say(console, f"warning: MLflow does not answer within {_MLFLOW_S:g} s; runs may be left open there.")
     else:
         if ended:
             _say(console, f"Ended in MLflow, where they were left open: {', '.join(ended)}")
@@ -168,8 +176,10 @@ def steps_table(run: Any, steps: Sequence[StepState]) -> RenderableType:
     table.add_column("state")
     table.add_column("time", justify="right")
     for step in steps:
-        again = f", attempt {step.attempts}" if step.attempts > 1 else ""
-        table.add_row(step.name, f"[{_STYLES.get(step.state, 'dim')}]{step.state}[/]{again}", clock(step.seconds))
+        stands = Text().append(step.state, _STYLES.get(step.state, "dim"))
+        if step.attempts > 1:
+            stands.append(f", attempt {step.attempts}")
+        table.add_row(Text(step.name), stands, clock(step.seconds))
     notes = (f"{step.name}: {step.cause}" for step in steps if step.cause and step.state in _NOTED)
     return Group(title, table, *(Text(note) for note in notes))
 

@@ -1,12 +1,12 @@
 """Logs of pods, wherever they are."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from urllib3.exceptions import HTTPError
 
+from pipelines.answers import read_json
 from pipelines.api import Api, ApiError
 from pipelines.workflow import Pod, StoredLog
 
@@ -49,7 +49,7 @@ def _stored(log: StoredLog, namespace: str) -> dict[str, str]:
 
 def _is_error(text: str) -> bool:
     try:
-        return text.startswith("{") and "error_message" in json.loads(text)
+        return text.startswith("{") and "error_message" in read_json(text)
     except ValueError:
         return False
 

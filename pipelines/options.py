@@ -1,13 +1,17 @@
 """Options that several commands share."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pipelines.rows import roots
 from simipu_core import project
 from simipu_core.cli.options import load
+from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -49,6 +53,9 @@ SweepOption = Annotated[
 def placed(cluster: Path | None, image: str | None, data_image: str | None) -> "Cluster | None":
     """Where the steps run, as the options say."""
     if cluster is None:
+        for option, given in (("--image", image), ("--data-image", data_image)):
+            if given and given != os.environ.get(f"SIMIPU_{option[2:].replace('-', '_').upper()}"):
+                raise SimipuError(f"{option}: goes with --cluster FILE, which says where steps run; give that too.")
         return None
     from pipelines.cluster import load_cluster  # takes a second
 
@@ -72,5 +79,12 @@ def chosen(
         inside = sorted(path for path in folder.glob("*.yaml")) if sweep else []
         names += [str(path) for path in inside] or [name]
     text = json.dumps(data, ensure_ascii=False)  # as settings are YAML, where a bare text may mean something else
-    roots = [f"pretrain_data.root={text}", f"depth_data.root={text}"] if data else []
-    return [load(name, [*roots, *(overrides or [])]) for name in names]
+    given = [f"pretrain_data.root={text}", f"depth_data.root={text}"] if data else []
+    rows = [load(name, [*given, *(overrides or [])]) for name in names]
+    if data and len(own := _roots([load(name, overrides) for name in names])) > 1:
+        print(f"note: {data} is taken for all of {', '.join(own)}", file=sys.stderr)
+    return rows
+
+
+def _roots(rows: list[Experiment]) -> list[str]:
+    return sorted({root for row in rows for root in roots(row).values()})

@@ -63,6 +63,12 @@ class StepLines(io.TextIOBase):
             self._target.flush()
 
 
+def show_anything() -> None:
+    """Let stdout show a question mark for what its encoding lacks, rather than fail while a run is followed."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 @contextmanager
 def step_lines() -> Iterator[StepLines]:
     """Quieten kfp.local inside the block; the steps' progress stays visible as it comes."""

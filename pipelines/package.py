@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pipelines.argo import workflow
 from pipelines.cluster import Cluster
-from pipelines.rows import Rows, title
+from pipelines.fields import expanded
+from pipelines.rows import Rows, as_rows, title
 from pipelines.simipu import pipeline
 from pipelines.tasks import NAME
+from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors, write_file
+from simipu_core.redaction import holds_secret
 
 
 def write(rows: Rows, file: Path, cluster: Cluster | None = None) -> None:
@@ -63,8 +66,38 @@ def write_argo(rows: Rows, file: Path, cluster: Cluster) -> None:
 
 
 def _documents(rows: Rows, cluster: Cluster | None, **how: Any) -> list[Any]:
+    _check(rows)
     with ThreadPoolExecutor(1) as thread:  # of short stack: KFP looks up the source of all callers again and again
         return thread.submit(_compiled, rows, cluster, how).result()
+
+
+def _check(rows: Rows) -> None:
+    """Refuse settings that would make a secret public, or that the cluster would expand.
+
+    Raises:
+        SimipuError: naming the setting.
+    """
+    for row in as_rows(rows):
+        for key, text in _texts(row.model_dump(mode="json"), ""):
+            if holds_secret(text):
+                raise SimipuError(
+                    f"{key} holds a login, and whoever sees the pipeline would see it too: put the login into a secret "
+                    "that cluster.yaml names."
+                )
+            if found := expanded(text):
+                raise SimipuError(f"{key}: {text} holds {found}, which Argo or Kubernetes would replace; leave it out.")
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """All texts in plain values, keys of mappings apart, each with its dotted key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
 
 
 def _compiled(rows: Rows, cluster: Cluster | None, how: Mapping[str, Any]) -> list[Any]:

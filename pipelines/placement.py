@@ -9,12 +9,13 @@ from pipelines.cluster import TRAINING, Cluster, StepSettings
 from pipelines.pods import resources, variables, variables_from
 from simipu_core.stages.attempts import NODE, RETRY
 from simipu_core.stages.launch import PROCESSES
-from simipu_core.stages.train_job import ACCOUNT, TRAIN_JOB, pod_patch
+from simipu_core.stages.train_job import TRAIN_JOB, pod_patch
 
 RUN_ID = "SIMIPU_PIPELINE_RUN"
 NODE_NAME = "metadata.annotations['workflows.argoproj.io/node-name']"
 """Field of a pod by which a step knows whether it was started again."""
 SCRATCH = "/scratch"
+TMP = "/tmp"  # noqa: S108 (each pod has its own)
 _WAITING: dict[str, Any] = {
     "cpu_request": "50m",
     "cpu_limit": None,
@@ -44,7 +45,6 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     step = cluster.step(component)
     if step.nodes > 1:
         task.set_env_variable(TRAIN_JOB, json.dumps(train_job(component, cluster), sort_keys=True))
-        kubernetes.use_field_path_as_env(task, ACCOUNT, "spec.serviceAccountName")
         step = step.model_copy(update=_WAITING)
     task.set_container_image(cluster.image_of(component))
     _resources(task, step)
@@ -73,10 +73,10 @@ def place(task: dsl.PipelineTask, component: str, cluster: Cluster) -> None:
     if component in TRAINING:
         task.set_env_variable(RETRY, step.retry.model_dump_json())
         kubernetes.use_field_path_as_env(task, NODE, NODE_NAME)
-    for source in cluster.config_maps:
+    for source in cluster.config_maps_of(component):
         keys = {key: variable for variable, key in source.keys.items()}
         kubernetes.use_config_map_as_env(task, source.name, keys, optional=source.optional)
-    for source in cluster.secrets:
+    for source in cluster.secrets_of(component):
         keys = {key: variable for variable, key in source.keys.items()}
         kubernetes.use_secret_as_env(task, source.name, keys, optional=source.optional)
 
@@ -100,7 +100,7 @@ def train_job(component: str, cluster: Cluster) -> dict[str, Any]:
             "numNodes": step.nodes,
             "numProcPerNode": max(1, step.gpus),
             "resourcesPerNode": resources(step),
-            "env": [*variables(plain), *variables_from(cluster)],
+            "env": [*variables(plain), *variables_from(component, cluster)],
         },
     }
 
@@ -110,7 +110,8 @@ def environment(component: str, cluster: Cluster) -> dict[str, str]:
     step = cluster.step(component)
     variables = {
         "SIMIPU_IMAGE": cluster.image_of(component),
-        "HOME": "/tmp",  # noqa: S108 (writable for any user)
+        "HOME": TMP,
+        "SIMIPU_CACHE": f"{SCRATCH if step.scratch else TMP}/cache",  # the image's own folders may be read-only
         "PYTHONUNBUFFERED": "1",
     }
     if component in TRAINING:
@@ -129,6 +130,7 @@ def _resources(task: dsl.PipelineTask, step: StepSettings) -> None:
     if step.gpus:
         task.set_accelerator_type(step.gpu_resource)
         task.set_accelerator_limit(step.gpus)
+    kubernetes.empty_dir_mount(task, "tmp", TMP)
     if step.shm:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=step.shm)  # noqa: S108
     if step.scratch:

@@ -5,14 +5,17 @@ from typing import Any
 from pipelines.cluster import Cluster, StepSettings
 
 
-def variables_from(cluster: Cluster) -> list[dict[str, Any]]:
-    """Environment variables out of config maps and secrets, as ``V1EnvVar``."""
+def variables_from(component: str, cluster: Cluster) -> list[dict[str, Any]]:
+    """Environment variables of a component out of config maps and secrets, as ``V1EnvVar``."""
     return [
         {
             "name": variable,
             "valueFrom": {kind: {"name": source.name, "key": key, "optional": source.optional}},
         }
-        for sources, kind in ((cluster.config_maps, "configMapKeyRef"), (cluster.secrets, "secretKeyRef"))
+        for sources, kind in (
+            (cluster.config_maps_of(component), "configMapKeyRef"),
+            (cluster.secrets_of(component), "secretKeyRef"),
+        )
         for source in sources
         for variable, key in source.keys.items()
     ]

@@ -1,6 +1,7 @@
 """Content-addressed raw data: the same frames always have the same address, so that cached steps can be trusted."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.stages.configure import DATA_FIELDS
 
 DVC_OUTPUT = "data/raw"
+_CONFLICT = re.compile(r"^(<{7}|>{7})( |$)", re.MULTILINE)
 StartT = TypeVar("StartT", FinetuneConfig, ImageEncoderConfig)
 
 
@@ -68,9 +70,11 @@ def _address(root: str, rows: Sequence[Experiment]) -> str:
             for row in rows:
                 if root in roots(row).values():
                     _check_world(row)
+            _check_merged(project.root() / "dvc.lock")
             _dvc("repro", "--quiet", "raw")
             return _pushed(folder, "raw")
         if (pointer := folder.with_name(f"{folder.name}.dvc")).is_file():
+            _check_merged(pointer)
             return _pushed(folder, str(pointer))
     return storage.pin(folder)
 
@@ -87,9 +91,22 @@ def _pushed(folder: Path, target: str) -> str:
     """Address of a folder's version in the remote; of one that was imported without a copy, that of its source."""
     _dvc("push", "--quiet", target)
     from dvc import api  # takes a second
+    from dvc.exceptions import DvcException
 
-    address: str = api.get_url(os.path.relpath(folder, project.root()), repo=str(project.root()))
+    try:
+        address: str = api.get_url(os.path.relpath(folder, project.root()), repo=str(project.root()))
+    except DvcException as error:
+        raise SimipuError(f"{folder}: DVC does not know where it lies ({error}); mend that and run again.") from None
+    try:
+        storage.place(address)
+    except SimipuError as error:
+        raise SimipuError(f"{error} It is in DVC's remote, of which a local folder and S3 are read.") from None
     return address if address.endswith(".dir") else storage.pin(storage.place(address))
+
+
+def _check_merged(file: Path) -> None:
+    if file.is_file() and _CONFLICT.search(file.read_text(encoding="utf-8", errors="replace")):
+        raise SimipuError(f"{file}: holds the marks of a merge that is not finished (<<<<<<<); choose one side.")
 
 
 def _dvc(*arguments: str) -> None:

@@ -1,11 +1,13 @@
 """Commands that run the pipeline on Kubeflow."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.options import ClusterOption, DataImageOption, ImageOption, SweepOption, chosen, placed
 from pipelines.rows import Rows, title
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+
+def _text(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse what is no text, and an id that is empty."""
+    name, is_id = parameter.opts[0], parameter.param_type_name == "argument"
+    if is_id and value is not None and not value.strip():
+        raise SimipuError(f"{name}: it is empty; give the id, as the list shows it.")
+    if value and value != value.encode("utf-8", "replace").decode():
+        raise SimipuError(f"{name}: it is no text in UTF-8; give another.")
+    return value
+
+
 HostOption = Annotated[
     str | None,
     typer.Option(
@@ -31,12 +44,20 @@ HostOption = Annotated[
 ]
 NamespaceOption = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Your Kubeflow profile; KFP_NAMESPACE by default."),
+    typer.Option(
+        "--namespace", "-n", metavar="NAME", help="Your Kubeflow profile; KFP_NAMESPACE by default.", callback=_text
+    ),
 ]
 DataOption = Annotated[
     str | None,
     typer.Option(
         help="Raw frames, s3:// or a folder that all pods see, instead of the experiment's own.", metavar="URI"
+    ),
+]
+AccountOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Account of the pods, e.g. simipu-steps of deploy/; the server's own by default."
     ),
 ]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Run every step, whatever has been computed before.")]
@@ -57,8 +78,10 @@ def submit(
     image: ImageOption = None,
     data_image: DataImageOption = None,
     run_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run; experiment, revision and time by default.", callback=_text),
     ] = None,
+    service_account: AccountOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -72,7 +95,7 @@ def submit(
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))  # first, as what follows may take minutes
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
-    run = client.submit(package, run_name or usual_name(rows), values, _about(rows))
+    run = client.submit(package, run_name or usual_name(rows), values, _about(rows), service_account)
     print(f"Run      {run.run_id}  {run.display_name}")
     print(f"See      {client.url('runs', run.run_id)}", flush=True)
     if wait:
@@ -84,7 +107,10 @@ def upload(
     experiment: ExperimentOption = "demo",
     sweep: SweepOption = None,
     version: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the version; experiment and git revision by default.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the version; experiment and git revision by default.", callback=_text
+        ),
     ] = None,
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
@@ -103,7 +129,8 @@ def upload(
     client = Client(find(host, namespace))
     package = _fitted(client, pack(rows, not no_cache, placed(cluster, image, data_image)))
     made = client.upload(package, version or version_name(rows), _about(rows))
-    print(f"Version  {made.version_id}  {made.name}{'' if made.is_new else ' (the same content is there already)'}")
+    note = "" if made.is_new else " (the same content is there already, under this name)"
+    print(f"Version  {made.version_id}  {made.name}{note}")
     print(f"See      {client.url('pipelines', made.pipeline_id)}/version/{made.version_id}")
 
 
@@ -117,13 +144,15 @@ def schedule(
     ] = None,
     every: Annotated[str | None, typer.Option(metavar="INTERVAL", help="How often, e.g. 6h or 1d.")] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the schedule; the experiment's by default.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the schedule; the experiment's by default.", callback=_text),
     ] = None,
     data: DataOption = None,
     no_cache: NoCacheOption = False,
     cluster: ClusterOption = None,
     image: ImageOption = None,
     data_image: DataImageOption = None,
+    service_account: AccountOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     overrides: SetOption = None,
@@ -135,12 +164,12 @@ def schedule(
 
     if (cron is None) == (every is None):
         raise SimipuError('give either --cron, e.g. "30 3 * * 1", or --every, e.g. 1d.')
-    trigger = Trigger(cron=cron_expression(cron)) if cron else Trigger(every_s=interval_seconds(every or ""))
+    trigger = Trigger(every_s=interval_seconds(every or "")) if cron is None else Trigger(cron=cron_expression(cron))
     rows = chosen(experiment, overrides, sweep=sweep, data=data)
     client = Client(find(host, namespace))
     package, values = _prepare(client, rows, no_cache, placed(cluster, image, data_image))
     version = client.upload(package, version_name(rows), _about(rows))
-    made = client.schedule(version, name or title(rows), values, trigger, _about(rows))
+    made = client.schedule(version, name or title(rows), values, trigger, _about(rows), service_account)
     print(f"Schedule {made.recurring_run_id}  {made.display_name}, version {version.name}")
     print(f"See      {client.url('recurringrun', made.recurring_run_id)}")
 
@@ -152,19 +181,16 @@ def schedules(host: HostOption = None, namespace: NamespaceOption = None) -> Non
     from pipelines.connection import find
 
     client = Client(find(host, namespace))
-    table = Table()
-    for column in ("schedule", "name", "when", "state"):
-        table.add_column(column, overflow="fold")
-    for known in client.schedules():
-        when, every = known.trigger.cron_schedule, known.trigger.periodic_schedule
-        text = when.cron if when else f"every {every.interval_second} s"
-        table.add_row(known.recurring_run_id, known.display_name, text, str(known.status or "").lower())
-    Console().print(table)
+    rows = [
+        (known.recurring_run_id, known.display_name, _when(known.trigger), str(known.status or "").lower())
+        for known in client.schedules()
+    ]
+    Console().print(_table(("schedule", "name", "when", "state"), rows))
 
 
 @app.command()
 def unschedule(
-    schedule: Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedules` lists it.")],
+    schedule: Annotated[str, typer.Argument(metavar="SCHEDULE", help="Id, as `schedules` lists it.", callback=_text)],
     host: HostOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
@@ -181,7 +207,9 @@ def unschedule(
 
 @app.command()
 def status(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of a run; without it, the latest runs.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Id of a run; without it, the latest runs.", callback=_text)
+    ] = None,
     wait: WaitOption = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the latest runs.")] = 10,
     host: HostOption = None,
@@ -204,22 +232,26 @@ def status(
         steps = client.steps(known)
         console.print(steps_table(known, steps))
         print(f"See      {client.url('runs', run)}", flush=True)
-        end_tracking(known, console)
         if state(known) == "FAILED":
             show_failure(client, known, steps, console)
+        end_tracking(known, console)
         return
-    table = Table()
-    for column in ("run", "name", "state", "time", "started"):
-        table.add_column(column, overflow="fold", justify="right" if column == "time" else "left")
-    for known in client.runs(limit):
-        started = f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else ""
-        table.add_row(known.run_id, known.display_name, state(known).lower(), clock(run_seconds(known)), started)
-    console.print(table)
+    rows = [
+        (
+            known.run_id,
+            known.display_name,
+            state(known).lower(),
+            clock(run_seconds(known)),
+            f"{known.created_at:%Y-%m-%d %H:%M} UTC" if known.created_at else "",
+        )
+        for known in client.runs(limit)
+    ]
+    console.print(_table(("run", "name", "state", "time", "started"), rows))
 
 
 @app.command()
 def cancel(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `status` lists it.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `status` lists it.", callback=_text)],
     wait: WaitOption = False,
     host: HostOption = None,
     namespace: NamespaceOption = None,
@@ -233,6 +265,25 @@ def cancel(
     print(f"Run {run} {client.cancel(run).value}", flush=True)
     if wait:
         raise typer.Exit(follow(client, run, Console()))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> Table:
+    """A list of what the server tells; what is copied or searched for, as an id, is not broken in a narrow terminal."""
+    table = Table()
+    for column in columns:
+        whole = column not in ("name", "when", "started")
+        table.add_column(column, overflow="fold", justify="right" if column == "time" else "left", no_wrap=whole)
+    for row in rows:
+        table.add_row(*(Text(text or "") for text in row))
+    return table
+
+
+def _when(trigger: Any) -> str:
+    if trigger and trigger.cron_schedule:
+        return str(trigger.cron_schedule.cron or "")
+    if trigger and trigger.periodic_schedule:
+        return f"every {trigger.periodic_schedule.interval_second} s"
+    return ""
 
 
 def _prepare(

@@ -1,12 +1,23 @@
 """A session with an API server of Kubeflow Pipelines: what kind it is, and how it is asked."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import kfp_server_api as kfp
+
 from pipelines import versions
+from pipelines.answers import read_json
 from pipelines.api import Api, ApiError
 from pipelines.connection import Connection
+
+_IDENTITIES = {
+    kfp.V2beta1Experiment: "experiment_id",
+    kfp.V2beta1Pipeline: "pipeline_id",
+    kfp.V2beta1PipelineVersion: "pipeline_version_id",
+    kfp.V2beta1RecurringRun: "recurring_run_id",
+    kfp.V2beta1Run: "run_id",
+}
+"""Fields without which an answer tells nothing; to the SDK all of them are optional."""
 
 
 class Session:
@@ -40,7 +51,7 @@ class Session:
         """What the server says about itself; the UI's server and the API's own name things differently."""
         asked = self._connection
         try:
-            health = json.loads(self._api.request("GET", f"{asked.host}/apis/v2beta1/healthz").data)
+            health: dict[str, Any] = read_json(self._api.request("GET", f"{asked.host}/apis/v2beta1/healthz").data)
         except ApiError as error:
             if error.status in (404, 405):
                 raise ApiError(
@@ -49,9 +60,7 @@ class Session:
                     error.status,
                 ) from None
             raise
-        except ValueError as error:
-            raise self._strange(error) from None
-        if not isinstance(health, dict) or health.get("multi_user") is None:
+        if health.get("multi_user") is None:
             raise ApiError(f"{asked.host} is a server, but not of Kubeflow Pipelines; check --host or KFP_ENDPOINT.")
         return health
 
@@ -62,10 +71,11 @@ class Session:
             raise ApiError(f"{asked.host} serves several users: give --namespace, the name of your Kubeflow profile.")
         return asked.namespace if of_several_users else None
 
-    def _made_once(self, create: Callable[..., Any], body: Any, identity: str, find: Callable[[], str | None]) -> str:
+    def _made_once(self, create: Callable[..., Any], body: Any, find: Callable[[], str | None]) -> str:
         """Make a thing that has its name for itself; where another client was quicker, take that one's."""
         try:
-            return str(getattr(self._call(create, body), identity))
+            made = self._call(create, body)
+            return str(getattr(made, _IDENTITIES[type(made)]))
         except ApiError as error:
             if error.status == 409 and (known := find()):
                 return known
@@ -75,22 +85,32 @@ class Session:
         return {"namespace": self.namespace} if self.namespace else {}
 
     def _pages(self, listing: Callable[..., Any], field: str, *given: Any, **query: Any) -> Iterator[Any]:
-        token = ""
+        token, seen = "", {""}
         while True:
             page = self._call(listing, *given, **query, **({"page_token": token} if token else {}))
-            yield from getattr(page, field) or []
+            for row in getattr(page, field) or []:
+                yield self._checked(row)
             token = page.next_page_token
             if not token:
                 return
+            if token in seen:
+                raise self._strange("its list never ends")
+            seen.add(token)
 
     def _call(self, method: Callable[..., Any], *given: Any, **query: Any) -> Any:
         try:
-            return method(*given, **query)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            return self._checked(method(*given, **query))
+        except (kfp.ApiException, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise self._strange(error) from error
 
-    def _strange(self, error: Exception) -> ApiError:
+    def _checked(self, answer: Any) -> Any:
+        identity = _IDENTITIES.get(type(answer))
+        if answer is None or (identity and not getattr(answer, identity)):
+            raise self._strange(f"it lacks {identity or 'a row of a list'}")
+        return answer
+
+    def _strange(self, why: object) -> ApiError:
         return ApiError(
-            f"{self._connection.host} answers in a way this client does not know ({error}); is it a Kubeflow Pipelines "
+            f"{self._connection.host} answers in a way this client does not know ({why}); is it a Kubeflow Pipelines "
             "server with the API v2beta1?"
         )

@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
+from pipelines.answers import Part
 from pipelines.workflow import Pod, TaskPath, Workflow
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
@@ -41,7 +44,7 @@ def state(run: Any) -> str:
 def cancelled_at(run: Any) -> datetime | None:
     """When a run was cancelled; what was before its last start does not count, as it may have been retried."""
     moment: datetime | None = None
-    for status in run.state_history or []:
+    for status in filter(None, run.state_history or []):
         if status.state == "RUNNING":
             moment = None
         elif status.state == "CANCELING":
@@ -59,11 +62,11 @@ def steps(
         workflow: what executes it; without it the states are those of the API's own list of tasks.
         specification: of the pipeline, where the run does not hold it, as one of an uploaded version.
     """
-    pipeline = run.pipeline_spec or specification or {"root": workflow.root if workflow else {}}
-    known = list(_leaves(pipeline.get("pipeline_spec") or pipeline))
+    known = _leaves(run.pipeline_spec or specification or {"root": workflow.root if workflow else None})
     if workflow is not None:
         return [_of_workflow(run, workflow, path, name) for path, name in known]
-    tasks = {task.display_name: task for task in (run.run_details and run.run_details.task_details) or []}
+    details = (run.run_details and run.run_details.task_details) or []
+    tasks = {task.display_name: task for task in filter(None, details)}
     return [_of_task(run, tasks, path[-1], name) for path, name in known]
 
 
@@ -78,24 +81,54 @@ def duration(begin: datetime | None, end: datetime | None, running: bool) -> flo
     return max(0.0, (end - begin).total_seconds())
 
 
-def _leaves(pipeline: Mapping[str, Any]) -> Iterator[tuple[TaskPath, str]]:
-    """Path and display name of every step, nested pipelines included, sorted by their dependence."""
-    components = pipeline.get("components", {})
+class _Named(Part):
+    name: str | None = None
 
-    def walk(component: Mapping[str, Any], path: TaskPath, prefix: str) -> Iterator[tuple[TaskPath, str]]:
-        tasks: dict[str, Any] = component.get("dag", {}).get("tasks", {})
-        order = TopologicalSorter({key: task.get("dependentTasks", []) for key, task in sorted(tasks.items())})
+
+class _Task(Part):
+    task_info: _Named = _Named()
+    component_ref: _Named = _Named()
+    dependent_tasks: tuple[str, ...] = ()
+
+
+class _Graph(Part):
+    tasks: dict[str, _Task] = Field(default_factory=dict)
+
+
+class _Component(Part):
+    dag: _Graph | None = None
+
+
+class _Pipeline(Part):
+    root: _Component = _Component()
+    components: dict[str, _Component] = Field(default_factory=dict)
+
+
+class _WithPlatform(Part):
+    pipeline: _Pipeline | None = Field(None, alias="pipeline_spec")
+
+
+def _leaves(specification: Any) -> list[tuple[TaskPath, str]]:
+    """Path and display name of every step, nested pipelines too, sorted by their dependence; none if unreadable."""
+
+    def walk(component: _Component, path: TaskPath, prefix: str) -> Iterator[tuple[TaskPath, str]]:
+        tasks = component.dag.tasks if component.dag else {}
+        order = TopologicalSorter({key: task.dependent_tasks for key, task in sorted(tasks.items())})
         for key in order.static_order():
             if key not in tasks:
                 continue
-            name = prefix + tasks[key].get("taskInfo", {}).get("name", key)
-            inner = components.get(tasks[key].get("componentRef", {}).get("name"), {})
-            if "dag" in inner:
+            name = prefix + (tasks[key].task_info.name or key)
+            inner = pipeline.components.get(tasks[key].component_ref.name or "")
+            if inner and inner.dag:
                 yield from walk(inner, (*path, key), f"{name}/")
             else:
                 yield (*path, key), name
 
-    yield from walk(pipeline.get("root", {}), (), "")
+    try:
+        pipeline = _WithPlatform.model_validate(specification).pipeline or _Pipeline.model_validate(specification)
+        return list(walk(pipeline.root, (), ""))
+    except (ValueError, RecursionError):  # also where tasks depend on one another in a circle
+        return []
 
 
 def _of_workflow(run: Any, workflow: Workflow, path: TaskPath, name: str) -> StepState:

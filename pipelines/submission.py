@@ -107,6 +107,14 @@ def version_name(rows: Rows) -> str:
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_CRON_RANGES = (
+    ("second", 0, 59),
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of a month", 1, 31),
+    ("month", 1, 12),
+    ("day of a week", 0, 7),
+)
 _CRON_FIELD = re.compile(r"[\d*/,\-?LW#]+|[\dA-Za-z*/,\-?#]*[A-Za-z]{3}[\dA-Za-z*/,\-?#]*")
 
 
@@ -134,4 +142,9 @@ def cron_expression(text: str) -> str:
             f'--cron: {text} is no cron expression; write minute, hour, day, month, weekday, e.g. "30 3 * * 1", or '
             "seconds before them."
         )
-    return " ".join(fields if len(fields) == 6 else ["0", *fields])
+    fields = fields if len(fields) == 6 else ["0", *fields]
+    for field, (unit, low, high) in zip(fields, _CRON_RANGES, strict=True):
+        values = [int(number) for number in re.findall(r"(?<![/\d#])\d+", field)]
+        if outside := [value for value in values if not low <= value <= high]:
+            raise SimipuError(f"--cron: {text}: {outside[0]} is no {unit}; write {low} to {high}.")
+    return " ".join(fields)

@@ -7,14 +7,17 @@ uncompressed; the workflow's manifest tells all. A node's name is its path, each
 
 import base64
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from pipelines.answers import Part, read_json
 
 TaskPath = tuple[str, ...]
 """Keys of tasks from the root of the pipeline to a step."""
@@ -52,61 +55,118 @@ class Pod(NamedTuple):
     log: StoredLog | None = None
 
 
+class _Node(Part):
+    """What Argo knows of one node; it leaves out what is empty, as the phase of one not begun."""
+
+    id: str = ""
+    name: str
+    type: str = ""
+    phase: str = "Pending"
+    message: str = ""
+    template_name: str = ""
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Metadata(Part):
+    name: str
+    namespace: str = ""
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class _Status(Part):
+    nodes: dict[str, _Node] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unpacked(cls, given: Any) -> Any:
+        """With the nodes that Argo keeps compressed as soon as they are many, and in a database when they are more."""
+        if isinstance(given, dict) and (packed := given.get("compressedNodes")):
+            return {**given, "nodes": read_json(gzip.decompress(base64.b64decode(packed)))}
+        if isinstance(given, dict) and given.get("offloadNodeStatusVersion") and not given.get("nodes"):
+            raise ValueError("its nodes are elsewhere")
+        return given
+
+
+class _Parameter(Part):
+    name: str = ""
+    value: str = "{}"
+
+
+class _Arguments(Part):
+    parameters: tuple[_Parameter, ...] = ()
+
+
+class _Spec(Part):
+    arguments: _Arguments = _Arguments()
+
+
+class _Manifest(Part):
+    metadata: _Metadata
+    spec: _Spec = _Spec()
+    status: _Status = _Status()
+
+
 class Workflow:
     """A workflow as it is now.
 
     Args:
         manifest: the resource, of kind Workflow.
+
+    Raises:
+        ValueError: it is none, or its nodes are not in it.
     """
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
-        metadata = manifest["metadata"]
-        self.name: str = metadata["name"]
-        self.namespace: str = metadata.get("namespace", "")
-        self._old_names = metadata.get("annotations", {}).get("workflows.argoproj.io/pod-name-format") == "v1"
-        self._spec = manifest.get("spec") or {}
-        self._by_path: dict[TaskPath, list[tuple[tuple[int, ...], Mapping[str, Any]]]] = {}
-        for node in _nodes(manifest.get("status") or {}).values():
-            path, attempt = self._parse(node["name"])
+        known = _Manifest.model_validate(manifest)
+        self.name = known.metadata.name
+        self.namespace = known.metadata.namespace
+        self._old_names = known.metadata.annotations.get("workflows.argoproj.io/pod-name-format") == "v1"
+        self._parameters = known.spec.arguments.parameters
+        self._by_path: dict[TaskPath, list[tuple[tuple[int, ...], _Node]]] = {}
+        for node in known.status.nodes.values():
+            path, attempt = self._parse(node.name)
             self._by_path.setdefault(path, []).append((attempt, node))
         for nodes in self._by_path.values():
             nodes.sort(key=lambda one: one[0])
 
     @classmethod
-    def read(cls, text: str) -> "Workflow | None":
-        """The workflow of a manifest; None where the text is none."""
+    def read(cls, text: str | bytes) -> "Workflow | None":
+        """The workflow of a manifest; None where the text is none, or does not hold the nodes."""
         try:
-            return cls(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zlib.error):
+            return cls(read_json(text))
+        except (ValueError, TypeError, OSError, EOFError, zlib.error):
             return None
 
     @cached_property
-    def root(self) -> Mapping[str, Any]:
-        """The pipeline's root component, of which the server makes a parameter of the workflow."""
-        parameters = self._spec.get("arguments", {}).get("parameters", [])
-        text = next((one["value"] for one in parameters if one["name"] == "components-root"), "{}")
-        root: dict[str, Any] = json.loads(text)
-        return root
+    def root(self) -> Any:
+        """The pipeline's root component, of which the server makes a parameter of the workflow; None without it."""
+        text = next((one.value for one in self._parameters if one.name == "components-root"), "")
+        try:
+            return read_json(text)
+        except ValueError:
+            return None
 
     def pods(self, path: TaskPath) -> list[Pod]:
         """Pods of a step, one for each attempt, the last one last; one from the cache is a pod that was skipped."""
         nodes = self._by_path.get((*path, _EXECUTOR), [])
-        wrappers = {attempt[:-1]: node for attempt, node in nodes if node["type"] == "Retry"}
-        pods = [(attempt[:-1], node) for attempt, node in nodes if node["type"] in ("Pod", "Skipped")]
+        wrappers = {attempt[:-1]: node for attempt, node in nodes if node.type == "Retry"}
+        pods = [(attempt[:-1], node) for attempt, node in nodes if node.type in ("Pod", "Skipped")]
         last = dict(pods)  # of those below one wrapper
         return [self._pod(node, wrappers.get(key) if last[key] is node else None) for key, node in pods]
 
     def drivers(self, path: TaskPath) -> list[Pod]:
         """Pods that resolve the inputs of a step and ask the cache, before its own."""
         key = (*path[:-1], path[-1] + _DRIVER)
-        return [self._pod(node) for node in self._at(key) if node["type"] in ("Pod", "Skipped")]
+        return [self._pod(node) for node in self._at(key) if node.type in ("Pod", "Skipped")]
 
     def goes_on(self, path: TaskPath) -> bool:
         """Whether Argo still does something about a step, as it may try it again."""
         nodes = self._at(path)
-        return any(node["phase"] in ("Running", "Pending") for node in nodes)
+        return any(node.phase in ("Running", "Pending") for node in nodes)
 
-    def _at(self, path: TaskPath) -> list[Mapping[str, Any]]:
+    def _at(self, path: TaskPath) -> list[_Node]:
         return [node for _, node in self._by_path.get(path, [])]
 
     def _parse(self, name: str) -> tuple[TaskPath, tuple[int, ...]]:
@@ -116,30 +176,24 @@ class Workflow:
         keys = [key for key, _ in found]
         return tuple(keys[2:] if keys[1:2] == ["root"] else keys[1:]), tuple(number for _, number in found)
 
-    def _pod(self, node: Mapping[str, Any], wrapper: Mapping[str, Any] | None = None) -> Pod:
-        identity = node["id"]
+    def _pod(self, node: _Node, wrapper: _Node | None = None) -> Pod:
+        identity = node.id
         number = identity.removeprefix(f"{self.name}-")
-        is_pod = node["type"] == "Pod"
+        is_pod = node.type == "Pod"
         causes = [cause for one in (node, wrapper) if one and (cause := self._cause_of(one))] if is_pod else []
         return Pod(
             node_id=identity,
-            name=identity if self._old_names else f"{self.name}-{node.get('templateName', '')}-{number}",
+            name=identity if self._old_names else f"{self.name}-{node.template_name}-{number}",
             namespace=self.namespace,
-            phase=node["phase"],
+            phase=node.phase,
             said="; ".join(dict.fromkeys(causes)) or None,
-            begin=_time(node.get("startedAt")),
-            end=_time(node.get("finishedAt")),
+            begin=node.started_at,
+            end=node.finished_at,
             log=_stored_log(node) if is_pod else None,
         )
 
-    def _cause_of(self, node: Mapping[str, Any]) -> str | None:
-        return _cause(node.get("message") or "", self.namespace)
-
-
-def _nodes(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    packed = status.get("compressedNodes")
-    nodes: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed))) if packed else status.get("nodes", {})
-    return nodes
+    def _cause_of(self, node: _Node) -> str | None:
+        return _cause(node.message, self.namespace)
 
 
 def _cause(message: str, namespace: str) -> str | None:
@@ -167,20 +221,19 @@ def _cause(message: str, namespace: str) -> str | None:
     return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
 
 
-def _stored_log(node: Mapping[str, Any]) -> StoredLog | None:
+def _stored_log(node: _Node) -> StoredLog | None:
     """Where the launcher was told to put the log; it adds the number of the attempt."""
     try:
-        parameters = node["inputs"]["parameters"]
-        patch = next(one["value"] for one in parameters if one["name"] == "pod-spec-patch")
-        command = json.loads(patch)["containers"][0]["command"]
-        task = json.loads(command[command.index("--executor_input") + 1])
+        patch = next(one["value"] for one in node.inputs["parameters"] if one["name"] == "pod-spec-patch")
+        command = read_json(patch)["containers"][0]["command"]
+        task = read_json(command[command.index("--executor_input") + 1])
         (artifact,) = task["outputs"]["artifacts"]["executor-logs"]["artifacts"]
-    except (KeyError, ValueError, StopIteration, IndexError, TypeError):
+        address = urlsplit(artifact["uri"])
+        provider = next(_sessions(task.get("inputs", {}).get("artifacts", {})), "")
+    except (LookupError, ValueError, StopIteration, TypeError, AttributeError):
         return None
-    address = urlsplit(artifact["uri"])
-    number = _PART.fullmatch(node["name"].rsplit(".", 1)[-1])
+    number = _PART.fullmatch(node.name.rsplit(".", 1)[-1])
     attempt = number[2] if number and number[2] else "0"
-    provider = next(_sessions(task.get("inputs", {}).get("artifacts", {})), "")
     return StoredLog(address.scheme, address.netloc, f"{address.path.lstrip('/')}-{attempt}", provider)
 
 
@@ -189,7 +242,3 @@ def _sessions(artifacts: Mapping[str, Any]) -> Iterator[str]:
         for artifact in given.get("artifacts", []):
             if session := artifact.get("metadata", {}).get("store_session_info"):
                 yield str(session)
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None

@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from simipu_core.models.depth_net import load_depth_net as load_depth_net
     from simipu_core.models.depth_net import save_depth_net as save_depth_net
     from simipu_core.models.foreign import read_encoder as read_encoder
+    from simipu_core.models.image_branch import save_encoder as save_encoder
     from simipu_core.models.simipu import SimIPU as SimIPU
-    from simipu_core.models.simipu import save_encoder as save_encoder
     from simipu_core.training.devices import to_device as to_device
 
 _HOMES = {
@@ -60,7 +60,7 @@ _HOMES = {
     "save_depth_net": "simipu_core.models.depth_net",
     "read_encoder": "simipu_core.models.foreign",
     "SimIPU": "simipu_core.models.simipu",
-    "save_encoder": "simipu_core.models.simipu",
+    "save_encoder": "simipu_core.models.image_branch",
     "to_device": "simipu_core.training.devices",
 }
 __all__ = [*_HOMES]

@@ -68,6 +68,8 @@ class Experiment(Section):
                 f"{self.pretrain.image_encoder.name}: set both to the same architecture"
             )
         _ = self.depth_frames
+        if self.finetune.start == "encoder_and_decoder":
+            self._check_decoder()
         deciding = self.tracking.promotion.protocol
         if deciding is not None and deciding not in self.evaluate.protocols:
             raise ValueError(f"tracking.promotion.protocol is {deciding}: add it to evaluate.protocols")
@@ -101,6 +103,25 @@ class Experiment(Section):
                 f"evaluate.protocols {', '.join(self.evaluate.protocols)}: take those of one camera"
             )
         return self.depth_data.model_copy(update={"image_sizes": (tuple(least.tolist()), tuple(largest.tolist()))})
+
+    def _check_decoder(self) -> None:
+        if not self.pretrain.has_decoder:
+            raise ValueError(
+                "finetune.start is encoder_and_decoder, but pretrain.objective contrastive trains no decoder: set the "
+                "latter to lidar_depth or both"
+            )
+        given, wanted = self.pretrain.lidar_depth, self.finetune
+        for name, one, other in (
+            ("decoder_channels", given.decoder_channels, wanted.decoder_channels),
+            ("max_depth", given.max_depth, wanted.max_depth),
+        ):
+            if one != other:
+                raise ValueError(f"pretrain.lidar_depth.{name} is {one} but finetune.{name} is {other}: set both alike")
+        if given.image_scale != wanted.input_scale:
+            raise ValueError(
+                f"pretrain.lidar_depth.image_scale is {given.image_scale:g} but finetune.input_scale is "
+                f"{wanted.input_scale:g}: set both alike"
+            )
 
 
 def _framed(depth_data: Any) -> dict[str, Any]:

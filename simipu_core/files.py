@@ -126,16 +126,8 @@ def draft_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out`, removed when the block ends; those of killed processes are removed first."""
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(out)
-    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    unlocked = draft.with_suffix(".new")
-    unlocked.mkdir()
-    lock = os.open(unlocked, os.O_RDONLY)
+    draft, lock = _make_locked(out)
     try:
-        with suppress(OSError):  # a file system without locks: it stays behind if this process is killed
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            unlocked.replace(draft)
-        if not draft.exists():
-            draft = unlocked
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -165,6 +157,20 @@ def disk_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise SimipuError(f"{place}: cannot be written ({reason}); free space or choose another place.") from error
+
+
+def _make_locked(out: Path) -> tuple[Path, int]:
+    """Make a draft of `out` and lock it, so that nobody takes it for abandoned; the folder and a descriptor."""
+    while True:
+        draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+        draft.mkdir()
+        with suppress(FileNotFoundError):  # another process was quicker than the lock, and has removed it
+            lock = os.open(draft, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: it stays behind if this process is killed
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if draft.exists():
+                return draft, lock
+            os.close(lock)
 
 
 def _remove_abandoned(out: Path) -> None:

@@ -1,15 +1,19 @@
 """Work on many frames in several processes, in order and in bounded memory."""
 
+import multiprocessing
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import cache
 from itertools import groupby, islice
+from multiprocessing.util import Finalize
 from typing import Any, Generic, TypeVar
 
 from simipu_core.errors import SimipuError
+from simipu_core.files import temporary_folder
 from simipu_core.progress import progress
 from simipu_core.workers import Bounds, LostError, Worker
 
@@ -21,6 +25,8 @@ Rejection = Callable[[ItemT, str], ResultT]
 _FEWEST = 128
 """Below this many items starting processes takes longer than it saves."""
 _MOST_WORKERS = 16
+_LONGEST_FOLDER = 80
+"""Characters of a folder that a socket's address has room for."""
 _CHUNK = 4
 _KILLED = "A worker process was killed, most likely because memory ran out; free memory or use a larger machine."
 
@@ -75,6 +81,7 @@ def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Genera
         LostError: it exceeded them.
         SimipuError: the process was killed.
     """
+    keep_sockets()
     worker = Worker(Bounds.of_frame())
     try:
         yield from worker.run(function, *arguments)
@@ -85,6 +92,18 @@ def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Genera
     finally:
         worker.kill()
         worker.join()
+
+
+@cache
+def keep_sockets() -> None:
+    """Have multiprocessing keep its sockets where the next process finds and removes them if this one is killed."""
+    folder = ExitStack()
+    place = folder.enter_context(temporary_folder("mp"))
+    if len(str(place)) > _LONGEST_FOLDER:
+        folder.close()
+        return
+    multiprocessing.current_process()._config["tempdir"] = str(place)  # type: ignore[attr-defined]
+    Finalize(None, folder.close, exitpriority=-100)
 
 
 def in_threads(work: Sequence[Callable[[], ResultT]], threads: int) -> Generator[ResultT, None, None]:
@@ -117,6 +136,7 @@ def _map_processes(
     workers: int,
     rejected: Rejection[ItemT, ResultT] | None,
 ) -> Iterator[ResultT]:
+    keep_sockets()
     with closing(_Crew(workers, function, rejected)) as crew:
         waiting = deque(map(crew.submit, islice(chunks, 2 * workers)))
         while waiting:

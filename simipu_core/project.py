@@ -1,8 +1,10 @@
 """Where things are: the project's folder, its experiment files, its checkpoints, its cache of downloads."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
+from simipu_core import addresses
 from simipu_core.errors import SimipuError
 
 PARAMS = "params.yaml"
@@ -28,7 +30,9 @@ def experiment_file(name: str) -> Path:
     folder = root() / "experiments"
     found = root() / PARAMS if name == "demo" else folder / f"{name}.yaml"
     if not found.is_file():
-        raise SimipuError(f"experiment {name}: there is no {found}; ready ones are {', '.join(experiments())}.")
+        near = get_close_matches(name, experiments(), n=3)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"ready ones are {', '.join(experiments())}."
+        raise SimipuError(f"experiment {name}: there is no {found}; {mend}")
     return found
 
 
@@ -43,12 +47,13 @@ def checkpoints() -> str | Path:
     """Where checkpoints lie, which must outlive the step: ``SIMIPU_CHECKPOINTS``, or build/checkpoints.
 
     Returns:
-        a folder, or an address ``s3://bucket/prefix`` as it is.
+        a folder, or an address ``s3://bucket/prefix``.
+
+    Raises:
+        SimipuError: it is an address of another storage.
     """
-    place = os.environ.get("SIMIPU_CHECKPOINTS")
-    if place and place.startswith("s3://"):
-        return place
-    return Path(place or root() / "build" / "checkpoints")
+    place = addresses.plain(os.environ.get("SIMIPU_CHECKPOINTS", ""))
+    return place if place.startswith(addresses.S3) else Path(place or root() / "build" / "checkpoints")
 
 
 def cache() -> Path:

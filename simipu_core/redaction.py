@@ -25,6 +25,8 @@ _ASSIGNMENT = re.compile(
     r"((?:password|passwd|passphrase|secret|token|api_?key|access_?key|secret_?key|signature)\s*=\s*)[^\s&,;'\"()]+",
     re.IGNORECASE,
 )
+_BARE_LOGIN = re.compile(r"[^\s:/@]+:(?!//|\S*@sha256:)[^\s@]+@[^\s@]+")
+"""user:password@host, where a whole text is one; not: name:tag@sha256:…"""
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+(?=\S*[0-9=+/_])[A-Za-z0-9+/=._~-]{8,}")
 
 
@@ -46,6 +48,12 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def holds_secret(text: str) -> bool:
+    """Whether a setting looks as if it held a login, token or signature."""
+    patterns = (_USERINFO, _ASSIGNMENT, _AUTHORIZATION)
+    return any(each.search(text) for each in patterns) or _BARE_LOGIN.fullmatch(text) is not None
+
+
 def has_userinfo(uri: str) -> bool:
     """Whether an address holds a user or password, as in ``http://user:password@host``; any character may be in it."""
     return _userinfo(uri) is not None
@@ -54,6 +62,19 @@ def has_userinfo(uri: str) -> bool:
 def has_password(uri: str) -> bool:
     """Whether an address holds a password; a user alone is none."""
     return ":" in (_userinfo(uri) or "")
+
+
+def without_userinfo(uri: str) -> str:
+    """The address without the user and password that it may hold."""
+    userinfo = _userinfo(uri)
+    return uri if userinfo is None else uri.replace(f"{userinfo}@", "", 1)
+
+
+def credentials(header: str) -> list[str]:
+    """What is secret in the value of a header: it, a bearer token, and the value of each cookie; longest first."""
+    cookies = {cookie.partition("=")[2].strip() for cookie in header.split(";")}
+    found = {header, header.removeprefix("Bearer "), *cookies}
+    return sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True)
 
 
 def _userinfo(uri: str) -> str | None:
@@ -66,7 +87,7 @@ def _known(environment: Mapping[str, str]) -> list[str]:
     found = set()
     for name, value in environment.items():
         if is_secret_name(name):
-            found.add(value)
+            found |= {value, *(credentials(value) if "COOKIE" in name.upper() else [])}
         elif userinfo := _userinfo(value):
             found |= {userinfo, userinfo.partition(":")[2]}
     found |= {unquote(secret) for secret in found} | {quote(secret, safe="") for secret in found}

@@ -6,6 +6,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by
 import pytest
 
 
+@pytest.fixture(autouse=True, scope="session")
+def sockets_outlive_tests() -> None:
+    """Processes keep their sockets where the first one is started; the temporary folder of a test is removed."""
+    from simipu_core.parallel import keep_sockets
+
+    keep_sockets()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real samples, named by SIMIPU_REAL_DATA."""

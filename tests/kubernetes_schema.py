@@ -22,6 +22,7 @@ def problems(resource: dict[str, Any]) -> list[str]:
     name = f"{version.capitalize()}{resource['kind']}"
     if not hasattr(client, name) or group not in (
         "",
+        "admissionregistration.k8s.io",
         "apps",
         "batch",
         "networking.k8s.io",

@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ _DROPPED = {"connection", "expect", "transfer-encoding", "content-length"}
 class Fault:
     """What happens to the next requests whose first line holds `match`."""
 
-    kind: Literal["error", "cut", "drop", "hang", "flip"]
+    kind: Literal["error", "cut", "drop", "hang", "flip", "slow"]
     """`error` answers with `status` and `code` · `cut` ends the connection within the body · `drop` ends it before the
-    answer, although the server did what was asked · `hang` never sends the body · `flip` changes its first byte."""
+    answer, although the server did what was asked · `hang` never sends the body · `flip` changes its first byte ·
+    `slow` waits for a second, and nothing else."""
     match: str = ""
     times: int = 1
     status: int = 503
@@ -36,6 +38,8 @@ class Proxy:
     """First lines of all requests, ``GET /bucket/key``."""
     watch: Callable[[str], object] = str
     """Told of each request before it is passed on."""
+    chance: Callable[[str], Fault | None] = field(default=lambda _: None)
+    """Faults besides."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, request: str) -> Fault | None:
@@ -46,7 +50,7 @@ class Proxy:
             if fault:
                 fault.times -= 1
         self.watch(request)
-        return fault
+        return fault or self.chance(request)
 
 
 @contextmanager
@@ -60,6 +64,9 @@ def proxy(target: str) -> Iterator[Proxy]:
         def forward(self) -> None:
             fault = made.take(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if fault and fault.kind == "slow":
+                time.sleep(1)
+                fault = None
             if fault and fault.kind == "error":
                 self.answer(fault.status, [], _ERROR.format(code=fault.code).encode())
                 return

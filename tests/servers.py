@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,17 +32,31 @@ class SeaweedFS:
     environment: dict[str, str]
     """What a client of it needs."""
 
+    def of(self, role: str) -> dict[str, str]:
+        """What a client needs who may do only what the role's policy says."""
+        return {**self.environment, "AWS_ACCESS_KEY_ID": role, "AWS_SECRET_ACCESS_KEY": _SECRET}
+
 
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
-    """Serve S3 from a folder."""
+def seaweedfs(folder: Path, policies: Mapping[str, str] | None = None) -> Iterator[SeaweedFS]:
+    """Serve S3 from a folder.
+
+    Args:
+        folder: for its files.
+        policies: what further users may do, by their names, as JSON of AWS' form.
+    """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         pytest.fail("SeaweedFS is not installed; run `make setup-dev`")
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     credentials = [{"accessKey": _ACCESS, "secretKey": _SECRET}]
-    identities = [{"name": "simipu", "credentials": credentials, "actions": actions}]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}), encoding="utf-8")
+    identities: list[dict[str, Any]] = [{"name": "simipu", "credentials": credentials, "actions": actions}]
+    for name in policies or {}:
+        own = [{"accessKey": name, "secretKey": _SECRET}]
+        identities.append({"name": name, "credentials": own, "policyNames": [name]})
+    written = [{"name": name, "content": text} for name, text in (policies or {}).items()]
+    settings = {"identities": identities, "policies": written}
+    (folder / "s3.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / "data").mkdir()
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]

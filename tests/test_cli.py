@@ -34,7 +34,7 @@ COMMANDS = {
     "rollback": ["--reason", "--experiment"],
     "fetch": ["--out", "--experiment"],
     "tracking send": [],
-    "tracking accounts": ["--steps", "--promoter", "--experiment"],
+    "tracking accounts": ["--steps", "--evaluate", "--promoter", "--experiment"],
     "weights show": [],
     "weights import": ["--out", "--input"],
     "weights export": ["--out", "--layout", "openmmlab", "prefix="],

@@ -46,7 +46,7 @@ def test_overrides_are_applied_on_top(tmp_path: Path) -> None:
         ("experiment: a\nfinetun: {}\n", [], "unknown key `finetun`"),
         ("experiment: a\nfinetune: {epoch: 1}\n", [], "unknown key `finetune.epoch`"),
         ("experiment: a\nfinetune: {epochs: many}\n", [], "`finetune.epochs`"),
-        ("experiment: a\nfinetune: {epochs: 0}\n", [], "`finetune.epochs`"),
+        ("experiment: a\nfinetune: {epochs: -1}\n", [], "`finetune.epochs`"),
         ("experiment: a\npretrain: {contrast: {queue_size: 64}}\n", [], "unknown key `pretrain.contrast.queue_size`"),
         ("experiment: A b\n", [], "`experiment`"),
         ("{}", [], "`experiment`"),
@@ -426,3 +426,79 @@ def test_null_settings_come_back_as_null() -> None:
 def test_refused_parameters_name_their_section() -> None:
     with pytest.raises(SimipuError, match="contrast: unknown key `temprature`"):
         from_parameter(ContrastConfig, {"temprature": 0.1}, "contrast")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("tracking.model_name=a/b", "`tracking.model_name`: MLflow takes no / in the name of a model"),
+        ("tracking.model_name='it''s:2'", "`tracking.model_name`: MLflow takes no : ' in the name of a model"),
+        ("tracking.model_name=..", "`tracking.model_name`: MLflow takes this for a folder; write a name"),
+        ("tracking.model_name='  '", "`tracking.model_name`: must be one line of printable characters, without spaces"),
+        ("tracking.model_name=''", "`tracking.model_name`: must be one line of printable characters, without spaces"),
+        (f"tracking.model_name={'x' * 241}", "`tracking.model_name`: String should have at most 240 characters"),
+        ("tracking.mlflow_experiment=' '", "`tracking.mlflow_experiment`: must be one line of printable characters"),
+        (f"tracking.mlflow_experiment={'x' * 257}", "`tracking.mlflow_experiment`: String should have at most 256"),
+        ("finetune.max_frames=8", "max_frames 8 do not fill one batch of batch_size 16"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_at_once(tmp_path: Path, setting: str, sentence: str) -> None:
+    with pytest.raises(SimipuError) as caught:
+        load_experiment(write(tmp_path, "experiment: a\n"), [setting])
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["simipu-depth", "Depth net (v2)", "tiefe_größe.3", "a b+c&d=e"])
+def test_other_names_of_models_are_taken(tmp_path: Path, name: str) -> None:
+    assert load_experiment(write(tmp_path, "experiment: a\n"), [f"tracking.model_name={name}"])
+
+
+SINGLE = "leave BatchNorm a feature map of 1×1 at stride"
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        (
+            "pretrain",
+            {"batch_size": 4, "accumulate": 4, "image": {"long_side": [20, 200], "short_side": [10, 100]},
+             "contrast": {"feature_strides": [32]}},
+            f"one sample a micro-batch and images of 32×32 pixels {SINGLE} 32, a single value; lower accumulate, or "
+            "raise image.long_side and short_side beyond 32 pixels",
+        ),
+        (
+            "finetune",
+            {"batch_size": 2, "accumulate": 2, "augment": {"crop": [60, 64]}, "input_scale": 0.5},
+            f"images of 30×32 pixels {SINGLE} 32, a single value; lower accumulate, or raise augment.crop or "
+            "input_scale beyond 32 pixels",
+        ),
+        (
+            "pretrain",
+            {"batch_size": 2, "accumulate": 2, "point_encoder": {"levels": [
+                {"num_points": 1, "radii": [1], "num_neighbours": [2], "mlps": [[8]], "out_channels": 8}]}},
+            "one sample a micro-batch and num_points 1 at the last of point_encoder.levels leave BatchNorm a single",
+        ),
+    ],
+)  # fmt: skip
+def test_a_batch_and_map_of_one_are_refused(section: str, values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SimipuError) as caught:
+        validate(Experiment, {"experiment": "a", section: values}, "x")
+    assert sentence in str(caught.value)
+    validate(Experiment, {"experiment": "a", section: values | {"accumulate": 1}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("levels", "sentence"),
+    [
+        ([(64, 8), (31, 8)], "level 2 picks 31 num_points in two halves; make it even"),
+        ([(64, 8), (16, 80)], "level 2 gathers 80 num_neighbours of the 64 num_points that level 1 leaves"),
+    ],
+)
+def test_levels_fit_what_is_left_for_them(levels: list[tuple[int, int]], sentence: str) -> None:
+    listed = [
+        {"num_points": num, "radii": [1], "num_neighbours": [near], "mlps": [[8]], "out_channels": 8}
+        for num, near in levels
+    ]
+    with pytest.raises(SimipuError, match=sentence):
+        validate(PointEncoderConfig, {"levels": listed, "sampling": "feature_halves"}, "x")
+    validate(PointEncoderConfig, {"levels": listed}, "x")

@@ -1,5 +1,6 @@
 """The manifests in deploy/: resources of Kubernetes by its own models, which fit each other and cluster.yaml."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,8 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from pipelines.cluster import Cluster, load_cluster
+from pipelines.cluster import COMPONENTS, Cluster, load_cluster
+from tests.admission import holds, mutated
 from tests.kubernetes_schema import differences, problems
+from tests.pod_security import containers as containers_of
+from tests.pod_security import violations
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -21,10 +25,12 @@ FILES = sorted(DEPLOY.rglob("*.yaml"))
 KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
 RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kubernetes
 UI = DEPLOY / "multi-user" / "pipeline-ui.yaml"  # a patch
-MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI]]
-WAYS = {"standalone": ("kubeflow", "pipeline-runner"), "multi-user": ("simipu", "default-editor")}
-"""Overlays for Kubeflow: the namespace, and the account of the steps in it."""
-OVERLAYS = {f"{way}{part}": namespace for way, (namespace, _) in WAYS.items() for part in ("", "/trainer")}
+POLICIES = DEPLOY / "policies"
+MUTATING = [POLICIES / "pods.yaml", POLICIES / "pods-binding.yaml"]  # of kinds that are newer than the client
+MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI, *MUTATING]]
+WAYS = {"standalone": "kubeflow", "multi-user": "simipu"}
+"""Overlays for Kubeflow, and their namespaces."""
+OVERLAYS = {f"{way}{part}": namespace for way, namespace in WAYS.items() for part in ("", "/trainer")}
 OVERLAYS["argo"] = "simipu"
 
 
@@ -73,17 +79,17 @@ def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
     listed = {(file.parent / name).resolve() for file in KUSTOMIZATIONS for name in read(file)["resources"]}
     assert all(path.exists() for path in listed)
     templates = set((DEPLOY / "secrets").iterdir())
-    assert {*MANIFESTS, RUNTIME} - listed == templates
+    assert {*MANIFESTS, *MUTATING, RUNTIME} - listed == templates
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_has_its_namespace_and_accounts(way: str) -> None:
-    namespace, account = WAYS[way]
-    folder = DEPLOY / way
-    assert read(folder / "kustomization.yaml")["resources"] == ["../settings", "../mlflow"]
+    namespace, folder = WAYS[way], DEPLOY / way
+    assert read(folder / "kustomization.yaml")["resources"] == ["../account", "../settings", "../mlflow"]
     for kustomization in (folder / "kustomization.yaml", folder / "trainer" / "kustomization.yaml"):
         assert read(kustomization)["namespace"] == namespace
     binding = read(folder / "trainer" / "role-binding.yaml")
+    account = read(DEPLOY / "account" / "service-account.yaml")["metadata"]["name"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
     assert binding["roleRef"]["name"] == read(DEPLOY / "trainer" / "role.yaml")["metadata"]["name"]
 
@@ -97,6 +103,8 @@ def test_kustomize_builds_each_way(overlay: str) -> None:
     assert {resource["metadata"]["namespace"] for resource in resources} == {namespace}
     kinds = {resource["kind"] for resource in resources}
     assert kinds >= ({"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"})
+    bound = [subject for resource in resources for subject in resource.get("subjects", [])]
+    assert {subject["namespace"] for subject in bound} == {namespace}
     (other,) = set(OVERLAYS.values()) - {namespace}
     assert f"namespace: {other}" not in built.stdout
 
@@ -145,24 +153,27 @@ def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster
     assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     assert list(differences(job["template"]["spec"], "V1JobSpec", "job")) == []
     pod = job["template"]["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"]
+    assert violations(job["template"]["spec"]["template"]) == []
     assert pod["restartPolicy"] == "Never"
     assert [container["name"] for container in pod["containers"]] == [
         "node"
     ]  # the name that the TrainJob's settings go to
     mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    assert mounts == {"/dev/shm", "/scratch"}
+    assert mounts == {"/dev/shm", "/scratch", "/tmp"}
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"  # the step may not read logs
 
 
 def test_a_step_may_do_what_it_does_with_train_jobs() -> None:
     role = named("Role")["simipu-train-jobs"]
     verbs = {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]}
-    assert verbs == {"trainjobs": ["create", "get", "delete"], "pods": ["list"], "pods/log": ["get"]}
+    assert verbs == {"trainjobs": ["create", "get", "delete"], "pods": ["list"]}
 
 
 def test_no_secret_has_a_value() -> None:
     for secret in named("Secret").values():
-        assert set(secret["stringData"].values()) == {""}
+        assert set(secret.get("stringData", {}).values()) <= {""}
         assert "data" not in secret
 
 
@@ -198,17 +209,49 @@ def test_what_containers_take_from_secrets_and_config_maps_is_there() -> None:
     assert {keys["accessKeyKey"], keys["secretKeyKey"]} == set(named("Secret")[keys["secretName"]]["stringData"])
 
 
-def test_nothing_runs_as_root_or_without_bounds_and_probes() -> None:
-    for _, pod in pods():
-        assert pod["spec"]["securityContext"]["runAsNonRoot"]
-        assert pod["spec"]["securityContext"]["runAsUser"] > 0
+def test_nothing_runs_without_bounds_and_probes() -> None:
     for name, container in containers():
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["resources"]["limits"]["memory"]
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
         if not name.endswith("/migrate"):
             assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_every_image_is_named_by_digest() -> None:
+    images = {image["name"]: image for image in read(DEPLOY / "mlflow" / "kustomization.yaml")["images"]}
+    assert {container["image"] for _, container in containers()} == images.keys()
+    for image in images.values():
+        assert image.keys() <= {"name", "newName", "digest"}  # no tag
+        assert re.fullmatch(r"sha256:([0-9a-f]{64}|DIGEST)", image["digest"])  # the latter starts on no cluster
+    others = [file for file in KUSTOMIZATIONS if file.parent.name != "mlflow"]
+    assert not any("images" in read(file) for file in others)
+    assert not re.search(r"^\s*(- )?image:", RUNTIME.read_text(encoding="utf-8") + UI.read_text(encoding="utf-8"), re.M)
+
+
+def test_pods_are_restricted_and_read_only_and_without_a_token() -> None:
+    for _, pod in pods():
+        assert violations(pod) == []
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert all(each["securityContext"]["readOnlyRootFilesystem"] for _, each in containers_of(pod["spec"]))
+    training = read(RUNTIME)["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert training["automountServiceAccountToken"] is False
+    accounts = named("ServiceAccount")
+    assert training["serviceAccountName"] in accounts
+    with_token = {name for name, account in accounts.items() if account.get("automountServiceAccountToken", True)}
+    assert with_token == {"simipu-steps"}  # Kubeflow's launcher and Argo's executor read theirs
+
+
+def test_nobody_may_read_logs_or_other_secrets_or_start_pods() -> None:
+    launcher = yaml.safe_load(named("ConfigMap")["kfp-launcher"]["data"]["providers"])["s3"]["default"]["credentials"]
+    for role in named("Role").values():
+        for rule in role["rules"]:
+            assert not {"*", "pods/log", "pods/exec"} & set(rule["resources"])
+            assert "pods" not in rule["resources"] or set(rule["verbs"]) <= {"get", "list"}
+            if "secrets" in rule["resources"]:
+                assert (rule["resourceNames"], rule["verbs"]) == ([launcher["secretRef"]["secretName"]], ["get"])
+    files = [file for file in MANIFESTS if file.name == "role-binding.yaml"]
+    bound = {subject["name"] for file in files for subject in read(file)["subjects"]}
+    assert bound == {"simipu", "simipu-steps"}  # none of Kubeflow's own, and not that of the pods that train
 
 
 def test_services_find_their_pods_and_ports() -> None:
@@ -267,18 +310,76 @@ def test_mlflow_asks_for_a_login() -> None:
     assert "admin_password" not in settings["mlflow"]
 
 
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    for file in sorted((DEPLOY / "object-store").glob("*.json")):
+        for statement in json.loads(file.read_text(encoding="utf-8"))["Statement"]:
+            yield file.stem, statement
+
+
+def test_each_key_of_the_object_store_has_a_policy_about_the_places_of_the_settings() -> None:
+    stores = [name for name, secret in named("Secret").items() if "access-key" in secret.get("stringData", {})]
+    told = [re.findall(r"deploy/object-store/(\w+)\.json", file.read_text()) for file in DEPLOY.glob("secrets/*.yaml")]
+    assert sorted(policy for each in told for policy in each) == sorted({role for role, _ in statements()})
+    assert len(stores) == len({role for role, _ in statements()})
+    _, environment = mlflow()
+    settings = named("ConfigMap")
+    places = {
+        "artifacts": settings["kfp-launcher"]["data"]["defaultPipelineRoot"],
+        "training": settings["simipu-settings"]["data"]["SIMIPU_CHECKPOINTS"],
+        "mlflow": environment["MLFLOW_ARTIFACTS_DESTINATION"],
+    }
+    written = {
+        role: [arn.removeprefix("arn:aws:s3:::") for arn in statement["Resource"]]
+        for role, statement in statements()
+        if "s3:PutObject" in statement["Action"]
+    }
+    assert written == {role: [f"{str(place).removeprefix('s3://')}/*"] for role, place in places.items()}
+    for _, statement in statements():
+        assert statement["Effect"] == "Allow"
+        assert not any("*" in action for action in statement["Action"])
+
+
 def test_no_address_holds_a_password() -> None:
     for file in FILES:
         assert not re.search(r"://[^\s@/]*:[^\s/]*@", file.read_text(encoding="utf-8")), file
 
 
+LOGINS = {"simipu-steps": "simipu-mlflow", "simipu-evaluate": "simipu-mlflow-evaluate"}
+"""Secrets of the steps' logins at MLflow, by user."""
+
+
+def is_login(secret: str) -> bool:
+    return secret.startswith(("simipu-mlflow", "mlflow-admin"))
+
+
 def test_the_promoters_login_is_no_secret_of_the_cluster() -> None:
-    cluster = load_cluster(ROOT / "cluster.yaml")
-    assert {source.name for source in cluster.secrets} == {"simipu-object-store", "simipu-mlflow"}
-    assert set(named("Secret")) == {"simipu-object-store", "simipu-mlflow", "mlflow-database", "mlflow-admin"}
+    assert set(LOGINS.values()) | {"mlflow-admin"} == {name for name in named("Secret") if is_login(name)}
     for _, container in containers():
         taken = {variable["valueFrom"]["secretKeyRef"]["name"] for variable in container["env"] if _is_secret(variable)}
-        assert "simipu-mlflow" not in taken
+        assert not taken & set(LOGINS.values())
+
+
+def test_each_role_has_its_own_key_and_login() -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml")
+    given = {step: {source.name for source in cluster.secrets_of(step)} for step in COMPONENTS}
+    data, training = ({f"simipu-{role}-store", "simipu-mlflow"} for role in ("data", "training"))
+    assert given == {
+        "configure": set(),
+        "ingest": data,
+        "pair": data,
+        "pretrain": training,
+        "finetune": training,
+        "evaluate": {"simipu-mlflow-evaluate"},
+        "table": {"simipu-mlflow"},
+    }
+    assert set().union(*given.values()) <= set(named("Secret"))
+    served = {str(_secret(variable)) for _, container in containers() for variable in container["env"]}
+    assert "mlflow-object-store" in served
+    assert not served & set().union(*given.values())
+
+
+def _secret(variable: dict[str, Any]) -> str | None:
+    return variable["valueFrom"]["secretKeyRef"]["name"] if _is_secret(variable) else None
 
 
 def _is_secret(variable: dict[str, Any]) -> bool:
@@ -307,3 +408,79 @@ def test_only_what_is_allowed_goes_in_and_out_of_mlflow_and_its_database() -> No
     allowed = {port["port"] for rule in policies["mlflow"]["egress"] if "to" not in rule for port in rule["ports"]}
     assert store.port in allowed
     assert "egress" not in policies["mlflow-postgres"]
+
+
+# -- policies of admission --------------------------------------------------------------------------------------------
+
+
+def policy(name: str) -> dict[str, Any]:
+    return read(POLICIES / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("name", ["pods", "train-jobs"])
+def test_a_policy_is_bound_to_the_namespaces_of_the_steps(name: str) -> None:
+    binding, bound = policy(f"{name}-binding"), policy(name)
+    assert binding["kind"] == f"{bound['kind']}Binding"
+    assert binding["apiVersion"] == bound["apiVersion"] == "admissionregistration.k8s.io/v1"
+    assert binding["spec"]["policyName"] == bound["metadata"]["name"]
+    (selected,) = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert set(selected["values"]) == set(OVERLAYS.values())
+    assert bound["spec"]["failurePolicy"] == "Fail"
+
+
+def test_the_policy_of_pods_is_about_the_label_that_cluster_yaml_gives() -> None:
+    labels = policy("pods")["spec"]["matchConstraints"]["objectSelector"]["matchLabels"]
+    assert labels.items() <= load_cluster(ROOT / "cluster.yaml").labels.items()
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "x"}]}}
+    made = mutated(pod, policy("pods"))
+    assert violations(made) == ["containers[main]: capabilities are not all dropped"]  # Kubeflow's server does that
+    assert made["spec"]["containers"][0]["image"] == "x"
+    assert mutated({**pod, "metadata": {"labels": {}}}, policy("pods")) == {**pod, "metadata": {"labels": {}}}
+
+
+def train_job(**changes: Any) -> dict[str, Any]:
+    variable = {"name": "K", "valueFrom": {"secretKeyRef": {"name": "simipu-training-store", "key": "access-key"}}}
+    others = [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]
+    runtime = {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "simipu"}
+    spec = {"runtimeRef": runtime, "trainer": {"env": [variable, *others]}, **changes}
+    return {"metadata": {"name": "job"}, "spec": spec}
+
+
+def pods_of_job(**spec: Any) -> dict[str, Any]:
+    jobs = [{"name": "node", "template": {"spec": {"template": {"metadata": {}, "spec": spec}}}}]
+    patch = {"manager": "simipu", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
+    return train_job(runtimePatches=[patch])
+
+
+FOREIGN = [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "mlflow-admin", "key": "password"}}}]
+
+
+@pytest.mark.parametrize(
+    ("job", "is_allowed"),
+    [
+        (train_job(), True),
+        (train_job(trainer={}), True),
+        (pods_of_job(securityContext={"runAsUser": 1000}, imagePullSecrets=[{"name": "registry-login"}]), True),
+        (train_job(runtimeRef={"kind": "ClusterTrainingRuntime", "name": "torch-distributed"}), False),
+        (train_job(trainer={"env": FOREIGN}), False),
+        (train_job(initializer={"dataset": {}}), False),
+        (pods_of_job(volumes=[{"name": "all", "secret": {"secretName": "mlflow-admin"}}]), False),
+        (pods_of_job(containers=[{"name": "node", "env": FOREIGN}]), False),
+        (pods_of_job(initContainers=[{"name": "x"}]), False),
+        (pods_of_job(serviceAccountName="default-editor"), False),
+    ],
+)
+def test_a_step_starts_no_pods_with_secrets_of_others(job: dict[str, Any], is_allowed: bool) -> None:
+    rules = policy("train-jobs")["spec"]
+    assert all(holds(rule["expression"], object=job) for rule in rules["validations"]) == is_allowed
+    (condition,) = rules["matchConditions"]
+    for groups, is_a_step in ((["system:serviceaccounts", "system:serviceaccounts:team-a"], True), (["people"], False)):
+        request = {"namespace": "team-a", "userInfo": {"groups": groups}}
+        assert holds(condition["expression"], request=request) == is_a_step
+
+
+def test_the_secrets_of_training_are_those_that_its_train_jobs_name() -> None:
+    cluster = load_cluster(ROOT / "cluster.yaml")
+    used = {source.name for step in ("pretrain", "finetune") for source in cluster.secrets_of(step)}
+    (rule,) = [each for each in policy("train-jobs")["spec"]["validations"] if "secretKeyRef" in each["expression"]]
+    assert used == set(re.findall(r'"(simipu-[\w-]+)"', rule["expression"]))

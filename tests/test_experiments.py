@@ -169,6 +169,8 @@ def test_experiments_are_found_by_folder_and_name(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert project.experiment_file("reference/kitti_kitti") == tmp_path / "experiments/reference/kitti_kitti.yaml"
     with pytest.raises(SimipuError, match=r"ready ones are demo, mine, reference/kitti_kitti\.$"):
+        project.experiment_file("nonsense")
+    with pytest.raises(SimipuError, match=r"did you mean reference/kitti_kitti\?$"):
         project.experiment_file("reference/kitty")
 
 

@@ -110,3 +110,31 @@ def test_what_stands_in_a_files_way_is_named(tmp_path: Path) -> None:
         with pytest.raises(SimipuError, match=rf"{place}: cannot be written \({reason}\)"), disk_errors(place):
             write_file(place, b"other")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["deep", "deep/x.yaml"]
+
+
+def test_a_draft_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+    removed: list[Path] = []
+
+    def remove_first(path: Path, *arguments: int) -> int:
+        """As another process does that takes the first draft for abandoned."""
+        if not removed:
+            removed.append(Path(path))
+            Path(path).rmdir()
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", remove_first)
+    with new_folder(tmp_path / "out") as draft:
+        assert draft not in removed
+        (draft / "file").write_bytes(b"content")
+    assert removed
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_draft_of_a_killed_process_is_removed_whenever_it_was_killed(tmp_path: Path) -> None:
+    (tmp_path / ".out.12345678.partial").mkdir()
+    with new_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

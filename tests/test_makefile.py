@@ -25,6 +25,7 @@ TARGETS = {
     "data": ("EXPERIMENT",),
     "images": ("REGISTRY", "BASE"),
     "push": ("REGISTRY",),
+    "torture": ("MINUTES", "CAMPAIGN"),
 }
 """Commands, and the variables that reach them."""
 PROGRAMS = ("python", "simipu", "dvc", "uv")
@@ -51,9 +52,9 @@ def checkout(tmp_path: Path) -> Path:
     here = tmp_path / "checkout"
     (here / ".venv/bin").mkdir(parents=True)
     shutil.copy(ROOT / "Makefile", here)
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in ("requirements.lock", "requirements-build.lock", "requirements-dev.lock", "pyproject.toml"):
         (here / name).touch()
-    for stamp in (".runtime-stamp", ".dev-stamp"):
+    for stamp in ("bin/uv", ".runtime-stamp", ".dev-stamp"):
         (here / ".venv" / stamp).touch()
     for name in (*PROGRAMS, "docker", "git"):
         program = here / ".venv/bin" / name
@@ -106,3 +107,27 @@ def test_values_arrive_as_they_were_given(checkout: Path) -> None:
     assert make(checkout, "status") == "<-m>\n<pipelines>\n<status>\n"
     assert make(checkout, "status", "RUN=--help") == "<-m>\n<pipelines>\n<status>\n<-->\n<--help>\n"
     assert make(checkout, "compile", EXPERIMENT="other") == "<-m>\n<pipelines>\n<compile>\n<--experiment>\n<other>\n"
+
+
+ENGINE = """#!/bin/sh
+printf '%s\\n' "$1 $2" >> "$LOG"
+test "$1" = inspect && echo "$BASE_NAME"
+true
+"""
+"""A Docker engine whose images were built on $BASE_NAME."""
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "base", ["python:3.11-slim-bookworm", "python", "", "<no value>", "python:3.11@sha256:0123", f"python-{DIGEST}"]
+)
+def test_images_on_a_base_without_digest_are_not_pushed(checkout: Path, base: str) -> None:
+    (checkout / ".venv/bin/docker").write_text(ENGINE)
+    assert "push" not in make(checkout, "push", BASE_NAME=base)
+
+
+def test_images_on_a_base_by_digest_are_pushed(checkout: Path) -> None:
+    (checkout / ".venv/bin/docker").write_text(ENGINE)
+    said = make(checkout, "push", BASE_NAME=f"python@sha256:{DIGEST}")
+    assert said.count("push --quiet\n") == 3
+    assert said.rindex("inspect --format") > said.rindex("push --quiet")

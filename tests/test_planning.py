@@ -213,6 +213,7 @@ def test_a_catalogue_is_counted(tmp_path: Path) -> None:
         "image": "i",
         "image_sha256": "", "height": 750, "width": 1242, "points": "p", "points_sha256": "",
         "num_points": 9, "depth": None, "depth_sha256": None, "depth_scale": None, "lens": None, "distortion": None,
+        "num_dropped": 0,
         "intrinsics": INTRINSICS.ravel().tolist(), "lidar_to_camera": LIDAR_TO_CAMERA.ravel().tolist(),
     }  # fmt: skip
     with write_artifact(tmp_path / "c", "catalogue", inputs={}, parameters={}, licence="") as draft:
@@ -284,3 +285,38 @@ def test_every_experiment_has_a_plan(name: str, tmp_path: Path) -> None:
     assert made.flops > 0
     assert made.seconds > 0
     assert all(stage.steps > 0 for stage in made.stages)
+
+
+def test_time_is_at_the_rate_of_the_precision() -> None:
+    full, mixed = (
+        plan(load_experiment(experiment_file("demo"), [f"pretrain.precision={precision}"])).stages[0]
+        for precision in ("fp32", "bf16")
+    )
+    assert (full.precision, full.tflops) == ("fp32", 40)
+    assert full.seconds == pytest.approx(full.flops / 40e12)
+    assert (mixed.precision, mixed.tflops, mixed.flops) == ("bf16", 400, full.flops)
+    # the point encoder and the losses stay fp32
+    assert full.seconds / 10 < mixed.seconds < full.seconds
+
+
+def test_what_does_not_fit_is_said_with_the_accumulate_that_mends_it() -> None:
+    settings = ["finetune.scratch_control=false", "finetune.max_frames=8"]
+    experiment = load_experiment(experiment_file("demo"), settings)
+    pretrain, _ = plan(experiment).stages
+    assert pretrain.fits
+    held, state = pretrain.activation_bytes / 1e9, pretrain.state_bytes / 1e9
+    device = Device(memory_gb=(0.6 * held + state) / 0.9)  # room for a bit more than half of what is held
+    made = plan(experiment, device)
+    assert (made.stages[0].fits, made.stages[0].accumulate_that_fits) == (False, 2)
+    assert made.notes[0] == (
+        f"pretrain does not fit: {held + state:.3g} GB in fp32, of {device.memory_gb:g} GB; set pretrain.accumulate=2, "
+        f"which needs {held / 2 + state:.3g} GB: BatchNorm then sees {pretrain.batch_size // 2} samples at a time."
+    )
+    mended = plan(load_experiment(experiment_file("demo"), [*settings, "pretrain.accumulate=2"]), device)
+    assert mended.stages[0].fits
+    nothing_fits = plan(experiment, Device(memory_gb=0.01))
+    assert nothing_fits.stages[0].accumulate_that_fits is None
+    assert nothing_fits.notes[0] == (
+        f"pretrain does not fit: {held + state:.3g} GB in fp32, of 0.01 GB; use more devices, smaller images, or "
+        "pretrain.precision=bf16 and pretrain.point_encoder.recompute_groups=true."
+    )

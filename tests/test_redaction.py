@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from simipu_core.errors import SimipuError
-from simipu_core.redaction import has_password, has_userinfo, is_secret_name, redacted
+from simipu_core.redaction import has_password, has_userinfo, holds_secret, is_secret_name, redacted
 from simipu_core.tracking.delivery import Entry
-from simipu_core.tracking.mlflow_run import connect, mlflow_errors, tracking_uri
+from simipu_core.tracking.mlflow_run import check_answering, connect, mlflow_errors, tracking_uri
 from simipu_core.tracking.outbox import Outbox
 
 PASSWORDS = ("hunter2", "p@ss/w rd", "a@b@c", "12/34", "se:cret", "100%", "ü-ñ", "x y@z")
@@ -58,6 +58,30 @@ def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) 
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert redacted(text) == text
     assert str(SimipuError(text)) == text
+
+
+def test_the_values_of_cookies_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_COOKIE", "authservice_session=MTY5abc==; lang=en")
+    assert redacted("bad session MTY5abc== in en") == "bad session *** in en"
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("s3://user:hunter2@bucket/x", True),
+        ("user:hunter2@proxy:3128", True),
+        ("host=db password=hunter2", True),
+        ("Bearer abcdefgh12345678", True),
+        ("s3://b/x?X-Amz-Signature=0f", True),
+        ("registry.example:5000/simipu:1@sha256:00", False),
+        ("s3://bucket/user@date/x", False),
+        ("http://proxy:3128", False),
+        ("WARN", False),
+        ("", False),
+    ],
+)
+def test_secrets_in_settings_are_seen(text: str, holds: bool) -> None:
+    assert holds_secret(text) is holds
 
 
 def test_names_of_secrets() -> None:
@@ -133,3 +157,14 @@ def test_the_store_is_no_argument_of_the_ui(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///x.db"
     assert started
     assert not any("sqlite" in argument for argument in started[0])
+
+
+def test_a_registry_that_is_away_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(
+        SimipuError, match=r"http://127\.0\.0\.1:9: nothing answers there; start it or its port-forward"
+    ):
+        check_answering()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    with pytest.raises(SimipuError, match="MLFLOW_TRACKING_URI is localhost:5000; write http://localhost:5000"):
+        check_answering()

@@ -98,7 +98,7 @@ class TrainerApi:
         self.folder = folder
         self.lock = threading.RLock()
         self._nodes: dict[str, list[subprocess.Popen[str]]] = {}
-        handler = type("Handler", (_Handler,), {"api": self})
+        handler = type("Handler", (TrainerHandler,), {"api": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         self.kubeconfig = folder / "kubeconfig"
@@ -141,12 +141,13 @@ class TrainerApi:
 
         Args:
             name: the job.
-            logs: what each pod has printed.
+            logs: what each pod has printed; the kubelet hands its end on as the container's message.
             status: of the pods; by default that the container ended with exit code 1.
         """
-        ended = container_status(terminated={"exitCode": 1, "reason": "Error"})
         with self.lock:
             for pod, log in zip(self.pods_of(name), [*logs, *[""] * 64], strict=False):
+                message = {"message": log[-2048:]} if log and self._falls_back_to_logs() else {}
+                ended = container_status(terminated={"exitCode": 1, "reason": "Error", **message})
                 self.pods[pod]["status"] = dict(status or {"phase": "Failed", "containerStatuses": [ended]})
                 self.logs[pod] = log
                 if self._restart_policy() != "Never":  # the Job controller starts the container again, then gives up
@@ -220,7 +221,8 @@ class TrainerApi:
         for rank in range(job["spec"]["trainer"]["numNodes"]):
             pod = f"{name}-node-0-{rank}-{uuid.uuid4().hex[:5]}"
             labels = {**patch.get("metadata", {}).get("labels", {}), _BOX: name}
-            spec = {"restartPolicy": self._restart_policy(), "serviceAccountName": "default", **patch.get("spec", {})}
+            account = self._pod_spec().get("serviceAccountName", "default")
+            spec = {"restartPolicy": self._restart_policy(), "serviceAccountName": account, **patch.get("spec", {})}
             self.pods[pod] = {
                 "metadata": {"name": pod, "labels": labels},
                 "spec": {"containers": [{"name": "node"}], **spec},
@@ -255,10 +257,18 @@ class TrainerApi:
             if self.jobs.get(job["metadata"]["name"]) is job:
                 del self.jobs[job["metadata"]["name"]]
 
-    def _restart_policy(self) -> str:
+    def _pod_spec(self) -> dict[str, Any]:
         assert self.runtime is not None
         (job,) = self.runtime["spec"]["template"]["spec"]["replicatedJobs"]
-        return str(job["template"]["spec"]["template"]["spec"].get("restartPolicy", "OnFailure"))
+        spec: dict[str, Any] = job["template"]["spec"]["template"]["spec"]
+        return spec
+
+    def _restart_policy(self) -> str:
+        return str(self._pod_spec().get("restartPolicy", "OnFailure"))
+
+    def _falls_back_to_logs(self) -> bool:
+        (container,) = self._pod_spec()["containers"]
+        return bool(container.get("terminationMessagePolicy") == "FallbackToLogsOnError")
 
 
 @contextmanager
@@ -314,7 +324,9 @@ def _pod_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
     return pods
 
 
-class _Handler(BaseHTTPRequestHandler):
+class TrainerHandler(BaseHTTPRequestHandler):
+    """Kubernetes' API over HTTP."""
+
     api: TrainerApi
 
     def log_message(self, *_: Any) -> None:
@@ -325,9 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query)
         time.sleep(self.api.slow)
         with self.api.lock:
-            if log := re.fullmatch(rf"{_PODS}/([^/]+)/log", url.path):
-                self._log(log[1], int(query.get("tailLines", ["1000000"])[0]))
-            elif url.path == _PODS:
+            if url.path == _PODS:
                 label, _, value = query["labelSelector"][0].partition("=")
                 items = [pod for pod in self.api.pods.values() if pod["metadata"]["labels"].get(label) == value]
                 self._answer(200, {"kind": "PodList", "apiVersion": "v1", "items": items})
@@ -391,13 +401,6 @@ class _Handler(BaseHTTPRequestHandler):
             quoted = json.dumps(job["spec"]["trainer"]["env"])
             return f"{start}spec.trainer.env: Invalid value: {quoted}: must not have envs that are reserved: {taken}"
         return ""
-
-    def _log(self, pod: str, tail: int) -> None:
-        if pod in self.api.pods:
-            lines = self.api.logs.get(pod, "").splitlines(keepends=True)
-            self._answer(200, "".join(lines[-tail:]).encode())
-        else:
-            self._refuse(404, f'pods "{pod}" not found')
 
     def _refuse(self, status: int, message: str) -> None:
         self._answer(status, {"kind": "Status", "status": "Failure", "message": message, "code": status})

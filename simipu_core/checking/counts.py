@@ -3,13 +3,14 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
 
 from simipu_core.checking.report import SHOWN, Finding, Severity, by_share, ok, problem
 from simipu_core.checking.survey import Survey
-from simipu_core.data.frames import Rejected
+from simipu_core.data.frames import by_cause
 
 _NUMBER = re.compile(r"\d+$")
 _LONGEST_NUMBER = 10
@@ -49,13 +50,13 @@ def check(found: Survey) -> Iterator[Finding]:
 def _broken(found: Survey) -> Finding:
     if not found.broken:
         return ok("broken frames", "every frame is whole")
-    names = [describe(found.root, each) for each in found.broken]
-    severity = by_share(len(names), found.total, found.source.max_broken_share)
+    number, causes = len(found.broken), by_cause(found.broken, partial(below, found.root))
+    severity = by_share(number, found.total, found.source.max_broken_share)
     mend = "Mend or remove these files; ingest leaves them out."
     if severity is Severity.FAULT:
         mend = f"Mend or remove these files; ingest stops above a share of {found.source.max_broken_share:g}."
-    what = f"{len(names):,} of {found.total:,} frames are broken{', all in the JSON report' * (len(names) > SHOWN)}"
-    return problem("broken frames", severity, what, names, mend)
+    what = f"{number:,} of {found.total:,} frames are broken{', all in the JSON report' * (number > SHOWN)}"
+    return problem("broken frames", severity, what, causes, mend)
 
 
 def _holes(found: Survey) -> Iterator[Finding]:
@@ -98,11 +99,6 @@ def _without_scan(found: Survey) -> Iterator[Finding]:
         what = f"{len(without)} frames have no scan, the others have"
         mend = "Complete the scans, or expect these frames only where depth maps are used."
         yield problem("scans", Severity.WARNING, what, without, mend)
-
-
-def describe(root: Path, broken: Rejected) -> str:
-    """File, relative to the root, and reason."""
-    return f"{below(root, broken.file)}: {broken.reason}"
 
 
 def below(root: Path, file: Path) -> str:

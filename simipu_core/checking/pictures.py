@@ -26,6 +26,8 @@ def check(found: Survey) -> Iterator[Finding]:
     yield from _looks(found)
     yield from _duplicates(found)
     yield from _storage(found)
+    yield from _bits(found)
+    yield from _orientations(found)
 
 
 def standing_share(found: Survey) -> float:
@@ -141,3 +143,27 @@ def _storage(found: Survey) -> Iterator[Finding]:
     if outside and len(outside) < len(found.facts):  # a view of a DVC object consists of links
         what = f"{len(outside)} frames are links to files outside the root"
         yield problem("links", Severity.WARNING, what, outside, "Copy the files in, or the data may change unseen.")
+
+
+def _bits(found: Survey) -> Iterator[Finding]:
+    """Where images have 16 bits, of which the camera's own are told by the brightest pixel."""
+    counts = Counter(facts.bits for facts in found.facts)
+    if set(counts) == {8}:
+        return
+    shown = ", ".join(f"{bits} bits ({number:,})" for bits, number in sorted(counts.items()))
+    what = f"by their brightest pixels, images hold {shown}; the highest 8 of these are read"
+    if len(counts) == 1:
+        yield ok("image bits", what)
+        return
+    usual, _ = counts.most_common(1)[0]
+    odd = [facts.sample_id for facts in found.facts if facts.bits != usual]
+    mend = "How bright these are among the others cannot be told: save all in 8 bits, scaled alike."
+    yield problem("image bits", Severity.WARNING, what, odd, mend)
+
+
+def _orientations(found: Survey) -> Iterator[Finding]:
+    turned = [facts.sample_id for facts in found.facts if facts.orientation != 1]
+    if turned:
+        what = f"{len(turned)} images carry an EXIF tag by which viewers turn or mirror them; they are read as stored"
+        mend = "Check that the calibration is for the pixels as stored, or turn these and remove the tag."
+        yield problem("image orientation", Severity.WARNING, what, turned, mend)

@@ -31,7 +31,7 @@ class Finding(BaseModel):
     what: str
     """What was found, one sentence."""
     count: int = 0
-    """Frames or sequences concerned."""
+    """Frames, sequences or causes concerned."""
     names: tuple[str, ...] = ()
     """The first few of them."""
     mend: str = ""

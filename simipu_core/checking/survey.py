@@ -16,8 +16,9 @@ from simipu_core.checking.alignment import Alignment, Camera, align
 from simipu_core.config import PairConfig
 from simipu_core.config.section import SizeRange
 from simipu_core.data.catalogue import Content, read_content
+from simipu_core.data.formats.scans import NONE_DROPPED, Dropped
 from simipu_core.data.frames import Frame, Rejected, too_much
-from simipu_core.data.images import decode_depth, decode_image
+from simipu_core.data.images import bits_used, decode_depth, decode_image, orientation
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.pairing import depth_map
 from simipu_core.data.schema import FrameRow
@@ -70,6 +71,10 @@ class FrameFacts:
     """The suffix names another image format than the content has."""
     outside: bool
     """A file is a link that leads out of the root."""
+    bits: int = 8
+    """Of the image's channels, see `images.bits_used`."""
+    orientation: int = 1
+    """By EXIF's number, how viewers turn the image."""
     num_in_image: int = 0
     """Points in the image and in the depth range."""
     share_in_image: float = 0.0
@@ -79,6 +84,8 @@ class FrameFacts:
     """Of the brightest thousandth of the points."""
     farthest: float | None = None
     """Distance of the farthest hundredth of the points, metres."""
+    dropped: Dropped = NONE_DROPPED
+    """Points of the scan that are no measurements."""
     depth: DepthFacts | None = None
     alignment: Alignment | None = None
 
@@ -184,7 +191,7 @@ def _measure(
     files = [file for file in (frame.image, frame.points, frame.depth) if file]
     is_png = content.image.startswith(b"\x89PNG")
     suffix = frame.image.suffix.lower()
-    facts: dict[str, object] = {}
+    facts: dict[str, object] = {"bits": bits_used(content.image), "orientation": orientation(content.image)}
     projected = None
     if content.scan and frame.lidar_to_camera:
         points = content.scan.points
@@ -196,6 +203,7 @@ def _measure(
             "share_ahead": float((depth > 0).mean()),
             "reflectance": float(np.quantile(points[:, 3], 0.999)),
             "farthest": float(np.quantile(np.linalg.norm(points[:, :3], axis=1), 0.99)),
+            "dropped": content.scan.dropped,
         }
         if frame.depth:
             projected = _draw(uv[inside], depth[inside], frame, pair, (height, width))

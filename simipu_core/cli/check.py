@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place
 from simipu_core.cli.stages import Use
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ def check(
         str | None, typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where check.json and check.html are written.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            parser=local_place,
+            help="Where check.json and check.html are written.",
+        ),
     ] = Path("build/check"),
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,

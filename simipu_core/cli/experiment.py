@@ -65,8 +65,15 @@ def plan(
     ] = "demo",
     overrides: SetOption = None,
     tflops: Annotated[
-        float, typer.Option(min=1e-6, help="Throughput of one device, TFLOP/s; an H100 sustains about 400 in bf16.")
-    ] = 400.0,
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="Throughput of one device in the stages' precision, TFLOP/s; by default an H100's: 400 in bf16, 40 in "
+            "fp32.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[float, typer.Option(min=1e-3, help="Memory of one device, GB.")] = 80.0,
     efficiency: Annotated[
         float, typer.Option(min=1e-6, max=1, help="Share of it that training reaches, where it is a peak value.")
     ] = 1.0,
@@ -93,7 +100,7 @@ def plan(
     from simipu_core.planning import Device
     from simipu_core.planning import plan as make
 
-    made = make(chosen, Device(tflops, efficiency, devices), pairs=pairs, depth=depth)
+    made = make(chosen, Device(tflops, memory, efficiency, devices), pairs=pairs, depth=depth)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
         return
@@ -112,8 +119,9 @@ _ROWS: dict[str, "Callable[[StagePlan], str]"] = {
     "largest image": lambda stage: "×".join(map(str, stage.largest_image_size)),
     "parameters": lambda stage: f"{stage.parameters:,}",
     "FLOPs per step": lambda stage: _amount(stage.flops_per_step, "FLOP"),
-    "precision": lambda stage: stage.precision,
+    "precision": lambda stage: f"{stage.precision} at {stage.tflops:g} TFLOP/s",
     "activations per step": lambda stage: _amount(stage.activation_bytes, "B"),
+    "fits the memory": lambda stage: "yes" if stage.fits else "NO",
     "weights and optimiser": lambda stage: _amount(stage.state_bytes, "B"),
     "checkpoints": lambda stage: _amount(stage.checkpoint_bytes, "B"),
     "weights handed on": lambda stage: _amount(stage.result_bytes, "B"),

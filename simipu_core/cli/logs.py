@@ -5,16 +5,26 @@ from typing import Annotated
 
 import typer
 
+from simipu_core.cli.options import local_place
+
 
 def import_bag(
     bag: Annotated[
         Path,
-        typer.Argument(metavar="BAG", help=".bag or .mcap file, or folder of a ROS 2 bag.", show_default=False),
+        typer.Argument(
+            metavar="BAG",
+            parser=local_place,
+            help=".bag or .mcap file, or folder of a ROS 2 bag.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="Root of the raw data; the sequence is added below OUT/logs.", show_default=False
+            metavar="OUT",
+            parser=local_place,
+            help="Root of the raw data; the sequence is added below OUT/logs.",
+            show_default=False,
         ),
     ],
     image_topic: Annotated[

@@ -5,12 +5,22 @@ from typing import Annotated
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load
+from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place
+from simipu_core.config import TrackingConfig
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the version.", show_default=False)
 ]
 tracking_app = typer.Typer(help="What is recorded in MLflow.", no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def _answering(experiment: str, overrides: list[str] | None) -> TrackingConfig:
+    """The section, once the registry answers."""
+    section = load(experiment, overrides).tracking
+    from simipu_core.tracking.mlflow_run import check_answering  # takes seconds
+
+    check_answering()
+    return section
 
 
 def models(
@@ -26,7 +36,7 @@ def models(
 
     Example: `simipu models`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from rich.console import Console
 
     from simipu_core.tracking import promotion
@@ -49,7 +59,7 @@ def promote(
 
     Example: `simipu promote 3 --reason "better at night, which the test drives lack"`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     made = promotion.promote(version, tracking, reason=reason)
@@ -65,7 +75,7 @@ def rollback(
 
     Example: `simipu rollback --reason "fails in rain"`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     made, left = promotion.rollback(tracking, reason=reason)
@@ -73,7 +83,7 @@ def rollback(
 
 
 def fetch(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", parser=local_place, help="File to write.")] = Path(
         "build/champion.safetensors"
     ),
     experiment: ExperimentOption = "demo",
@@ -86,7 +96,7 @@ def fetch(
 
     Example: `simipu fetch --out champion.safetensors`
     """
-    tracking = load(experiment, overrides).tracking
+    tracking = _answering(experiment, overrides)
     from simipu_core.tracking import promotion
 
     version = promotion.fetch(tracking, out)
@@ -125,21 +135,25 @@ def send(
 def accounts(
     steps: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-steps.")],
     promoter: Annotated[Path, typer.Option(metavar="FILE", help="File with the password of simipu-promoter.")],
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the password of simipu-evaluate; then simipu-steps only records."),
+    ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
-    """Make the logins of an MLflow that asks for them: the steps', and the one that promotes.
+    """Make the logins of an MLflow that asks for them: the steps', that of the one that registers, the promoter's.
 
     It needs an administrator's login in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Repeated, it sets new
     passwords.
 
-    Example: `simipu tracking accounts --steps steps-password --promoter promoter-password`
+    Example: `simipu tracking accounts --steps steps-password --evaluate evaluate-password --promoter promoter-password`
     """
-    tracking = load(experiment, overrides).tracking
-    from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
+    tracking = _answering(experiment, overrides)
+    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, STEPS, set_up
 
-    set_up(tracking, {STEPS: steps, PROMOTER: promoter})
-    print(f"{STEPS} and {PROMOTER} may log in; {PROMOTER} promotes {tracking.model_name}")
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **({EVALUATE: evaluate} if evaluate else {})})
+    print(f"{EVALUATE if evaluate else STEPS} registers versions of {tracking.model_name}, {PROMOTER} promotes them")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -21,6 +21,13 @@ def place(address: str) -> Path:
     return storage.place(address)
 
 
+def local_place(address: str | Path) -> Path:
+    """The path of a local path, or of an option's default; another address is refused."""
+    from simipu_core import storage
+
+    return storage.local_place(str(address))
+
+
 ExperimentOption = Annotated[
     str,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simipu_core.cli.options import OutOption, report
+from simipu_core.cli.options import OutOption, local_place, report
 
 if TYPE_CHECKING:
     from simipu_core.models.foreign import EncoderWeights
@@ -32,6 +32,7 @@ FileArgument = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
+        parser=local_place,
         help="Weights: .safetensors, or .pth or .pt (only plain tensors are read), or a folder that `simipu pretrain` "
         "or `simipu finetune` wrote. Recognised: SimIPU (`img_backbone.*`), OpenMMLab (`backbone.*`), torchvision and "
         "timm (bare names).",
@@ -109,7 +110,14 @@ def export(
     file: FileArgument,
     layout: Annotated[Layout, typer.Option(help="Whose tensor names to write.", show_default=False)],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="File to write, .safetensors, .pth or .pt; must be new.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            parser=local_place,
+            help="File to write, .safetensors, .pth or .pt; must be new.",
+        ),
     ],
 ) -> None:
     """Write an encoder for another program.

@@ -5,8 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from simipu_core.config.backbones import BackboneName
-from simipu_core.config.section import Address, Betas, Count, DepthRange, Section, Size
-from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig
+from simipu_core.config.section import Address, Betas, DecoderChannels, DepthRange, Section, Size
+from simipu_core.config.training import ColourConfig, InputConfig, LoopConfig, check_norm_values
 
 
 class DepthAugmentConfig(ColourConfig):
@@ -39,8 +39,8 @@ class OneCycleConfig(Section):
 class FinetuneConfig(LoopConfig):
     """Monocular depth fine-tuning: ResNet, DenseDepth decoder, SigLoss."""
 
-    epochs: int = Field(24, ge=1)
-    """Passes over the depth frames."""
+    epochs: int = Field(24, ge=0)
+    """Passes over the depth frames; 0 takes the net as pre-training on LiDAR depth left it, without any label."""
     batch_size: int = Field(16, ge=2)
     """Frames per optimiser step."""
     max_frames: int | None = Field(None, ge=1)
@@ -57,12 +57,16 @@ class FinetuneConfig(LoopConfig):
     defaults (what a checkpoint that silently does not load leaves behind) · `imagenet`: timm's torchvision V1
     weights, from `init_file` where it is set · `checkpoint`: `init_file`. All but the first need no pre-training."""
     init_file: Address | None = None
-    """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only); key
-    layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
+    """Weights file for `imagenet` or `checkpoint`, also s3://… or hf://OWNER/NAME@REVISION/FILE#SHA256: .safetensors,
+    or .pth (read as plain tensors only); key layouts of SimIPU, torchvision, timm and OpenMMLab are recognised."""
+    start: Literal["encoder", "encoder_and_decoder"] = "encoder"
+    """What is taken over from pre-training; the decoder is there where `pretrain.objective` trains one."""
+    encoder_lr_scale: float = Field(1.0, gt=0)
+    """Factor on the encoder's learning rates."""
     scratch_control: bool = True
     """Also fine-tune the same net from random weights (PyTorch's defaults, from which pre-training starts), as the
     control; a net that itself starts from random weights has none."""
-    decoder_channels: tuple[Count, Count, Count, Count] = (1024, 512, 256, 128)
+    decoder_channels: DecoderChannels = (1024, 512, 256, 128)
     """Widths of the decoder's up-blocks, stride 16 to stride 2."""
     max_depth: float = Field(80.0, gt=0)
     """Largest depth the net can answer, metres."""
@@ -92,10 +96,36 @@ class FinetuneConfig(LoopConfig):
         return self
 
     @model_validator(mode="after")
+    def _something_was_trained(self) -> Self:
+        if self.start == "encoder_and_decoder" and not self.needs_pretraining:
+            raise ValueError(f"start encoder_and_decoder needs init pretrained; init is {self.init}")
+        if self.epochs == 0 and self.start == "encoder":
+            raise ValueError("epochs is 0: set start to encoder_and_decoder, or the decoder keeps its random weights")
+        return self
+
+    @model_validator(mode="after")
     def _depths_ascend(self) -> Self:
         if self.min_depth >= self.max_depth:
             raise ValueError(f"min_depth {self.min_depth:g} is not below max_depth {self.max_depth:g}")
         return self
+
+    @model_validator(mode="after")
+    def _norms_see_values(self) -> Self:
+        if crop := self.augment.crop:
+            micro_batch, size = self.batch_size // self.accumulate, self.shown_size(crop)
+            check_norm_values(micro_batch, size, 32, "augment.crop or input_scale")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_fill_a_batch(self) -> Self:
+        if self.max_frames is not None and self.max_frames < self.batch_size:
+            raise ValueError(f"max_frames {self.max_frames} do not fill one batch of batch_size {self.batch_size}")
+        return self
+
+    def shown_size(self, crop: Size) -> Size:
+        """Height and width at which the net is shown a crop, pixels."""
+        height, width = (max(1, round(side * self.input_scale)) for side in crop)
+        return height, width
 
     @property
     def needs_pretraining(self) -> bool:
@@ -105,7 +135,7 @@ class FinetuneConfig(LoopConfig):
     @property
     def needs_control(self) -> bool:
         """Whether the control is trained too."""
-        return self.scratch_control and self.init not in ("torch_default", "kaiming_zero_gamma")
+        return self.scratch_control and self.epochs > 0 and self.init not in ("torch_default", "kaiming_zero_gamma")
 
 
 Protocol = Literal["garg_kb_crop", "garg_full_frame", "eigen_nyu", "whole_frame"]

@@ -1,12 +1,21 @@
 """Sections of contrastive pre-training."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from simipu_core.config.backbones import BackboneName
-from simipu_core.config.section import Address, Count, PixelRange, Positive, Range, Section, kind_or
-from simipu_core.config.training import AdamWConfig, ColourConfig, InputConfig, LoopConfig, Optimizer, SGDConfig
+from simipu_core.config.section import Address, Count, DecoderChannels, PixelRange, Positive, Range, Section, kind_or
+from simipu_core.config.training import (
+    AdamWConfig,
+    ColourConfig,
+    InputConfig,
+    LoopConfig,
+    Optimizer,
+    SGDConfig,
+    check_norm_values,
+)
 
 
 class SetAbstractionConfig(Section):
@@ -76,6 +85,9 @@ class PointEncoderConfig(Section):
     """Features of a raw point: reflectance alone (published), with its position divided by the point range, or with
     the logarithm of its distance from the sensor. The last makes pixels tell depth; with the position they can tell
     points apart by the direction alone, which a pixel knows from its place in the image."""
+    mixed_precision: bool = False
+    """Let `precision: bf16` count for the point encoder too. Otherwise it stays fp32: in bf16 the features of its last
+    level are 12 % off (benchmarks/results/precision.json), and with them what pixels are to match."""
     recompute_groups: bool = False
     """Compute grouped features again in the backward pass instead of keeping them: less memory, more time."""
 
@@ -86,6 +98,15 @@ class PointEncoderConfig(Section):
             raise ValueError(
                 f"levels have {', '.join(map(str, centres))} num_points; none can have more than the one before"
             )
+        if self.sampling == "feature_halves":
+            for number, (before, level) in enumerate(pairwise(self.levels), start=2):
+                if level.num_points % 2:
+                    raise ValueError(f"level {number} picks {level.num_points} num_points in two halves; make it even")
+                if max(level.num_neighbours) > before.num_points:
+                    raise ValueError(
+                        f"level {number} gathers {max(level.num_neighbours)} num_neighbours of the {before.num_points} "
+                        f"num_points that level {number - 1} leaves; it cannot gather more than there are"
+                    )
         return self
 
     @property
@@ -139,7 +160,8 @@ class ImageEncoderConfig(Section):
     """Start. Random: Kaiming normal with zeroed residual branches, or PyTorch's own defaults (also published) ·
     `imagenet`: timm's torchvision V1 weights, from `init_file` where it is set · `checkpoint`: `init_file`."""
     init_file: Address | None = None
-    """Weights file for `imagenet` or `checkpoint`, also s3://…: .safetensors, or .pth (read as plain tensors only)."""
+    """Weights file for `imagenet` or `checkpoint`, also s3://… or hf://OWNER/NAME@REVISION/FILE#SHA256: .safetensors,
+    or .pth (read as plain tensors only)."""
     norm_eps: float = Field(1e-5, gt=0)
     """BatchNorm epsilon (published: 1e-3 here, 1e-5 when fine-tuning)."""
     norm_momentum: float = Field(0.1, gt=0, le=1)
@@ -203,6 +225,23 @@ class ContrastConfig(Section):
         return self
 
 
+class LidarDepthConfig(Section):
+    """Depth regression on the scans (docs/method.md, "LiDAR depth")."""
+
+    weight: float = Field(1.0, gt=0)
+    """Weight beside the contrastive losses, where the objective is `both`."""
+    decoder_channels: DecoderChannels = (1024, 512, 256, 128)
+    """Widths of the decoder's up-blocks, stride 16 to stride 2; as `finetune.decoder_channels`, where that takes
+    the decoder over."""
+    max_depth: float = Field(80.0, gt=0)
+    """Largest depth the net can answer, metres; points beyond teach nothing."""
+    image_scale: float = Field(1.0, gt=0)
+    """Size at which pictures show true depths, as a factor on the camera's: a picture of another size shows the same
+    things nearer or farther. As `finetune.input_scale`, where fine-tuning takes the decoder over."""
+    sig_lambda: float = Field(0.15, ge=0, le=1)
+    """Weight of the squared mean in SigLoss."""
+
+
 class ProbeConfig(Section):
     """Label-free progress: a linear map from frozen image features to depth, fitted and scored on the scans."""
 
@@ -215,8 +254,11 @@ class ProbeConfig(Section):
 
 
 class PretrainConfig(LoopConfig):
-    """SimIPU contrastive pre-training."""
+    """Pre-training without labels: SimIPU's contrast, regression of the scans' depth, or both."""
 
+    objective: Literal["contrastive", "lidar_depth", "both"] = "contrastive"
+    """What is learnt from. `contrastive`: SimIPU's pairs (published) · `lidar_depth`: the scans as sparse depth ·
+    `both`: the sum of the two, in one pass of the image encoder."""
     epochs: int = Field(50, ge=1)
     """Passes over the pairs."""
     batch_size: int = Field(32, ge=2)
@@ -235,16 +277,36 @@ class PretrainConfig(LoopConfig):
     """Projection heads."""
     contrast: ContrastConfig = ContrastConfig()
     """Positives and losses."""
+    lidar_depth: LidarDepthConfig = LidarDepthConfig()
+    """Depth regression on the scans."""
     probe: ProbeConfig = ProbeConfig()
     """Label-free progress."""
     point_optimizer: Annotated[Optimizer, kind_or("adamw")] = AdamWConfig(lr=1e-3)
     """Optimiser of the point encoder; AdamW with lr 0.001 where none is written."""
     image_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
-    """Optimiser of the image encoder and its head."""
+    """Optimiser of the image encoder, its head and the depth decoder."""
     head_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
     """Optimiser of the two point heads."""
     lr_decay: float = Field(0.99, gt=0, le=1)
     """Factor on all learning rates after each epoch."""
+
+    @property
+    def has_contrast(self) -> bool:
+        """Whether SimIPU's losses are among what is learnt from."""
+        return self.objective != "lidar_depth"
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a depth decoder is trained."""
+        return self.objective != "contrastive"
+
+    @model_validator(mode="after")
+    def _norms_see_values(self) -> Self:
+        longest = -(-max(self.image.long_side[0], self.image.short_side[0]) // self.image.pad_multiple)
+        side = longest * self.image.pad_multiple  # at most, where the smallest bounds are drawn
+        stride = 32 if self.has_decoder else max(self.contrast.feature_strides)
+        check_norm_values(self.batch_size // self.accumulate, (side, side), stride, "image.long_side and short_side")
+        return self
 
     @model_validator(mode="after")
     def _pairs_are_possible(self) -> Self:
@@ -252,6 +314,11 @@ class PretrainConfig(LoopConfig):
             raise ValueError(
                 f"the first of point_encoder.levels picks {first} of the {self.points.num_points} points that "
                 "points.num_points leaves; raise the one or lower the other"
+            )
+        if self.batch_size == self.accumulate and self.point_encoder.levels[-1].num_points == 1:
+            raise ValueError(
+                "one sample a micro-batch and num_points 1 at the last of point_encoder.levels leave BatchNorm a single"
+                " value; lower accumulate, or raise num_points"
             )
         if self.point_encoder.sampling == "feature_halves" and self.contrast.pairing == "index":
             raise ValueError("contrast.pairing `index` needs point_encoder.sampling `distance`; learnt picks differ")

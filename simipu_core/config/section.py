@@ -4,6 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from simipu_core import addresses
+from simipu_core.errors import SimipuError
+
 
 class Section(BaseModel):
     """Base of every section: immutable, closed, documented, its numbers finite."""
@@ -27,6 +30,14 @@ def _one_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be one line of printable characters")
     return text
+
+
+def _readable(address: str) -> str:
+    try:
+        addresses.plain(address)
+    except SimipuError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+    return address
 
 
 DEFAULT_KINDS: set[str] = set()
@@ -54,10 +65,11 @@ Size = tuple[Pixels, Pixels]
 SizeRange = tuple[Size, Size]
 """Least and largest height and width, pixels."""
 ANY_SIZE = ((1, 1), (1 << 16, 1 << 16))
+DecoderChannels = tuple[Count, Count, Count, Count]
 PixelRange = Annotated[tuple[Pixels, Pixels], AfterValidator(_ascending)]
 Seed = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
 """Pipelines hand numbers over as JSON, which would round larger ones."""
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 """Momentum and second-moment decay of AdamW."""
-Address = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Address = Annotated[str, Field(min_length=1), AfterValidator(_one_line), AfterValidator(_readable)]
 """A local path, or s3://…"""

@@ -1,8 +1,8 @@
 """Sections of tracking and promotion."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from simipu_core.config.depth import Protocol
 from simipu_core.config.section import Section
@@ -26,12 +26,30 @@ class PromotionConfig(Section):
     """Number of resamples."""
 
 
+_NOT_IN_NAMES = "/:@?#%'\"`\\"
+"""What MLflow refuses in names of models, or reads as something else in ``models:/NAME@ALIAS`` and in its queries."""
+
+
+def _mlflow_name(name: str) -> str:
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        raise ValueError("must be one line of printable characters, without spaces at its ends")
+    return name
+
+
+def _model_name(name: str) -> str:
+    if found := [character for character in _NOT_IN_NAMES if character in name]:
+        raise ValueError(f"MLflow takes no {' '.join(found)} in the name of a model")
+    if name in (".", ".."):
+        raise ValueError("MLflow takes this for a folder; write a name")
+    return _mlflow_name(name)
+
+
 class TrackingConfig(Section):
     """Where results are recorded, and which models are promoted."""
 
-    mlflow_experiment: str = Field("simipu", min_length=1)
+    mlflow_experiment: Annotated[str, AfterValidator(_mlflow_name)] = Field("simipu", max_length=256)
     """MLflow experiment that collects the runs."""
-    model_name: str = Field("simipu-depth", min_length=1)
+    model_name: Annotated[str, AfterValidator(_model_name)] = Field("simipu-depth", max_length=240)
     """Registered model that gets a new version from every evaluated run."""
     promotion: PromotionConfig = PromotionConfig()
     """Promotion."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from simipu_core.config.section import Betas, Positive, Range, Section, Seed
+from simipu_core.config.section import Betas, Positive, Range, Section, Seed, Size
 
 
 class InputConfig(Section):
@@ -52,7 +52,8 @@ class LoopConfig(Section):
     channels_last: bool = False
     """Keep images and feature maps in NHWC memory order, which suits GPUs."""
     compile: bool = False
-    """Compile the networks with torch.compile; worth its minutes on long GPU runs."""
+    """Compile the networks with torch.compile; worth its minutes on long GPU runs. Each size of images is compiled by
+    itself, 32 at most: in pre-training, a larger `image.pad_multiple`, as 128, keeps them few."""
     sync_norm: Literal["none", "image_encoder", "all"] = "none"
     """Which BatchNorm layers share their statistics over all ranks; others use their own rank's."""
     workers: int = Field(2, ge=0)
@@ -73,6 +74,26 @@ class LoopConfig(Section):
                 f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} micro-batches"
             )
         return self
+
+
+def check_norm_values(micro_batch: int, size: Size, stride: int, wider: str) -> None:
+    """Refuse a micro-batch of which BatchNorm, in training, would see a single value at the deepest feature map.
+
+    Args:
+        micro_batch: its samples.
+        size: height and width of its images as the encoder sees them, pixels.
+        stride: of the deepest feature map that is used, pixels.
+        wider: the settings that make the images larger.
+
+    Raises:
+        ValueError: it sees one.
+    """
+    height, width = size
+    if micro_batch == 1 and max(size) <= stride:
+        raise ValueError(
+            f"one sample a micro-batch and images of {height}×{width} pixels leave BatchNorm a feature map of 1×1 at "
+            f"stride {stride}, a single value; lower accumulate, or raise {wider} beyond {stride} pixels"
+        )
 
 
 class AdamWConfig(Section):

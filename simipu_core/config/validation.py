@@ -50,13 +50,15 @@ def describe(problem: Any, values: Any, name: str | None = None) -> str:
         values: what was validated.
         name: what the user calls the key; None: its dotted key.
     """
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not (name or problem["loc"]) and problem["type"] == "value_error":  # of several keys, which the message names
+        return message
     name = name or key_of(problem, values)
     if problem["type"] == "union_tag_invalid":
         there = problem["ctx"]["expected_tags"].replace("'", "")
         return f"`{name}`: there is no {_short(problem['ctx']['tag'])}; there are {there}"
     if problem["type"] == "extra_forbidden":
         return f"unknown key `{name}` (remove it or check its spelling; `simipu config --explain` lists all keys)"
-    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("value_error", "missing"):
         return f"`{name}`: {message}"
     return f"`{name}`: {message} (got {_short(problem['input'])})"

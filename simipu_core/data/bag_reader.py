@@ -38,7 +38,7 @@ class BagReader:
     @property
     def connections(self) -> list[Connection]:
         """Topics with their types, one entry for each that wrote to them."""
-        return list(self._reader.connections)
+        return [_fully_named(each) for each in self._reader.connections]
 
     def check_definitions(self, connections: Collection[Connection]) -> None:
         """Refuse messages of other definitions than the standard ones.
@@ -59,7 +59,9 @@ class BagReader:
 
     def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
         """Encoded messages with the time at which they were recorded, nanoseconds, in that order."""
-        return iter(self._reader.messages(connections=connections))
+        wanted = [each for each in self._reader.connections if _fully_named(each) in connections]
+        for connection, time, data in self._reader.messages(connections=wanted):
+            yield _fully_named(connection), time, data
 
     def decode(self, data: bytes, kind: str) -> Any:
         """A message.
@@ -72,6 +74,12 @@ class BagReader:
     def close(self) -> None:
         """Close the files."""
         self._reader.close()
+
+
+def _fully_named(connection: Connection) -> Connection:
+    """With a type as ROS 2 writes it, ``sensor_msgs/msg/Image``: some recorders leave ``msg`` out, as ROS 1 does."""
+    package, _, name = connection.msgtype.partition("/")
+    return connection if "/" in name else connection._replace(msgtype=f"{package}/msg/{name}")
 
 
 def _standard_types(is_ros1: bool) -> Typestore:

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from simipu_core.data.images import encode_png, image_size
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.sources import logs
 from simipu_core.errors import SimipuError
-from simipu_core.files import put_in_place, write_file
+from simipu_core.files import put_in_place, temporary_folder, write_file
 from simipu_core.geometry.poses import Matrix, inverse, pose
 from simipu_core.parallel import apart
 from simipu_core.progress import progress
@@ -40,6 +39,8 @@ LIDAR = "lidar"
 _SETTINGS = ".import.json"
 _MOST_RATIO, _MOST_BYTES = 64, 1 << 26
 """Of its size, and besides, a bag may unpack to."""
+_LISTED = 20
+"""Topics named where one is not there."""
 _STATIC_TRANSFORMS = "/tf_static"
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _POINT_TYPE = "sensor_msgs/msg/PointCloud2"
@@ -61,7 +62,8 @@ class BagSettings:
     use_receive_time: bool = False
     """Name files by when messages were recorded, not by the time in their headers."""
     reflectance_scale: float | None = None
-    """Raw intensity of reflectance 1; None: 1, 255 or 65535, whichever first holds all that was seen."""
+    """Raw intensity of reflectance 1; None: 255 where intensities have 8 bits, else the first of 1, 255 and 65535 that
+    holds all that was seen, which is a guess and told as such."""
 
 
 @dataclass
@@ -73,10 +75,12 @@ class Imported:
     scans: int = 0
     reused: int = 0
     """Of these, files that an interrupted import had written already."""
+    dropped: int = 0
+    """Points of the scans that are no measurements."""
     left_out: list[str] = field(default_factory=list)
     """Messages that could not be used, with reasons."""
     missing: list[str] = field(default_factory=list)
-    """What the bag does not say and calibration.yaml therefore lacks; one sentence each."""
+    """What the bag does not say and calibration.yaml therefore lacks or guesses; one sentence each."""
 
 
 def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None = None) -> Imported:
@@ -101,7 +105,10 @@ def import_bag(bag: Path, out: Path, settings: BagSettings, sequence: str | None
         raise SimipuError(f"{target}: already exists; remove it or give another --sequence.")
     if not bag.exists():
         raise SimipuError(f"{bag}: no such bag; give a .bag or .mcap file, or the folder of a ROS 2 bag.")
-    with TemporaryDirectory() as scratch, closing(apart(_import_bounded, bag, target, settings, scratch)) as steps:
+    with (
+        temporary_folder("import") as scratch,
+        closing(apart(_import_bounded, bag, target, settings, str(scratch))) as steps,
+    ):
         try:
             total = next(steps)
             assert isinstance(total, int)  # noqa: S101 (what is yielded first)
@@ -219,7 +226,11 @@ def _choose(bag: Path, reader: BagReader, settings: BagSettings) -> list[Connect
         if known.get(topic) not in types:
             fitting = ", ".join(sorted(name for name, kind in known.items() if kind in types)) or "none"
             short = " or ".join(kind.rpartition("/")[2] for kind in types)
-            raise SimipuError(f"{bag}: has no topic {topic} of {short} messages; its topics of this type: {fitting}.")
+            others = ", ".join(f"{name} ({kind.rpartition('/')[2]})" for name, kind in sorted(known.items())[:_LISTED])
+            raise SimipuError(
+                f"{bag}: has no topic {topic} of {short} messages; its topics of this type: {fitting}; of all "
+                f"{len(known)}: {others or 'none'}."
+            )
     chosen = [each for each in reader.connections if each.topic in wanted or each.topic == _STATIC_TRANSFORMS]
     reader.check_definitions(chosen)
     return chosen
@@ -271,6 +282,7 @@ class _Unpacking:
         self._frames: dict[str, str] = {}
         self._transforms: dict[str, dict[str, Matrix]] = {}
         self._strongest: float | None = None
+        self._is_of_8_bits = self._are_times_unknown = False
         self.written = 0
         """Bytes."""
         for name in (*(f"images/{camera}" for camera in settings.images), f"scans/{LIDAR}"):
@@ -312,6 +324,11 @@ class _Unpacking:
         self.made.images += 1
 
     def _take_scan(self, time: int, message: Any) -> None:
+        if not self._settings.use_receive_time and ros_messages.has_point_times(message):
+            middle = ros_messages.sweep_middle_ns(message)
+            self._are_times_unknown |= middle is None
+            time += middle or 0
+        self._is_of_8_bits = ros_messages.is_of_8_bits(message)
         file = self._draft / "scans" / LIDAR / f"{time}.npy"
         if self._is_there(file):
             points = parse_npy(file.read_bytes())
@@ -322,6 +339,7 @@ class _Unpacking:
             self._write(file, buffer.getvalue())
         if points.shape[1] > 3:
             self._strongest = max(self._strongest or 0.0, float(points[:, 3].max()))
+        self.made.dropped += message.height * message.width - len(points)
         self._frames.setdefault(LIDAR, message.header.frame_id.lstrip("/"))
         self.made.scans += 1
 
@@ -355,7 +373,11 @@ class _Unpacking:
             )
         file = f"{made.folder.name}/{CALIBRATION}"
         cameras = {name: self._camera(name, file) for name in self._settings.images if name in self._sizes}
-        lidar: dict[str, Any] = {"columns": ["x", "y", "z", "intensity"], "reflectance_scale": self._scale()}
+        if self._are_times_unknown:
+            made.missing.append(
+                f"{file}: the times of single points cannot be told, so that scans have those of their headers."
+            )
+        lidar: dict[str, Any] = {"columns": ["x", "y", "z", "intensity"], "reflectance_scale": self._scale(file)}
         if self._strongest is None:
             lidar = {"columns": ["x", "y", "z"], "reflectance_scale": None}
         text = yaml.safe_dump(
@@ -370,8 +392,14 @@ class _Unpacking:
         problem = "no CameraInfo topic was given or recorded"
         if name in self._infos:
             try:
-                camera |= ros_messages.intrinsics(self._infos[name], self._settings.is_rectified)
+                found = ros_messages.intrinsics(self._infos[name], self._settings.is_rectified)
                 problem = ""
+                if found["size"] != camera["size"]:
+                    problem = "its CameraInfo is for {}×{} pixels, but its images have {}×{}".format(
+                        *found["size"], *camera["size"]
+                    )
+                else:
+                    camera |= found
             except SimipuError as error:
                 problem = str(error)
         if problem:
@@ -397,8 +425,16 @@ class _Unpacking:
                     waiting.append(there)
         return found.get(end)
 
-    def _scale(self) -> float:
+    def _scale(self, file: str) -> float:
         if self._settings.reflectance_scale is not None:
             return self._settings.reflectance_scale
+        if self._is_of_8_bits:
+            return 255.0
         strongest = self._strongest or 0.0
-        return next((scale for scale in (1.0, 255.0, 65535.0) if strongest <= scale), strongest)
+        scale = next((scale for scale in (1.0, 255.0, 65535.0) if strongest <= scale), strongest)
+        if self._strongest is not None:
+            self.made.missing.append(
+                f"{file}: the reflectance_scale {scale:g} is a guess from the strongest return, {strongest:g}: write "
+                "the sensor's own there, the same for all its bags."
+            )
+        return scale

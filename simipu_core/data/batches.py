@@ -27,14 +27,23 @@ class PointView:
     """The levels that do not depend on learnt features, fine to coarse: all of them, or only the first."""
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """A batch of pre-training samples."""
+@dataclass(frozen=True, kw_only=True)
+class ScanDepthBatch:
+    """A batch of pre-training images with the depths of their scans."""
 
     images: Tensor
     """(B, 3, H, W) uint8 RGB, padded at the bottom and right; in memory a pixel's channels lie together."""
     image_sizes: Tensor
     """(B, 2) int64, height and width without padding."""
+    depth: Tensor | None
+    """(B, 1, H, W) float32 metres, 0 where the scan tells none; None where nothing learns from it."""
+    sample_ids: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(ScanDepthBatch):
+    """A batch of pre-training samples with the two views of their scans."""
+
     original: PointView
     augmented: PointView
     augmented_location: Tensor
@@ -46,7 +55,6 @@ class PairBatch:
     """(B, N, 2) float32: u, v of each original point in the image view."""
     is_visible: Tensor
     """(B, N) bool: inside the image and not hidden behind nearer points."""
-    sample_ids: list[str]
 
 
 @dataclass(frozen=True)

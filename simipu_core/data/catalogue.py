@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from simipu_core.config.section import ANY_SIZE, Size, SizeRange
 from simipu_core.data.formats.scans import Scan
-from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
-from simipu_core.data.images import check_depth, check_image
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
+from simipu_core.data.images import check_depth, check_image, orientation
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import check_format
@@ -25,6 +25,8 @@ from simipu_core.storage import StorageError
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
+_UPRIGHT = 4
+"""EXIF's numbers up to this one leave height and width as they are."""
 _TRANSFORM = 16
 """Numbers of a 4×4 matrix."""
 
@@ -74,7 +76,8 @@ def read_content(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> Conte
         image = source.read_file(file)
         height, width = size = check_image(image)
         if frame.size and size != frame.size:
-            raise SimipuError("{}×{} pixels, but its calibration is for {}×{}".format(*size, *frame.size))
+            tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > _UPRIGHT else ""
+            raise SimipuError("{}×{} pixels, but its calibration is for {}×{}{}".format(*size, *frame.size, tag))
         _check_size(size, sizes)
         _check_matrices(frame)
         if frame.points:
@@ -103,6 +106,7 @@ def read_content(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> Conte
         "points": _relative(frame.points, root) if frame.points else None,
         "points_sha256": scan.sha256 if scan else None,
         "num_points": len(scan.points) if scan else None,
+        "num_dropped": sum(scan.dropped) if scan else None,
         "depth": _relative(frame.depth, root) if frame.depth else None,
         "depth_sha256": hashlib.sha256(depth).hexdigest() if depth is not None else None,
         "depth_scale": frame.depth_scale,
@@ -120,9 +124,8 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
     Raises:
         SimipuError: naming the first few files and reasons, the setting, and the mend.
     """
-    shown = [f"{_shown(each.file, root)}: {each.reason}" for each in broken[:3]]
-    if len(broken) > len(shown):
-        shown.append(f"and {len(broken) - len(shown)} more")
+    causes = by_cause(broken, lambda file: _shown(file, root))
+    shown = [*causes[:3], *([f"and {len(causes) - 3} more causes"] if len(causes) > 3 else [])]
     if len(broken) <= largest * total:
         if broken:
             print(

@@ -1,14 +1,17 @@
 """What a listing of raw data yields: frames that look complete, and those that do not with the reason."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.data.lenses import Lens
 
+_DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -53,6 +56,24 @@ class Rejected:
     reason: str
 
 
+def by_cause(broken: Iterable[Rejected], name: Callable[[Path], str]) -> list[str]:
+    """Broken frames in words, those that are broken in the same way together, most first.
+
+    Args:
+        broken: the frames.
+        name: a file's name for people.
+    """
+    causes: dict[str, list[Path]] = {}
+    for each in broken:
+        causes.setdefault(each.reason, []).append(each.file)
+    told = []
+    for reason, files in sorted(causes.items(), key=lambda cause: -len(cause[1])):
+        distinct = list(dict.fromkeys(files))
+        others = f" and {len(distinct) - 1:,} more" if len(distinct) > 1 else ""
+        told.append(f"{name(distinct[0])}{others}: {reason}")
+    return told
+
+
 def too_much(frame: Frame, reason: str) -> Rejected:
     """A frame that took more than it may to read: which of its files is to blame is not known."""
     return Rejected(frame.sample_id, frame.sequence, frame.image, f"its frame {reason}")
@@ -78,11 +99,51 @@ def attempt(sample_id: str, sequence: str, make: Callable[[], Frame]) -> Frame |
         return Rejected(sample_id, sequence, error.file, error.reason)
 
 
-def files_by_stem(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """Files of a folder (none if it does not exist) by name without suffix, sorted."""
-    if not folder.is_dir():
-        return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+class Files(dict[str, Path]):
+    """Files by name without suffix."""
+
+    doubles: Mapping[str, Path] = MappingProxyType({})
+    """Those whose name without suffix another one has, too."""
+
+    def find(self, stem: str) -> Path | None:
+        """The file of this name, if there.
+
+        Raises:
+            BrokenFrameError: there are two; which one is meant cannot be known.
+        """
+        file = self.get(stem)
+        if file and stem in self.doubles:
+            raise double(file, self.doubles[stem])
+        return file
+
+
+def double(file: Path, other: Path) -> BrokenFrameError:
+    """The error for a file beside which another one lies that could be meant as well."""
+    return BrokenFrameError(file, f"lies there as {other.name}, too; remove one of the two")
+
+
+def files_by_stem(folder: Path, *suffixes: str) -> Files:
+    """Files of a folder (none if it does not exist) by name without suffix, in natural order.
+
+    Hidden files, such as those that macOS puts beside each of its own (``._000001.png``), are none.
+    """
+    found, doubles = Files(), dict[str, Path]()
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes and not is_hidden(path):
+            (doubles if path.stem in found else found)[path.stem] = path
+    found.doubles = doubles
+    return found
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is called like a hidden one."""
+    return path.name.startswith(".")
+
+
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Key by which names are put into the order that their numbers count: ``a2`` before ``a10``."""
+    parts = _DIGITS.split(name)
+    return [(int(part) if odd % 2 else -1, "" if odd % 2 else part) for odd, part in enumerate(parts)], name
 
 
 def flat(matrix: NDArray[np.float64]) -> tuple[float, ...]:

@@ -8,7 +8,8 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from itertools import takewhile
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,10 +24,16 @@ NO_DEPTH = np.iinfo(np.uint16).max
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _MOST_PIXELS = 1 << 26
-_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_BITS = (8, 10, 12, 14, 16)
+"""Of a camera's pixels that are stored in 16."""
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
-_NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+_START_OF_SCAN, _END, _EXIF, _ADOBE = 0xDA, 0xD9, 0xE1, 0xEE
+_CMYK = 4
+"""Channels."""
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
+_NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 """A byte of data, and markers that stand alone."""
 _MOST_SCANS = 64
 """Of a progressive JPEG, each of which visits all pixels; encoders write about ten."""
@@ -53,7 +60,10 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers of a JPEG file as its decoder finds them, each with where its length stands; junk is skipped."""
+    """Markers of a JPEG file as its decoder finds them, each with where its length stands; junk is skipped.
+
+    The last is its end mark, unless the file is truncated; what follows is no part of the image.
+    """
     position = 2 if data.startswith(_JPEG) else len(data)
     while (position := data.find(b"\xff", position)) >= 0:
         while data[position : position + 1] == b"\xff":
@@ -62,23 +72,71 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
         position += 1
         if marker not in _NO_SEGMENT:
             yield marker, position
+            if marker == _END:
+                return
             position += int.from_bytes(data[position : position + 2], "big")
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
     """Decode a PNG or JPEG file, or :func:`encode_raw`'s bytes, to (H, W, 3) uint8 RGB.
 
-    Pixels are as stored: an orientation tag is not applied.
+    Pixels are as stored: an orientation tag is not applied, and transparency left out. Of 16 bits the highest 8 of the
+    :func:`bits_used` are taken.
 
     Raises:
-        SimipuError: not decodable.
+        SimipuError: not decodable, or in colours that cannot be known.
     """
     if data.startswith(MAGIC):
         return _decode_raw(data, np.uint8, 3)
+    image = _decoded_colours(data)
+    if image.dtype == np.uint16:
+        image = image >> (_bits(image) - 8)
+    return np.asarray(image, np.uint8)
+
+
+def bits_used(data: bytes) -> int:
+    """Bits of an image file's channels: 8, or where 16 are stored those of a camera that its brightest pixel asks for.
+
+    Raises:
+        SimipuError: as for :func:`decode_image`.
+    """
+    is_deep = data.startswith(_PNG) and data[24:25] == b"\x10"
+    return _bits(_decoded_colours(data)) if is_deep else 8
+
+
+def _bits(image: NDArray[Any]) -> int:
+    return next(bits for bits in _BITS if image.max(initial=0) < 1 << bits)
+
+
+def _decoded_colours(data: bytes) -> NDArray[Any]:
+    head = dict(takewhile(lambda segment: segment[0] != _START_OF_SCAN, _jpeg_segments(data)))
+    frame = next((position for marker, position in head.items() if marker in _START_OF_FRAME), len(data))
+    if data[frame + 7 : frame + 8] == bytes([_CMYK]) and _ADOBE not in head:
+        raise SimipuError("is a CMYK image that does not say how its inks are stored; save it in RGB")
     image = _decode(data, _COLOUR)
     if image is None:
         raise SimipuError("cannot be decoded as an image")
-    return np.asarray(image, np.uint8)
+    return image
+
+
+def orientation(data: bytes) -> int:
+    """By EXIF's number how viewers turn or mirror a PNG or JPEG file: 1 not, 3 by 180°, 6 by 90° clockwise."""
+    tags = b""
+    if data.startswith(_PNG):
+        tags = next((data[start + 4 : end] for kind, start, end in _png_chunks(data) if kind == b"eXIf"), b"")
+    for marker, position in _jpeg_segments(data):
+        if marker == _EXIF and data[position + 2 :].startswith(b"Exif\0\0"):
+            tags = data[position + 8 : position + int.from_bytes(data[position : position + 2], "big")]
+        if tags or marker == _START_OF_SCAN:
+            break
+    order: Literal["big", "little"] = "big" if tags.startswith(b"MM") else "little"
+    first = int.from_bytes(tags[4:8], order)
+    for entry in range(int.from_bytes(tags[first : first + 2], order)):
+        record = tags[first + 2 + 12 * entry :][:12]
+        if int.from_bytes(record[:2], order) == _ORIENTATION:
+            value = int.from_bytes(record[8:10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def decode_unchanged(data: bytes) -> NDArray[Any] | None:
@@ -205,7 +263,7 @@ def check_image(data: bytes) -> tuple[int, int]:
     size = image_size(data)
     if data.startswith(_PNG):
         _check_png(data)
-    elif data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    elif not any(marker == _END for marker, _ in _jpeg_segments(data)):
         raise SimipuError("truncated JPEG image")
     if decode_image(data).shape[:2] != size:
         raise SimipuError("decodes to another size than its header says")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from simipu_core.config import ImageViewConfig
+from simipu_core.data.image_views import resized
 from simipu_core.data.images import decode_image
+from simipu_core.data.scan_depth import projected
 from simipu_core.data.schema import PairRow
-from simipu_core.data.views import projected, resized
 
 _POINTS = 256  # of each scan
 

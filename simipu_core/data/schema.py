@@ -27,6 +27,7 @@ class FrameRow(TypedDict):
     points: str | None
     points_sha256: str | None
     num_points: int | None
+    num_dropped: int | None
     depth: str | None
     depth_sha256: str | None
     depth_scale: float | None
@@ -84,7 +85,7 @@ def _schema(kind: str, version: int, fields: list[pa.Field]) -> pa.Schema:
 
 CATALOGUE = _schema(
     "catalogue",
-    2,
+    3,
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("source", _DICTIONARY, nullable=False),
@@ -99,6 +100,7 @@ CATALOGUE = _schema(
         pa.field("points", pa.string()),  # in the source's own format; null where it has no scan
         pa.field("points_sha256", pa.string()),
         pa.field("num_points", pa.int32()),
+        pa.field("num_dropped", pa.int32()),  # points of the scan besides that are no measurements of their own
         pa.field("depth", pa.string()),  # 16-bit PNG; null where the source has no ground truth
         pa.field("depth_sha256", pa.string()),
         pa.field("depth_scale", pa.float64()),  # metres = value / depth_scale

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simipu_core.config import ImageViewConfig, PointEncoderConfig, PretrainConfig
+from simipu_core.config import PointEncoderConfig, PretrainConfig
 from simipu_core.data.batches import Level, PairBatch, PointView
 from simipu_core.data.colour import change_colour
+from simipu_core.data.image_views import pad, resize
 from simipu_core.data.images import decode_image
+from simipu_core.data.scan_depth import projected, scan_depth
 from simipu_core.data.schema import PairRow
 from simipu_core.errors import SimipuError
-from simipu_core.geometry.cameras import project
 from simipu_core.geometry.matching import match_points
 from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.rigid import draw_augmentation
@@ -47,22 +48,8 @@ class _Sample:
     match: NDArray[np.int64] | None
     pixels: NDArray[np.float32]
     is_visible: NDArray[np.bool_]
+    depth: NDArray[np.float32] | None
     sample_id: str
-
-
-def projected(
-    row: PairRow,
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """The scan of a pair row in its image.
-
-    Returns:
-        points (N, 4) in the sensor frame with reflectance; their pixels (N, 2) and depths (N,), metres; and which of
-        them the camera sees (N,).
-    """
-    cloud = np.frombuffer(row["points"], np.float32).reshape(-1, 4)
-    uv, depth = project(cloud[:, :3], row["lidar_to_camera"], row["intrinsics"])
-    seen = np.unpackbits(np.frombuffer(row["visible"], np.uint8), count=len(cloud)).view(np.bool_)
-    return cloud, uv, depth, seen
 
 
 class PairViews:
@@ -101,7 +88,8 @@ class PairViews:
         original = self._view(points, picks)
         augmented = self._view(moved, picks if is_index else _first_picks(moved, config.point_encoder))
 
-        image, scale = _resize(decode_image(row["image"]), config.image, rng)
+        image, scale = resize(decode_image(row["image"]), config.image, rng)
+        targets = scan_depth(row, image.shape[:2], config.lidar_depth) if config.has_decoder else None
         pixels = uv[chosen].astype(np.float32)
         if config.contrast.feature_sampling == "align_corners":
             pixels = pixels * scale
@@ -113,6 +101,7 @@ class PairViews:
         if augmentation.flip:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
             pixels[:, 0] = mirrored
+            targets = None if targets is None else np.asarray(cv2.flip(targets, 1), np.float32)
         if rng.random() < config.image.colour:
             image = change_colour(image, config.image, rng)
 
@@ -124,6 +113,7 @@ class PairViews:
             match=self._match(original, augmented, location),
             pixels=pixels,
             is_visible=seen[chosen],
+            depth=targets,
             sample_id=row["sample_id"],
         )
 
@@ -187,32 +177,12 @@ def _in_range(points: NDArray[np.float32], limits: tuple[float, ...]) -> NDArray
     return inside
 
 
-def resized(height: int, width: int, long_side: int, short_side: int) -> tuple[int, int]:
-    """Size of an image scaled, ratio kept, to fit both bounds (docs/method.md, "Image size")."""
-    scale = min(max(long_side, short_side) / max(height, width), min(long_side, short_side) / min(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
-
-
-def _resize(
-    image: NDArray[np.uint8], config: ImageViewConfig, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    long_side = int(rng.integers(config.long_side[0], config.long_side[1] + 1))
-    short_side = int(rng.integers(config.short_side[0], config.short_side[1] + 1))
-    height, width = resized(image.shape[0], image.shape[1], long_side, short_side)
-    scale = np.array([width / image.shape[1], height / image.shape[0]], np.float32)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8), scale
-
-
 def _collate(samples: Sequence[_Sample], multiple: int) -> PairBatch:
-    sizes = np.array([sample.image.shape[:2] for sample in samples])
-    height, width = -(-sizes.max(axis=0) // multiple) * multiple
-    images = np.zeros((len(samples), height, width, 3), np.uint8)
-    for canvas, sample in zip(images, samples, strict=True):
-        canvas[: sample.image.shape[0], : sample.image.shape[1]] = sample.image
-
+    depths = [sample.depth for sample in samples if sample.depth is not None]
     return PairBatch(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2),
-        image_sizes=torch.from_numpy(sizes),
+        images=pad([sample.image for sample in samples], multiple).permute(0, 3, 1, 2),
+        image_sizes=torch.tensor([sample.image.shape[:2] for sample in samples]),
+        depth=pad(depths, multiple)[:, None] if depths else None,
         original=_stack_views([sample.original for sample in samples]),
         augmented=_stack_views([sample.augmented for sample in samples]),
         augmented_location=_stack([sample.augmented_location for sample in samples]),

@@ -7,7 +7,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.errors import SimipuError
+
 _MAX_CELLS_PER_AXIS = 256
+_MARGIN = np.float32(1.0001)
+"""Of a cell beyond the radius. Rounding shifts a point by at most 2⁻²³ of 256 cells, so that without it a neighbour
+could lie two cells away."""
 
 
 def ball_query(
@@ -35,26 +40,36 @@ def ball_query(
 
     Returns:
         one array (M, K_i) of indices into `xyz` per radius.
+
+    Raises:
+        SimipuError: a number is not finite, or a centre is none of the points.
     """
+    for name, values in (("point", xyz), ("centre", centres)):
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise SimipuError(f"{name} {row} of a neighbourhood query is {values[row]}; drop what is not finite first.")
     origin, cell, shape, members, starts = _grid(xyz, np.float32(radii[-1]))
     high = np.square(np.asarray(radii, np.float32))
     low = np.concatenate([np.zeros(1, np.float32), high[:-1]]) if ring else np.zeros_like(high)
     counts = np.asarray(num_neighbours, np.int64)
     placed = np.ascontiguousarray(xyz[members].T)
     found = _query(centres, origin, cell, shape, members, starts, placed, low, high, counts, order == "nearest")
+    if (found < 0).any():
+        row = int(np.flatnonzero((found < 0).any(axis=1))[0])
+        raise SimipuError(f"centre {row} of a neighbourhood query, {centres[row]}, is none of its points.")
     offsets = np.cumsum(counts)[:-1]
     return [np.ascontiguousarray(part) for part in np.split(found, offsets, axis=1)]
 
 
 @numba.njit(cache=True, nogil=True)
 def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Cells no smaller than the radius: corner, cell sides, cells per axis, rows by cell, and each cell's first row."""
+    """Cells larger than the radius: corner, cell sides, cells per axis, rows by cell, and each cell's first row."""
     origin, far = xyz[0].copy(), xyz[0].copy()
     for n in range(len(xyz)):
         for axis in range(3):
             origin[axis] = min(origin[axis], xyz[n, axis])
             far[axis] = max(far[axis], xyz[n, axis])
-    cell = np.maximum(radius, (far - origin) / np.float32(_MAX_CELLS_PER_AXIS))
+    cell = np.maximum(radius, (far - origin) / np.float32(_MAX_CELLS_PER_AXIS)) * _MARGIN
     shape = np.floor((far - origin) / cell).astype(np.int64) + 1
     homes = np.empty(len(xyz), np.int64)
     starts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
@@ -91,8 +106,8 @@ def _query(centres, origin, cell, shape, members, starts, placed, low, high, cou
         x, y, z = centres[m]
         for axis in range(3):
             home = int(np.floor((centres[m, axis] - origin[axis]) / cell[axis]))
-            first[axis] = max(home - 1, 0)
-            last[axis] = min(home + 2, shape[axis])
+            first[axis] = min(max(home - 1, 0), shape[axis])
+            last[axis] = min(max(home + 2, 0), shape[axis])
         for i in range(first[0], last[0]):
             for j in range(first[1], last[1]):
                 row = (i * shape[1] + j) * shape[2]
@@ -121,6 +136,7 @@ def _query(centres, origin, cell, shape, members, starts, placed, low, high, cou
                         keys[position] = key
         for r in range(num_radii):
             begin, end = offsets[r], offsets[r] + filled[r]
+            found[m, begin] = -1
             for position in range(begin, end):
                 found[m, position] = keys[position] & 0xFFFFFFFF
             for position in range(end, offsets[r + 1]):

@@ -11,7 +11,11 @@ from simipu_core.losses.terms import LossTerm
 
 
 class Contrast(NamedTuple):
-    """Loss and retrieval accuracy of one contrastive task."""
+    """Loss and retrieval accuracy of one contrastive task.
+
+    Of keys that are equally similar a query finds its own by chance, so such a tie counts as the share of orders in
+    which it is found. Where a similarity is NaN nothing is found.
+    """
 
     loss: Tensor
     top1: Tensor
@@ -56,6 +60,9 @@ def _sums(queries: Tensor, keys: Tensor, targets: Tensor, temperature: float) ->
     """Summed loss, and numbers of queries with their key first and among the first five: (3,)."""
     logits = queries @ keys.T / temperature
     with torch.no_grad():
-        better = (logits > logits.gather(1, targets[:, None])).sum(dim=1)
+        own = logits.gather(1, targets[:, None])
+        better, equal = (logits > own).sum(dim=1), (logits == own).sum(dim=1)
+        share = (1 / equal.to(logits)).masked_fill(logits.isnan().any(dim=1), 0)
+        top1, top5 = (((num - better).clamp(min=0) * share).clamp(max=1).sum() for num in (1, 5))
     loss = F.cross_entropy(logits, targets, reduction="sum")
-    return torch.stack([loss, (better < 1).sum().to(loss), (better < 5).sum().to(loss)])
+    return torch.stack([loss, top1, top5])

@@ -1,10 +1,26 @@
 """DenseDepth decoder."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from simipu_core.config import Section
+
+
+class DecoderSpec(Section):
+    """What a depth decoder's weights are; stored inside their file."""
+
+    kind: Literal["depth_decoder"] = "depth_decoder"
+    encoder_name: str
+    """timm architecture whose feature levels it reads."""
+    channels: tuple[int, int, int, int]
+    max_depth: float
+    """Largest depth it answers, metres."""
+    image_scale: float
+    """Size of pictures, as a factor on the camera's, whose depths are true."""
 
 
 class DepthDecoder(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from simipu_core.config import FinetuneConfig, InputConfig, Section
 from simipu_core.errors import SimipuError
-from simipu_core.models.depth_decoder import DepthDecoder
+from simipu_core.models.depth_decoder import DecoderSpec, DepthDecoder
 from simipu_core.models.image_encoder import Normalize, feature_channels, image_encoder
 from simipu_core.models.initialise import initialise
 from simipu_core.models.weights import load_weights, read_spec, save_weights
@@ -50,14 +50,14 @@ class DepthNet(nn.Module):
 
 
 def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> DepthNet:
-    """A depth net ready for fine-tuning, its encoder initialised as `config.init` says.
+    """A depth net ready for fine-tuning, its encoder initialised as `config.init` says, and its decoder by `start`.
 
     The decoder's random weights do not depend on where the encoder's come from.
 
     Args:
         config: sizes, conventions and the encoder's start.
         encoder_weights: ``encoder.safetensors`` of the pre-training, if and only if `config.init` is `pretrained`;
-            loaded strictly.
+            loaded strictly. With `config.start` at `encoder_and_decoder`, ``decoder.safetensors`` lies beside it.
 
     Raises:
         SimipuError: encoder weights are missing or out of place; or they are of another architecture, or of another
@@ -86,7 +86,29 @@ def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> Dep
     file = str(encoder_weights) if encoder_weights else config.init_file
     allow = config.allow_input_mismatch
     initialise(net.encoder, config.encoder_name, config.init, file, config.input, allow_input_mismatch=allow)
+    if config.start == "encoder_and_decoder" and encoder_weights:
+        _load_decoder(net, encoder_weights.with_name("decoder.safetensors"))
     return net
+
+
+def _load_decoder(net: DepthNet, file: Path) -> None:
+    if not file.is_file():
+        raise SimipuError(
+            f"{file}: pre-training left no decoder; set finetune.start to encoder, or pretrain.objective to "
+            "lidar_depth or both."
+        )
+    given, spec = read_spec(file, DecoderSpec), net.spec
+    wanted = DecoderSpec(
+        encoder_name=spec.encoder_name,
+        channels=spec.decoder_channels,
+        max_depth=spec.max_depth,
+        image_scale=spec.input_scale,
+    )
+    for name, value in given:
+        if value != getattr(wanted, name):
+            other = getattr(wanted, name)
+            raise SimipuError(f"{file}: pre-trained with {name} {value}, fine-tuning has {other}; set both alike.")
+    load_weights(net.decoder, file)
 
 
 def save_depth_net(net: DepthNet, file: Path) -> None:

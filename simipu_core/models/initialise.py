@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
 from simipu_core import storage
 from simipu_core.artifacts import sha256_file, sha256_text
 from simipu_core.config import InputConfig
 from simipu_core.errors import SimipuError
+from simipu_core.models import hub
 from simipu_core.models.foreign import CONVENTIONS, read_encoder
 from simipu_core.models.image_encoder import reset_to_torch_default
 from simipu_core.storage.cache import cached
 
 Init = Literal["kaiming_zero_gamma", "torch_default", "imagenet", "checkpoint", "pretrained"]
-_TIMEOUT_S = 10
 
 
 def initialise(
@@ -35,21 +34,23 @@ def initialise(
         init: `kaiming_zero_gamma` is how it was built, and leaves it · `torch_default` draws PyTorch's default
             weights · `imagenet` loads `init_file`, or else torchvision's V1 weights from timm's model hub ·
             `checkpoint` and `pretrained` load `init_file`.
-        init_file: weights in any layout that `read_encoder` knows, or the answer of :func:`pin`; loaded strictly.
+        init_file: weights in any layout that `read_encoder` knows, ``hf://OWNER/NAME@REVISION/FILE#SHA256``, or the
+            answer of :func:`pin`; loaded strictly.
         expected: input convention of the stage.
         allow_input_mismatch: load weights of another or of an unknown convention too.
 
     Raises:
-        SimipuError: the file is missing, cannot be read, is not whole, or is of another architecture or input
-            convention; or ImageNet weights cannot be downloaded.
+        SimipuError: the file is missing, cannot be read or downloaded, is not whole, has not the digest that it
+            should, or is of another architecture or input convention.
     """
     if init == "torch_default":
         reset_to_torch_default(encoder)
     if init in ("torch_default", "kaiming_zero_gamma"):
         return
-    if init_file is None and init != "imagenet":
+    source = weights_source(name, init, init_file)
+    if source is None:
         raise SimipuError(f"init is `{init}`, but no weights are named; name them in init_file.")
-    file = _checked(init_file) if init_file else _imagenet_file(name)
+    file = _checked(source)
     weights = read_encoder(file)
     if weights.name != name:
         raise SimipuError(f"{file}: holds a {weights.name}, but the configured encoder is a {name}; set the same.")
@@ -71,12 +72,25 @@ def initialise(
     encoder.load_state_dict(weights.tensors)
 
 
+def weights_source(name: str, init: Init, init_file: str | None) -> str | None:
+    """What :func:`initialise` loads: `init_file`; for `imagenet` without one, the pinned address of the hub's weights.
+
+    Raises:
+        SimipuError: those can neither be found in the hub's cache nor downloaded.
+    """
+    if init == "imagenet" and init_file is None:
+        return hub.newest(f"timm/{name}.tv_in1k", "model.safetensors").address
+    return init_file
+
+
 def pin(init_file: str) -> str:
     """The absolute path or S3 address of a weights file and its sha256: an `init_file` for this content alone.
 
     Raises:
-        SimipuError: no such file, or S3 fails.
+        SimipuError: no such file, S3 fails, or an address in the hub names no revision or digest.
     """
+    if init_file.startswith(hub.SCHEME):
+        return hub.HubFile.at(init_file).address
     place, _ = _parts(init_file)
     return f"{place.absolute()}#{sha256_file(_checked(init_file))}"
 
@@ -85,13 +99,15 @@ def weights_digest(init_file: str | None) -> dict[str, str]:
     """The sha256 of the named weights, as an artifact's further input; empty where none are named.
 
     Raises:
-        SimipuError: no such file, or S3 fails.
+        SimipuError: no such file, or S3 or the hub fails.
     """
     return {"init_file": sha256_file(_checked(init_file))} if init_file else {}
 
 
 def _checked(init_file: str) -> Path:
-    """The local file, of one in S3 a copy in the cache."""
+    """The local file, of one in S3 or the hub a copy in the cache."""
+    if init_file.startswith(hub.SCHEME):
+        return hub.HubFile.at(init_file).fetch()
     place, sha256 = _parts(init_file)
     storage.forget_listings()
     if not place.is_file():
@@ -114,22 +130,6 @@ def _fetched(file: storage.S3Path) -> Path:
         (folder / file.name).write_bytes(file.read_bytes())
 
     return cached(f"weights-{version[:32]}", fetch, size) / file.name
-
-
-def _imagenet_file(name: str) -> Path:
-    """ImageNet V1 weights of torchvision, as timm keeps them; from the cache, or downloaded once."""
-    repository, file = f"timm/{name}.tv_in1k", "model.safetensors"
-    if isinstance(cached := try_to_load_from_cache(repository, file), str):
-        return Path(cached)
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, file), timeout=_TIMEOUT_S)  # fails at once, unlike the download
-        return Path(hf_hub_download(repository, file))
-    except Exception as error:  # whatever the network library raises
-        reason = str(error).strip().split("\n")[0]
-        raise SimipuError(
-            f"ImageNet weights of {name} cannot be downloaded ({reason}); set init_file to a file of them, such as "
-            f"torchvision's {name}-*.pth."
-        ) from error
 
 
 def _described(convention: InputConfig) -> str:

@@ -43,7 +43,13 @@ class PointEncoder(nn.Module):
         self.out_channels = channels
 
     def forward(self, view: PointView) -> EncodedPoints:
-        """Encode a batch of clouds."""
+        """Encode a batch of clouds, in float32 unless `mixed_precision` is set."""
+        if self.config.mixed_precision:
+            return self._encode(view)
+        with torch.autocast(view.xyz.device.type, enabled=False):
+            return self._encode(view)
+
+    def _encode(self, view: PointView) -> EncodedPoints:
         xyz, features = view.xyz, view.features
         rows = torch.arange(xyz.shape[1], device=xyz.device).expand(len(xyz), -1)
         for number, level in enumerate(self.levels):

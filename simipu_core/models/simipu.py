@@ -1,40 +1,26 @@
 """SimIPU: the point encoder, the image encoder, three projection heads and two contrastive losses."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from simipu_core.config import PretrainConfig
 from simipu_core.data.batches import PairBatch
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.matching import match_points
 from simipu_core.losses.info_nce import Contrast, info_nce
-from simipu_core.losses.terms import LossTerm, weighted_sum
-from simipu_core.models.image_encoder import (
-    STRIDES,
-    Normalize,
-    feature_channels,
-    feature_maps,
-    image_encoder,
-    sample_features,
-    unused_modules,
-)
-from simipu_core.models.initialise import initialise
+from simipu_core.models.image_branch import ImageBranch, PretrainingOutput
+from simipu_core.models.image_encoder import feature_channels
 from simipu_core.models.point_encoder import PointEncoder, gather_rows
 from simipu_core.models.projection import projection_head
-from simipu_core.models.weights import EncoderSpec, save_weights
 
 
 @dataclass(frozen=True)
-class SimIPUOutput:
+class SimIPUOutput(PretrainingOutput):
     """Losses of one batch, and what they were computed from."""
 
-    terms: Mapping[str, LossTerm]
-    """`intra`, point ↔ point, and `inter`, pixel ↔ point."""
     centres: Tensor
     """(B, M, 3) metres, centres of the original view."""
     match_distance: Tensor
@@ -44,13 +30,8 @@ class SimIPUOutput:
     embeddings: Tensor
     """(R, D) of the pixels in the inter-modal loss, detached."""
 
-    @property
-    def loss(self) -> Tensor:
-        """Their weighted sum."""
-        return weighted_sum(self.terms)
 
-
-class SimIPU(nn.Module):
+class SimIPU(ImageBranch):
     """SimIPU (Li et al., AAAI 2022; docs/method.md, "In short" and "Losses").
 
     The point encoder learns from the point-point loss and, unless `stop_point_gradient` (published) is set, from the
@@ -59,15 +40,9 @@ class SimIPU(nn.Module):
     """
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.contrast = config.contrast
-        self.point_encoder = PointEncoder(config.point_encoder)
-        self.normalize = Normalize(config.input)
-        encoder = config.image_encoder
-        self.image_encoder = image_encoder(encoder.name, norm_eps=encoder.norm_eps, norm_momentum=encoder.norm_momentum)
-        initialise(self.image_encoder, encoder.name, encoder.init, encoder.init_file, config.input)
-        self.levels = [STRIDES.index(stride) for stride in config.contrast.feature_strides]
+        point_encoder = PointEncoder(config.point_encoder)  # draws its weights first
+        super().__init__(config)
+        self.point_encoder = point_encoder
         heads, points = config.heads, self.point_encoder.out_channels
         pixels = sum(feature_channels(self.image_encoder)[level] for level in self.levels)
         self.intra_head = projection_head(points, heads.point_hidden, heads.out_channels)
@@ -75,8 +50,6 @@ class SimIPU(nn.Module):
         self.cross_image_head = projection_head(pixels, heads.image_hidden, heads.out_channels)
         if self.contrast.stop_point_gradient:
             self.cross_point_head.requires_grad_(False)
-        for module in unused_modules(self.image_encoder, max(self.levels) + 1):
-            module.requires_grad_(False)
 
     def forward(self, batch: PairBatch) -> SimIPUOutput:
         """Losses of a batch; negatives are shared by `contrast.group_size` samples."""
@@ -88,16 +61,19 @@ class SimIPU(nn.Module):
             match = self._match(centres, partners) if batch.match is None else batch.match
             is_matched = match >= 0
             match = match.clamp(min=0)
-            keys = self.intra_head(gather_rows(key_points, match)[is_matched])
         distance = (centres - gather_rows(partners, match)).norm(dim=-1).masked_fill(~is_matched, torch.nan)
-        intra = self._contrast(self.intra_head(points[is_matched]), keys, is_matched)
+        queries = self.intra_head(points[is_matched])  # before the keys, as published: BatchNorm remembers the order
+        with torch.no_grad():
+            keys = self.intra_head(gather_rows(key_points, match)[is_matched])
+        intra = self._contrast(queries, keys, is_matched)
 
         pixels = gather_rows(batch.pixels, rows)
         is_visible = batch.is_visible.gather(1, rows)
         is_kept = is_visible if self.contrast.drop_invisible else torch.ones_like(is_visible)
         if self.contrast.stop_point_gradient:
             points = points.detach()
-        features = self.pixel_features(batch.images, pixels, batch.image_sizes)
+        maps = self.maps(batch.images, batch.image_sizes)
+        features = self.at_pixels(maps, pixels, self.extent(batch))
         queries = self.cross_image_head(features[is_kept])
         keys = self.cross_point_head(points[is_kept])
         inter = self._contrast(queries, keys, is_kept)
@@ -106,6 +82,8 @@ class SimIPU(nn.Module):
             inter = inter._replace(loss=(inter.loss + reverse.loss) / 2)
 
         terms = {"intra": intra.term(self.contrast.intra_weight), "inter": inter.term(self.contrast.inter_weight)}
+        if batch.depth is not None:
+            terms["lidar_depth"] = self.lidar_depth(maps, batch.depth)
         return SimIPUOutput(terms, centres, distance, is_visible, queries.detach())
 
     def _match(self, centres: Tensor, partners: Tensor) -> Tensor:
@@ -114,28 +92,12 @@ class SimIPU(nn.Module):
         matches = [match_points(a, b, self.contrast.pairing) for a, b in pairs]
         return torch.from_numpy(np.stack(matches)).to(centres.device)
 
-    def pixel_features(self, images: Tensor, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Features of all sampled maps at pixels.
-
-        Args:
-            images: (B, 3, H, W) uint8 RGB.
-            pixels: (B, M, 2) u, v.
-            sizes: (B, 2) height and width of each image without its padding; None where there is none.
-
-        Returns:
-            (B, M, C).
-        """
-        normalized = self.normalize(images)
-        extent = images.new_tensor(images.shape[-2:], dtype=torch.float32)
-        if sizes is not None:
-            normalized = normalized * _inside(images, sizes)
-            if self.contrast.sampling_extent == "image":
-                multiple = self.config.image.pad_multiple
-                extent = ((sizes + multiple - 1) // multiple * multiple).float()
-        maps = feature_maps(self.image_encoder, normalized, max(self.levels) + 1)
-        align = self.contrast.feature_sampling == "align_corners"
-        sampled = [sample_features(maps[level].float(), pixels, extent, align_corners=align) for level in self.levels]
-        return torch.cat(sampled, dim=-1)
+    def extent(self, batch: PairBatch) -> Tensor:
+        """Height and width that the feature maps are taken to cover, (2,) or (B, 2)."""
+        if self.contrast.sampling_extent == "batch":
+            return batch.images.new_tensor(batch.images.shape[-2:], dtype=torch.float32)
+        multiple = self.config.image.pad_multiple
+        return ((batch.image_sizes + multiple - 1) // multiple * multiple).float()
 
     def _contrast(self, queries: Tensor, keys: Tensor, is_kept: Tensor) -> Contrast:
         """InfoNCE within groups of samples, averaged over groups; rows are those of `is_kept` (B, M)."""
@@ -150,17 +112,3 @@ class SimIPU(nn.Module):
                 "no positive pair is left in a batch; widen pretrain.points.point_range or check the calibration."
             )
         return Contrast(*(torch.stack(values).mean() for values in zip(*groups, strict=True)))
-
-
-def _inside(images: Tensor, sizes: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: where padded images are not padding."""
-    rows = torch.arange(images.shape[-2], device=images.device)
-    columns = torch.arange(images.shape[-1], device=images.device)
-    return ((rows[:, None] < sizes[:, 0, None, None]) & (columns < sizes[:, 1, None, None]))[:, None]
-
-
-def save_encoder(model: SimIPU, file: Path) -> None:
-    """Write the image encoder alone, with what it was trained to see, as safetensors."""
-    encoder = model.config.image_encoder
-    spec = EncoderSpec(name=encoder.name, norm_eps=encoder.norm_eps, input=model.config.input)
-    save_weights(model.image_encoder, file, spec)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
 from simipu_core.data.batches import Level, PairBatch, PointView
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.depth_net import build_depth_net
+from simipu_core.models.image_branch import LidarDepth
 from simipu_core.models.simipu import SimIPU
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.devices import autocast
@@ -36,6 +37,8 @@ class StepCost:
     """All of the model, trained or not."""
     flops: int
     """Forward and backward: twice the multiplications of convolutions and matrix products."""
+    mixed_flops: int
+    """Those of them in bf16."""
     activation_bytes: int
     """Held between forward and backward pass, each storage once, parameters not."""
     weight_bytes: int
@@ -63,7 +66,7 @@ def pretraining_cost(config: PretrainConfig, samples: int, image: Size) -> StepC
         image: padded height and width, pixels.
     """
     config = config.model_copy(update={"image_encoder": config.image_encoder.model_copy(update={"init": _RANDOM})})
-    with _without_values(lambda: SimIPU(config)) as model:
+    with _without_values(lambda: SimIPU(config) if config.has_contrast else LidarDepth(config)) as model:
         state = TrainingState(model, *pretraining_optimizers(model, config, 1))
         batch = _pair_batch(config, samples, image)
         return _cost(state, lambda: model(batch).loss, config, model.image_encoder)
@@ -114,7 +117,7 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
         saved[storage._cdata] = storage
         return tensor
 
-    with FlopCounterMode(display=False) as counter, _EverythingCounts():  # type: ignore[no-untyped-call]
+    with _Flops() as flops, _EverythingCounts():  # type: ignore[no-untyped-call]
         with saved_tensors_hooks(keep, lambda tensor: tensor), autocast(config.precision, torch.device("cpu")):
             loss = compute()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,7 +128,8 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
     slots = [value for optimizer in state.optimizers for slot in optimizer.state.values() for value in slot.values()]
     return StepCost(
         parameters=sum(p.numel() for p in model.parameters()),
-        flops=int(counter.get_total_flops()),
+        flops=flops.total,
+        mixed_flops=flops.mixed,
         activation_bytes=sum(storage.nbytes() for storage in saved.values()),
         weight_bytes=_bytes(weights),
         gradient_bytes=_bytes(p.grad for p in model.parameters() if p.grad is not None),
@@ -133,6 +137,20 @@ def _cost(state: TrainingState, compute: Callable[[], Tensor], config: LoopConfi
         checkpoint_bytes=_bytes(state.model.state_dict().values()) + _bytes(slots),
         result_bytes=_bytes(result.state_dict().values()),
     )
+
+
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts FLOPs as PyTorch's own counter does, and apart from the others those in bf16."""
+
+    total = mixed = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            flops = int(count(*args, **(kwargs or {}), out_val=result))
+            self.total += flops
+            self.mixed += flops * (args[0].dtype == torch.bfloat16)
+        return result
 
 
 class _EverythingCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -164,6 +182,7 @@ def _pair_batch(config: PretrainConfig, samples: int, image: Size) -> PairBatch:
     return PairBatch(
         images=torch.empty(samples, 3, *image, dtype=torch.uint8),
         image_sizes=torch.empty(samples, 2, dtype=torch.int64),
+        depth=torch.ones(samples, 1, *image) if config.has_decoder else None,
         original=view(),
         augmented=view(),
         augmented_location=torch.empty(samples, points, 3),

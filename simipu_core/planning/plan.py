@@ -1,6 +1,6 @@
 """The plan of an experiment: one entry a training stage, and the disk all of it takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
+from simipu_core.data.image_views import resized
 from simipu_core.data.loader import SampleOrder
-from simipu_core.data.views import resized
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment
 from simipu_core.geometry.crops import NYU_CROP, kb_crop
@@ -18,18 +18,28 @@ from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cos
 from simipu_core.planning.frames import Frames, frames
 
 _DRAWS = 256  # batches whose mean image size counts
+_FULL_PRECISION = 0.1  # of a GPU's throughput in bf16 is left in fp32
+_FULL = 0.9  # of a GPU's memory is taken for full: gradients of activations and workspaces come on top
 
 
 @dataclass(frozen=True)
 class Device:
     """What trains."""
 
-    tflops: float = 400.0
-    """Throughput of one device, 10¹² FLOPs a second."""
+    tflops: float | None = None
+    """Throughput of one device in a stage's precision, 10¹² FLOPs a second; None is what an H100 sustains, 400 in bf16
+    and 40 in fp32."""
+    memory_gb: float = 80.0
+    """Memory of one device, 10⁹ bytes."""
     efficiency: float = 1.0
     """Share of it that training reaches; 1 where `tflops` is a sustained value."""
     num: int = 1
     """Devices that share every batch."""
+
+    def rate(self, precision: str) -> float:
+        """Throughput of one device in a stage of this precision, FLOPs a second."""
+        tflops = self.tflops or 400 * (1 if precision == "bf16" else _FULL_PRECISION)
+        return 1e12 * tflops * self.efficiency
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,21 @@ class StagePlan:
     """Height and width of a batch's images as the net sees them; of the mean area where sizes are drawn."""
     largest_image_size: Size
     precision: str
+    tflops: float
+    """Rate of one device that `seconds` is computed with, in this precision; what stays fp32 under bf16 is computed
+    with a tenth of it."""
     parameters: int
     flops_per_step: int
     activation_bytes: int
     """Held between forward and backward pass of one micro-batch, at the largest image size."""
     state_bytes: int
     """Weights, statistics, gradients, optimiser."""
+    fits: bool
+    """Whether activations and state find room in the memory of one device."""
+    accumulate: int
+    """Micro-batches a step."""
+    accumulate_that_fits: int | None
+    """The fewest with which they would; None where they do, or where none does."""
     flops: int
     seconds: float
     checkpoint_bytes: int
@@ -111,7 +130,7 @@ def plan(
         flops=sum(stage.flops for stage in stages),
         seconds=sum(stage.seconds for stage in stages),
         disk_bytes=sum(shard_bytes.values()) + results + max(stage.checkpoint_bytes for stage in stages),
-        notes=_notes(experiment, found, device),
+        notes=[*_warnings(experiment, stages, device), *_notes(experiment, stages, found, device)],
     )
 
 
@@ -126,7 +145,7 @@ def _pretraining(config: PretrainConfig, found: Frames, device: Device) -> Stage
 def _finetuning(config: FinetuneConfig, found: Frames, device: Device) -> StagePlan:
     samples = _micro_batch(config, "finetune", device)
     depth = _training_crop(config, found.size)
-    image = (max(1, round(depth[0] * config.input_scale)), max(1, round(depth[1] * config.input_scale)))
+    image = config.shown_size(depth)
     frames = min(found.train, config.max_frames or found.train)
     return _stage(
         "finetune", config, frames, device, image, image, lambda size: finetuning_cost(config, samples, size, depth)
@@ -145,7 +164,12 @@ def _stage(
     per_epoch = SampleOrder([samples], config.batch_size, config.seed).steps_per_epoch
     steps = per_epoch * config.epochs
     cost = cost_of_micro_batch(mean)
-    flops = cost.flops * config.accumulate * device.num
+    micro_batches = config.accumulate * device.num
+    flops, mixed = cost.flops * micro_batches, cost.mixed_flops * micro_batches
+    rate = device.rate(config.precision)
+    full_rate = rate * _FULL_PRECISION if mixed else rate
+    held = (cost if largest == mean else cost_of_micro_batch(largest)).activation_bytes
+    room = _FULL * 1e9 * device.memory_gb - cost.state_bytes
     return StagePlan(
         stage=name,
         samples=samples,
@@ -155,15 +179,28 @@ def _stage(
         image_size=mean,
         largest_image_size=largest,
         precision=config.precision,
+        tflops=rate / 1e12,
         parameters=cost.parameters,
         flops_per_step=flops,
-        activation_bytes=(cost if largest == mean else cost_of_micro_batch(largest)).activation_bytes,
+        activation_bytes=held,
         state_bytes=cost.state_bytes,
+        fits=held <= room,
+        accumulate=config.accumulate,
+        accumulate_that_fits=None if held <= room else _accumulate_that_fits(config, device, held, room),
         flops=flops * steps,
-        seconds=flops * steps / (1e12 * device.tflops * device.efficiency * device.num),
+        seconds=(mixed / rate + (flops - mixed) / full_rate) * steps / device.num,
         checkpoint_bytes=cost.checkpoint_bytes * config.keep_checkpoints,
         result_bytes=cost.result_bytes,
     )
+
+
+def _accumulate_that_fits(config: LoopConfig, device: Device, held: int, room: float) -> int | None:
+    """The fewest micro-batches, of two samples at least, whose activations find room; these go with the samples."""
+    share = config.batch_size // device.num
+    for number in range(config.accumulate + 1, share // 2 + 1):
+        if share % number == 0 and held * config.accumulate / number <= room:
+            return number
+    return None
 
 
 def padded_sizes(config: PretrainConfig, frame: Size, samples: int) -> tuple[Size, Size]:
@@ -214,13 +251,44 @@ def _micro_batch(config: LoopConfig, stage: str, device: Device) -> int:
     return config.batch_size // num
 
 
-def _notes(experiment: Experiment, found: dict[str, Frames], device: Device) -> list[str]:
+def _warnings(experiment: Experiment, stages: Sequence[StagePlan], device: Device) -> Iterator[str]:
+    """What does not fit into the devices' memory, and the mend."""
+    for stage in stages:
+        if stage.fits or stage.stage == "control":  # which is fine-tuned as the net is
+            continue
+        needed = (stage.activation_bytes + stage.state_bytes) / 1e9
+        problem = f"{stage.stage} does not fit: {needed:.3g} GB in {stage.precision}, of {device.memory_gb:g} GB"
+        if (number := stage.accumulate_that_fits) is None:
+            yield f"{problem}; use more devices, smaller images, or {_savings(experiment, stage)}."
+            continue
+        left = (stage.activation_bytes * stage.accumulate / number + stage.state_bytes) / 1e9
+        samples = stage.batch_size // (number * device.num)
+        yield (
+            f"{problem}; set {stage.stage}.accumulate={number}, which needs {left:.3g} GB: BatchNorm then sees "
+            f"{_negatives(experiment, stage, samples)} samples at a time."
+        )
+
+
+def _savings(experiment: Experiment, stage: StagePlan) -> str:
+    settings = [] if stage.precision == "bf16" else [f"{stage.stage}.precision=bf16"]
+    if stage.stage == "pretrain" and not experiment.pretrain.point_encoder.recompute_groups:
+        settings.append("pretrain.point_encoder.recompute_groups=true")
+    return " and ".join(settings) or "a smaller encoder"
+
+
+def _negatives(experiment: Experiment, stage: StagePlan, samples: int) -> str:
+    is_cut = stage.stage == "pretrain" and samples < experiment.pretrain.contrast.group_size
+    return f"and the losses contrast, {samples}" if is_cut else f"{samples}"
+
+
+def _notes(experiment: Experiment, stages: Sequence[StagePlan], found: dict[str, Frames], device: Device) -> list[str]:
     notes = [f"{use}: {each.origin}." for use, each in found.items()]
     share = "" if device.efficiency == 1 else f", of which training reaches {device.efficiency:.0%}"
+    rates = " and ".join(dict.fromkeys(f"{s.tflops / device.efficiency:g} TFLOP/s in {s.precision}" for s in stages))
     where = "one device" if device.num == 1 else f"each of {device.num} devices"
     notes += [
-        f"Time: {device.tflops:g} TFLOP/s on {where}{share}; an H100 sustains about 400 in bf16 "
-        "(40 % of its peak) and a tenth of that in fp32. Matrix products and convolutions alone are counted; loading, "
+        f"Time: {rates} on {where}{share}; an H100 sustains about 400 TFLOP/s in bf16 (40 % of its peak) and a tenth "
+        "of that in fp32, as what stays fp32 under bf16. Matrix products and convolutions alone are counted; loading, "
         "geometry, probes and evaluation are taken to fit beside or to be short.",
         "Activations: what one device holds from forward to backward pass of the largest batch; gradients of "
         "activations and workspaces come on top.",

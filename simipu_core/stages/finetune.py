@@ -10,12 +10,14 @@ from simipu_core.artifacts import Manifest, local_artifact, read_manifest
 from simipu_core.config import FinetuneConfig
 from simipu_core.data.batches import DepthBatch
 from simipu_core.data.depth_views import DepthViews
+from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
-from simipu_core.models.depth_net import build_depth_net, save_depth_net
-from simipu_core.stages.training import begin
+from simipu_core.models.depth_net import DepthNet, build_depth_net, save_depth_net
+from simipu_core.models.initialise import weights_source
+from simipu_core.stages.training import Training, begin
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.loop import Values
@@ -58,36 +60,41 @@ def finetune(
         shards,
         out,
         encoder=read_manifest(encoder, "encoder") if encoder else None,
-        init_file=config.init_file,
+        init_file=weights_source(config.encoder_name, config.init, config.init_file),
         max_rows=config.max_frames,
         run=run,
         checkpoints=checkpoints,
     ) as training:
         net = build_depth_net(config, encoder / "encoder.safetensors" if encoder else None)
-        network = training.network(net)
-        optimizer, schedule = finetuning_optimizer(net, config, training.steps)
-
-        def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
-            prediction = network(batch.images).float()
-            prediction = F.interpolate(prediction, size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
-            beyond = batch.depth > config.max_depth
-            labels = batch.depth.masked_fill(beyond, 0.0) if config.ignore_beyond else batch.depth
-            terms = {"sig": LossTerm(sig_loss(prediction, labels, config.sig_lambda))}
-            share = beyond.sum() / (batch.depth > 0).sum().clamp(min=1)
-            return weighted_sum(terms), lambda: logged(terms) | {"share_beyond_max_depth": share}
-
-        training.fit(
-            "finetune" if config.needs_pretraining else f"finetune ({config.init})",
-            TrainingState(network, [optimizer], [schedule]),
-            DepthViews(config.augment, config.input_scale),
-            compute,
-            clip_norm=config.clip_norm,
-        )
+        if training.steps:
+            _train(training, net, config)
         return training.write(
             "depth_net",
             lambda folder: save_depth_net(net, folder / "model.safetensors"),
-            frames=training.order.num_rows,
+            frames=training.order.num_rows if training.steps else 0,
         )
+
+
+def _train(training: Training[DepthRow], net: DepthNet, config: FinetuneConfig) -> None:
+    network = training.network(net)
+    optimizer, schedule = finetuning_optimizer(net, config, training.steps)
+
+    def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
+        prediction = network(batch.images).float()
+        prediction = F.interpolate(prediction, size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
+        beyond = batch.depth > config.max_depth
+        labels = batch.depth.masked_fill(beyond, 0.0) if config.ignore_beyond else batch.depth
+        terms = {"sig": LossTerm(sig_loss(prediction, labels, config.sig_lambda))}
+        share = beyond.sum() / (batch.depth > 0).sum().clamp(min=1)
+        return weighted_sum(terms), lambda: logged(terms) | {"share_beyond_max_depth": share}
+
+    training.fit(
+        "finetune" if config.needs_pretraining else f"finetune ({config.init})",
+        TrainingState(network, [optimizer], [schedule]),
+        DepthViews(config.augment, config.input_scale),
+        compute,
+        clip_norm=config.clip_norm,
+    )
 
 
 def _check_scale(depth: Path, manifest: Manifest, max_depth: float) -> None:

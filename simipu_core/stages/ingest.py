@@ -82,6 +82,7 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
             sequences=len({row["sequence"] for row in rows}),
             with_scan=sum(row["points"] is not None for row in rows),
             with_depth=sum(row["depth"] is not None for row in rows),
+            points_dropped=sum(row["num_dropped"] or 0 for row in rows),
         )
     manifest = read_manifest(out, "catalogue")
     run.log_input("raw", address_digest(uri) or manifest.digest, "raw", source=uri)

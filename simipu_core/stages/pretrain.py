@@ -1,4 +1,4 @@
-"""Stage: contrastive pre-training of the image encoder on pair shards."""
+"""Stage: pre-training of the image encoder on pair shards, without labels."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,12 +7,15 @@ from torch import Tensor
 
 from simipu_core.artifacts import Manifest
 from simipu_core.config import PretrainConfig
-from simipu_core.data.batches import PairBatch
+from simipu_core.data.batches import ScanDepthBatch
+from simipu_core.data.scan_depth import ScanDepthViews
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
 from simipu_core.losses.terms import logged
-from simipu_core.models.simipu import SimIPU, SimIPUOutput, save_encoder
+from simipu_core.models.image_branch import LidarDepth, PretrainingOutput, save_decoder, save_encoder
+from simipu_core.models.initialise import weights_source
+from simipu_core.models.simipu import SimIPU, SimIPUOutput
 from simipu_core.stages.training import begin
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState
@@ -29,7 +32,7 @@ def pretrain(
     run: Run = SilentRun(),
     checkpoints: str | Path | None = None,
 ) -> Manifest:
-    """Pre-train and keep the image encoder (``encoder.safetensors``).
+    """Pre-train; keep the image encoder (``encoder.safetensors``) and any decoder (``decoder.safetensors``).
 
     Under torchrun every process calls this; the first one writes and records. BatchNorm takes its statistics over the
     samples of one micro-batch of one rank, or over all ranks where `sync_norm` says so; what is kept for inference are
@@ -46,29 +49,39 @@ def pretrain(
     Raises:
         SimipuError: the input does not fit, training diverged, or SIGTERM was received.
     """
-    shards, init_file = Shards(pairs, "pairs"), config.image_encoder.init_file
-    with begin("pretrain", config, shards, out, init_file=init_file, run=run, checkpoints=checkpoints) as training:
+    shards, encoder = Shards(pairs, "pairs"), config.image_encoder
+    source = weights_source(encoder.name, encoder.init, encoder.init_file)
+    with begin("pretrain", config, shards, out, init_file=source, run=run, checkpoints=checkpoints) as training:
         steps_per_epoch = training.order.steps_per_epoch
-        model = SimIPU(config)
+        model, views = model_and_views(config)
         network = training.network(model)
         state = TrainingState(network, *pretraining_optimizers(model, config, steps_per_epoch))
         is_probing = training.ranks.is_first and config.probe.every_epochs
         probe = DepthProbe(config, shards, len(shards)) if is_probing else None
 
-        def compute(batch: PairBatch) -> tuple[Tensor, Callable[[], Values]]:
-            output: SimIPUOutput = network(batch)
-            return output.loss, lambda: {
-                **logged(output.terms),
-                **pair_quality(output.centres, output.match_distance, output.is_visible),
-                **collapse(output.embeddings),
-            }
+        def compute(batch: ScanDepthBatch) -> tuple[Tensor, Callable[[], Values]]:
+            output: PretrainingOutput = network(batch)
+            return output.loss, lambda: {**logged(output.terms), **_quality(output)}
 
         def after_step(done: int) -> Mapping[str, float]:
             return probe(model) if probe and is_probed(config, done, steps_per_epoch) else {}
 
-        training.fit("pretrain", state, PairViews(config), compute, after_step=after_step)
-        return training.write(
-            "encoder",
-            lambda folder: save_encoder(model, folder / "encoder.safetensors"),
-            samples=training.order.num_rows,
-        )
+        def save(folder: Path) -> None:
+            save_encoder(model, folder / "encoder.safetensors")
+            if model.decoder:
+                save_decoder(model.decoder, config, folder / "decoder.safetensors")
+
+        training.fit("pretrain", state, views, compute, after_step=after_step)
+        return training.write("encoder", save, samples=training.order.num_rows)
+
+
+def model_and_views(config: PretrainConfig) -> tuple[SimIPU | LidarDepth, PairViews | ScanDepthViews]:
+    """What learns by the objective, and what makes its batches."""
+    return (SimIPU(config), PairViews(config)) if config.has_contrast else (LidarDepth(config), ScanDepthViews(config))
+
+
+def _quality(output: PretrainingOutput) -> Values:
+    if not isinstance(output, SimIPUOutput):
+        return {}
+    quality = pair_quality(output.centres, output.match_distance, output.is_visible)
+    return quality | collapse(output.embeddings)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +20,17 @@ from simipu_core.artifacts import MANIFEST, local_artifact, sha256_text
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig, validate
 from simipu_core.errors import InterruptionError, SimipuError, plain_errors
 from simipu_core.files import new_folder
-from simipu_core.stages import attempts
 from simipu_core.stages.trainer import TrainJob
 from simipu_core.tracking.run import Run, SilentRun
 
 TRAIN_JOB = "SIMIPU_TRAIN_JOB"
 """Environment variable with the job's `spec` as JSON, all but what is trained."""
-ACCOUNT = "SIMIPU_SERVICE_ACCOUNT"
-"""Environment variable with the step's own service account, which the job's pods get too."""
 CALL = "SIMIPU_CALL"
 """Environment variable of the job's pods: what they are to train, as JSON of a `Call`."""
 PATCHES = "simipu"
 """Manager of what `spec.runtimePatches` change."""
+LAST_WORDS = Path("/dev/termination-log")
+"""What a container leaves here stands in its pod's status."""
 _COMMAND = ["torchrun", "-m", "simipu_core.stages.train_job"]
 """torchrun takes the nodes' addresses and numbers from the variables PET_* that Kubeflow Trainer sets."""
 _HANDED_ON = ("MLFLOW_TRACKING_URI",)
@@ -81,8 +80,8 @@ def train(
     The job is named after everything that decides its result: a repeated step finds the one that is under way, the
     result of one that has ended, or else starts one anew, which goes on from its last checkpoint. A job whose pods are
     killed or lost is replaced as often as `SIMIPU_RETRY` says (see :mod:`simipu_core.stages.attempts`); what a pod
-    refuses is not tried again. SIGTERM deletes the job, whose pods then write a checkpoint. Once its result is taken,
-    the job is deleted.
+    refuses is not tried again. With the step ends a job that is under way, by SIGTERM too: its pods then write a
+    checkpoint. Once its result is taken, the job is deleted.
 
     Args:
         spec: answer of :func:`requested`.
@@ -126,7 +125,7 @@ def train(
         variables["MLFLOW_RUN_ID"] = run.run_id
     job = TrainJob(name, _filled(spec, variables), is_done)
     if not is_done():
-        attempts.repeat(job.finish, f"TrainJob {name}")
+        job.finish()
     with new_folder(out) as folder:
         shutil.copytree(local_artifact(result), folder, dirs_exist_ok=True)
     job.remove_ended()
@@ -141,18 +140,12 @@ def _address(uri: str) -> str:
 
 
 def _filled(spec: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """The `spec` with what is trained, and with the step's own account for its pods."""
+    """The `spec` with what is trained."""
     trainer = dict(spec["trainer"])
     known = {variable["name"] for variable in trainer["env"]}
     handed_on = {name: os.environ[name] for name in _HANDED_ON if name in os.environ and name not in known}
     own = [{"name": name, "value": value} for name, value in {**handed_on, **variables}.items()]
-    filled = {**spec, "trainer": {**trainer, "command": _COMMAND, "env": [*trainer["env"], *own]}}
-    if account := os.environ.get(ACCOUNT):
-        patch = json.loads(json.dumps(spec.get("runtimePatches") or [pod_patch({}, {})]))
-        pod = patch[0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
-        pod["spec"] = {**pod.get("spec", {}), "serviceAccountName": account}
-        filled["runtimePatches"] = patch
-    return filled
+    return {**spec, "trainer": {**trainer, "command": _COMMAND, "env": [*trainer["env"], *own]}}
 
 
 def pod_patch(labels: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +158,18 @@ def pod_patch(labels: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, A
     pod = {"metadata": {"labels": dict(labels)}, "spec": dict(spec)}
     jobs = [{"name": "node", "template": {"spec": {"template": pod}}}]
     return {"manager": PATCHES, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Leave why the process ends where the waiting step finds it, which may not read logs."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.code, str) and LAST_WORDS.exists():
+            with suppress(OSError), LAST_WORDS.open("a", encoding="utf-8") as file:  # each process of a node
+                file.write(f"{end.code}\n")
+        raise
 
 
 @contextmanager
@@ -183,7 +188,7 @@ def main() -> None:
     call = Call.model_validate_json(os.environ[CALL])
     is_first = os.environ["RANK"] == "0"
     track = step(os.environ["SIMIPU_STEP"]) if is_first else nullcontext(SilentRun())
-    with plain_errors(), _plain_interruptions(), track as run:
+    with _last_words(), plain_errors(), _plain_interruptions(), track as run:
         shards, out = storage.place(call.shards), storage.place(call.out)
         if call.stage == "pretrain":
             from simipu_core.stages.pretrain import pretrain

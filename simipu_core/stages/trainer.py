@@ -4,12 +4,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.stages import attempts
 from simipu_core.termination import Termination, termination
 
 _GROUP = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
@@ -17,9 +18,9 @@ _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _MAKE_RUNTIME = "kubectl apply -k deploy/standalone/trainer, or deploy/multi-user/trainer (docs/kubeflow.md)"
 _POLL_S = 5.0
 _PATIENCE_S = 900.0  # for an API server or webhook that does not answer, and for pods to end
+_RENEWAL_S = 120.0  # for an API server that does not know the token, which may just be renewed
 _AT_ONCE_S = (1.0, 2.0)  # to connect and to be answered, while SIGTERM is handled
-_LOG_LINES = 200  # torchrun adds more than 30 after an error
-_MOST_LOGS = 2
+_MOST_SHOWN = 2  # failed pods
 _FINAL = {"DeadlineExceeded", "TrainingRuntimeNotSupported"}
 """Reasons of a job's failure that no further attempt mends."""
 _BEGINNING = {"ContainerCreating", "PodInitializing"}
@@ -44,63 +45,73 @@ class TrainJob:
         except config.ConfigException:
             raise SimipuError("there is no Kubernetes cluster here to train on; set nodes to 1.") from None
         self.namespace = _namespace()
-        self._where = {**_GROUP, "namespace": self.namespace}
         settings = client.Configuration.get_default_copy()
         settings.client_side_validation = False  # what newer servers say must not be an error here
         api = client.ApiClient(settings)
         self._jobs, self._pods = client.CustomObjectsApi(api), client.CoreV1Api(api)
         self._at_once = client.CustomObjectsApi(client.ApiClient(settings))  # the other may have a request under way
         self._ending = Termination()
+        self._may_run = False
         self._shown: set[str] = set()
 
     def finish(self) -> None:
-        """Start the job if it is not there, and wait until it is complete.
+        """Start the job if it is not there, and wait until its result is, in as many attempts as `SIMIPU_RETRY` says.
+
+        A job that is under way does not outlive the step: where this raises, it is deleted, or the error says that it
+        may still run.
 
         Raises:
             SimipuError: it cannot be started, a pod refused what it is to train, or SIGTERM was received.
-            InterruptionError: it failed for another reason.
+            InterruptionError: it failed for another reason, and no attempt is left.
         """
         with termination(self._delete_at_once) as self._ending:
-            self._begin()
-            while True:
-                job = self._read()
-                if self._ending.is_asked:
-                    self._end()
-                if job is None or _is_being_deleted(job):
-                    raise InterruptionError(f"TrainJob {self.name}: was deleted; run the step again.")
-                state = _state(job)
-                if state == "Complete":
-                    break
-                if state == "Failed":
-                    raise self._failure(_condition(job, "Failed"))
-                if state == "Suspended":
-                    self._show(f"TrainJob {self.name}: suspended")
-                else:
-                    self._show_pods()
-                self._pause(_POLL_S)
-        if not self._is_done():
+            try:
+                attempts.repeat(self._attempt, f"TrainJob {self.name}", self._pause)
+            except SimipuError as error:
+                raise self._abandoned(error) from None
+
+    def _attempt(self) -> None:
+        """One job, from its begin to its end; however that came, a result that is there is taken."""
+        self._begin()
+        while (job := self._read()) is not None and not _is_being_deleted(job):
+            self._check_ending()
+            if _state(job) in ("Complete", "Failed"):
+                break
+            if _state(job) == "Suspended":
+                self._show(f"TrainJob {self.name}: suspended")
+            else:
+                self._show_pods()
+            self._pause(_POLL_S)
+        self._check_ending()
+        self._may_run = False
+        if self._is_done():
+            return
+        if job is None or _is_being_deleted(job):
+            raise InterruptionError(f"TrainJob {self.name}: was deleted; run the step again.")
+        if _state(job) == "Complete":
             raise InterruptionError(f"TrainJob {self.name}: is complete, but its result is not there.")
+        raise self._failure(_condition(job, "Failed"))
 
     def remove_ended(self) -> None:
         """Delete the job if it has ended; where the API server refuses, it stays."""
         with suppress(SimipuError):
-            job = self._ask(self._jobs.get_namespaced_custom_object, **self._where, name=self.name, allowed=404)
+            job = self._ask(self._jobs.get_namespaced_custom_object, **self._named(), allowed=404)
             if job and _state(job) in ("Complete", "Failed"):
                 self._ask(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
 
     def _begin(self) -> None:
-        """Make the job, unless it is under way; one that has ended without a result makes room."""
+        """Make the job, unless it is under way or its result is there; one that has ended without makes room."""
         self._shown.clear()
         job = self._read()
-        if job is not None and not _is_being_deleted(job) and _state(job) in ("Running", "Suspended"):
+        if job is not None and _is_under_way(job):
             print(f"TrainJob {self.name}: is there already", flush=True)
-            return
-        if job is not None and self._is_done():  # ended since the step looked for its result
-            return
-        if job is not None:
-            self._delete()
-        self._wait_until_gone()
-        self._create()
+            self._may_run = True
+        elif not self._is_done():
+            if job is not None:
+                self._delete()
+            self._wait_until_gone()
+            if not self._is_done():  # another step's job may have written it meanwhile
+                self._create()
 
     def _create(self) -> None:
         labels = {"app.kubernetes.io/part-of": "simipu"}
@@ -112,7 +123,10 @@ class TrainJob:
             "metadata": {"name": self.name, "labels": labels},
             "spec": self.spec,
         }
-        made = self._call(self._jobs.create_namespaced_custom_object, **self._where, body=body, allowed=409)
+        self._may_run = True
+        made = self._call(
+            self._jobs.create_namespaced_custom_object, **_GROUP, namespace=self.namespace, body=body, allowed=409
+        )
         if made and (dropped := sorted(self.spec.keys() - made["spec"].keys())):
             self._delete()
             raise SimipuError(
@@ -122,21 +136,23 @@ class TrainJob:
         print(f"TrainJob {self.name}: {'started' if made else 'is there already'}", flush=True)
 
     def _read(self) -> dict[str, Any] | None:
-        job: dict[str, Any] | None = self._call(
-            self._jobs.get_namespaced_custom_object, **self._where, name=self.name, allowed=404
-        )
+        job: dict[str, Any] | None = self._call(self._jobs.get_namespaced_custom_object, **self._named(), allowed=404)
         return job
 
     # -- the end of a job --------------------------------------------------------------------------------------------
 
+    def _named(self) -> dict[str, Any]:
+        return {**_GROUP, "namespace": self.namespace, "name": self.name}
+
     def _deletion(self) -> dict[str, Any]:
         """Arguments of the request; in the foreground the job would stay, and Trainer would start it again."""
-        return {**self._where, "name": self.name, "propagation_policy": "Background"}
+        return {**self._named(), "propagation_policy": "Background"}
 
     def _delete_at_once(self) -> None:
         """Ask for the deletion while SIGTERM is handled: the process may have but tenths of a second."""
-        with suppress(Exception):  # the loop asks again, if it has the time
+        with suppress(Exception):  # it is asked for again, if there is the time
             self._at_once.delete_namespaced_custom_object(**self._deletion(), _request_timeout=_AT_ONCE_S)
+            self._may_run = False
 
     def _delete(self) -> None:
         self._call(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
@@ -153,22 +169,35 @@ class TrainJob:
             self._show(f"TrainJob {self.name}: waits for an earlier one to end")
             self._pause(min(1.0, _POLL_S))
 
-    def _end(self) -> None:
-        """Delete the job after SIGTERM.
+    def _abandoned(self, error: SimipuError) -> SimipuError:
+        """Delete the job if it is under way, as nobody waits for it any more.
 
-        Raises:
-            SimipuError: always.
+        Returns:
+            the error with which the step ends, which tells where that failed.
         """
-        with suppress(SimipuError):
-            self._ask(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
-        raise SimipuError(f"stopped by SIGTERM, and TrainJob {self.name} with it: run it again to go on.")
+        if not self._may_run:
+            return error
+        try:
+            job = self._ask(self._jobs.get_namespaced_custom_object, **self._named(), allowed=404)
+            if job is not None and _is_under_way(job):
+                self._ask(self._jobs.delete_namespaced_custom_object, **self._deletion(), allowed=404)
+        except SimipuError:
+            return type(error)(
+                f"{error} TrainJob {self.name} may still run; kubectl --namespace {self.namespace} delete trainjob "
+                f"{self.name} --cascade=background ends it."
+            )
+        return error
+
+    def _check_ending(self) -> None:
+        if self._ending.is_asked:
+            raise SimipuError(f"TrainJob {self.name}: stopped by SIGTERM; run the step again to go on.")
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
+        self._check_ending()
         while (left := until - time.monotonic()) > 0:
-            if self._ending.is_asked:
-                self._end()
             time.sleep(min(0.2, left))
+            self._check_ending()
 
     # -- what its pods say -------------------------------------------------------------------------------------------
 
@@ -201,12 +230,12 @@ class TrainJob:
         if reason in _FINAL:
             return SimipuError(f"TrainJob {self.name}: {message} ({reason}); mend steps of cluster.yaml.")
         failed = [pod for pod in self._list_pods() if pod.status.phase == "Failed"]
-        logs = {pod.metadata.name: self._log(pod.metadata.name) for pod in failed}
-        for log in logs.values():
-            if errors := [line for line in log.splitlines() if line.startswith("error: ")]:
+        said = {pod.metadata.name: _last_words(pod) for pod in failed}
+        for words in said.values():
+            if errors := [line for line in words.splitlines() if line.startswith("error: ")]:
                 return SimipuError(f"TrainJob {self.name}: {errors[0].removeprefix('error: ')}")
-        for pod, log in [item for item in logs.items() if item[1].strip()][:_MOST_LOGS]:
-            print(f"--- {pod}\n{log}", flush=True)
+        for pod, words in [item for item in said.items() if item[1].strip()][:_MOST_SHOWN]:
+            print(f"--- {pod}\n{words}", flush=True)
         if deaths := [f"{pod.metadata.name}: {death}" for pod in failed for death in _deaths(pod)]:
             return InterruptionError(f"TrainJob {self.name}: {deaths[0]}")
         if not failed:
@@ -214,45 +243,45 @@ class TrainJob:
                 f"TrainJob {self.name}: failed ({reason}: {message}), and its pods are gone with what they printed: "
                 "their nodes were lost, or the runtime lacks restartPolicy: Never (see deploy/trainer/runtime.yaml)."
             )
-        see = "; see the lines above" if any(logs.values()) else ""
+        see = "; see the lines above" if any(said.values()) else ""
         return InterruptionError(f"TrainJob {self.name}: failed ({reason}: {message}){see}.")
-
-    def _log(self, pod: str) -> str:
-        log = self._call(
-            self._pods.read_namespaced_pod_log, pod, self.namespace, tail_lines=_LOG_LINES, allowed=(400, 404)
-        )
-        return log or ""
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def _call(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
-        """Answer of the API server, which is asked again while it is away; None for a status of `allowed`."""
-        until = time.monotonic() + _PATIENCE_S
+    def _call(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
+        """Answer of the API server, which is asked again while it is away; None for the status `allowed`."""
+        begun = time.monotonic()
         while True:
             try:
                 return self._ask(method, *arguments, allowed=allowed, **named)
             except _AwayError as error:
-                if time.monotonic() > until:
+                patience = _RENEWAL_S if isinstance(error, _UnknownError) else _PATIENCE_S
+                if time.monotonic() - begun > patience:
                     raise InterruptionError(f"{error}; run the step again, which finds the job.") from None
-                self._show(f"{error}; asked again for {_PATIENCE_S:g} s")
+                self._show(f"{error}; asked again for {patience:g} s")
             self._pause(_POLL_S)
 
-    def _ask(self, method: Any, *arguments: Any, allowed: int | Sequence[int], **named: Any) -> Any:
-        """Answer of the API server; None where it answers with a status of `allowed`."""
+    def _ask(self, method: Any, *arguments: Any, allowed: int, **named: Any) -> Any:
+        """Answer of the API server; None where it answers with the status `allowed`."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            return method(*arguments, **named, _request_timeout=30)
-        except HTTPError as error:
+            answer = method(*arguments, **named, _request_timeout=30)
+        except (HTTPError, UnicodeDecodeError) as error:
             raise _AwayError(f"the Kubernetes API server does not answer ({type(error).__name__})") from None
         except ApiException as error:
-            if error.status in ([allowed] if isinstance(allowed, int) else allowed):
+            if error.status == allowed:
                 return None
             message = _message(error.body) or str(error.reason)
+            if error.status == 401:
+                raise _UnknownError(f"the Kubernetes API server does not know who asks (401 {message})") from None
             if error.status >= 500 or error.status == 429:
                 raise _AwayError(f"the Kubernetes API server is failing ({error.status} {message})") from None
             raise SimipuError(self._refusal(error.status, message)) from None
+        if isinstance(answer, str):  # what the client makes of an answer that is no JSON
+            raise _AwayError("the Kubernetes API server does not answer (its answer is no JSON)")
+        return answer
 
     def _refusal(self, status: int, message: str) -> str:
         if status == 404:
@@ -262,7 +291,7 @@ class TrainJob:
             )
         if runtime := re.search(r'(\w*TrainingRuntime)\S* "([^"]+)" not found', message):
             return f"{runtime[1]} {runtime[2]} is not in namespace {self.namespace}; make it with {_MAKE_RUNTIME}."
-        if status in (401, 403) and "admission webhook" not in message:
+        if status == 403 and "admission webhook" not in message:
             return f"TrainJob: {message}; give the step's service account deploy/trainer/role.yaml."
         return f"TrainJob: refused ({status}): {message}"
 
@@ -271,8 +300,16 @@ class _AwayError(SimipuError):
     """The API server could not be asked."""
 
 
+class _UnknownError(_AwayError):
+    """The API server does not know who asks."""
+
+
 def _is_being_deleted(job: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in job.get("metadata", {})
+
+
+def _is_under_way(job: Mapping[str, Any]) -> bool:
+    return not _is_being_deleted(job) and _state(job) in ("Running", "Suspended")
 
 
 def _state(job: Mapping[str, Any]) -> str:
@@ -310,6 +347,12 @@ def _deaths(pod: Any) -> Iterator[str]:
             )
         elif ended and (ended.reason not in (None, "Error", "Completed") or ended.exit_code not in (0, 1)):
             yield f"{ended.reason} (exit code {ended.exit_code})"
+
+
+def _last_words(pod: Any) -> str:
+    """What a failed pod's containers left as their message, or the end of their logs (deploy/trainer/runtime.yaml)."""
+    ends = [status.state and status.state.terminated for status in pod.status.container_statuses or []]
+    return "\n".join(end.message for end in ends if end and end.message)
 
 
 def _namespace() -> str:

@@ -123,7 +123,8 @@ def begin(
     """Begin a training stage: join its processes, record what goes in, and set the seed of the weights.
 
     `config`, `out`, `run` and `checkpoints` are the stage's own arguments. The rows are those of `shards`, or
-    `max_rows` of them, evenly spread; the weights may come from the artifact `encoder` or from `init_file`.
+    `max_rows` of them, evenly spread; the weights may come from the artifact `encoder` or from `init_file`, the answer
+    of `weights_source`.
 
     Raises:
         SimipuError: `out` exists, there is no such file, or the rows do not fill a batch or fit `source_weights`.
@@ -134,7 +135,7 @@ def begin(
     inputs = {source.kind: source.digest for source in sources} | weights_digest(init_file)
     with join(config.device) as ranks:
         run = run if ranks.is_first else SilentRun()
-        run.log_params(config.model_dump())
+        run.log_params(config.model_dump() | ({"weights_source": init_file} if init_file else {}))
         for source in sources:
             run.log_input(source.kind, source.digest, "training", made_by=source.mlflow_run_id)
         order = SampleOrder(

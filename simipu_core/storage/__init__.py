@@ -10,23 +10,48 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from simipu_core import addresses
 from simipu_core.errors import SimipuError
 from simipu_core.storage import dvc
 from simipu_core.storage.s3 import SCHEME, StorageError
 from simipu_core.storage.s3_path import S3Path, forget_listings, seekable
 
-__all__ = ["S3Path", "StorageError", "absolute", "forget_listings", "pin", "place", "resolve", "seekable", "split_pin"]
+__all__ = [
+    "S3Path",
+    "StorageError",
+    "absolute",
+    "forget_listings",
+    "local_place",
+    "pin",
+    "place",
+    "resolve",
+    "seekable",
+    "split_pin",
+]
 
 _PINNED = re.compile(r"(?P<place>.+)#(?P<digest>[0-9a-f]{64})")
 
 
 def place(address: str) -> Path:
-    """The path of a local path or an S3 address.
+    """The path of an address (see `simipu_core.addresses`).
 
     Raises:
-        SimipuError: an S3 address that is none.
+        SimipuError: it is of another storage, or no sound address.
     """
-    return S3Path.at(address) if address.startswith(SCHEME) else Path(address)
+    known = addresses.plain(address)
+    return S3Path.at(known) if known.startswith(SCHEME) else Path(known)
+
+
+def local_place(address: str) -> Path:
+    """The local path of an address.
+
+    Raises:
+        SimipuError: it is in S3 or another storage.
+    """
+    found = place(address)
+    if isinstance(found, S3Path):
+        raise StorageError(f"{address}: is needed on a local disk here; give a local path.")
+    return found
 
 
 def split_pin(address: str) -> tuple[str, str | None]:
@@ -83,7 +108,8 @@ def _folder(path: Path) -> Path:
     forget_listings()
     if not path.is_dir():
         raise SimipuError(
-            f"{path}: no such folder; set `root` of pretrain_data or depth_data to the folder that holds the raw data."
+            f"{path}: no such folder; set `root` of pretrain_data or depth_data, or --data, to the folder that holds "
+            "the raw data."
         )
     return path.absolute()
 

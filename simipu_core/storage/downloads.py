@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
 from threading import Lock
 
@@ -14,6 +15,7 @@ from simipu_core.storage.s3 import StorageError
 from simipu_core.storage.s3_path import S3Path
 
 _PART = 8 << 20
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,25 @@ class Wanted:
 
     source: S3Path
     algorithm: str
-    """Of its digest: ``md5`` or ``sha256``."""
+    """Of its digest: ``md5``, ``md5-dos2unix`` or ``sha256``."""
     digest: str
     """Of its content, in hexadecimal."""
+
+
+def digests(file: BufferedReader | BytesIO, algorithm: str) -> set[str]:
+    """Digests that a content may go by: for ``md5-dos2unix`` also that of a text with the line ends of Unix."""
+    if algorithm == "sha256":
+        return {hashlib.file_digest(file, "sha256").hexdigest()}
+    plain, unix, carried = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False), b""
+    while piece := file.read(_PIECE):
+        plain.update(piece)
+        if algorithm == "md5-dos2unix":
+            piece, carried = carried + piece, b""
+            if piece.endswith(b"\r"):
+                piece, carried = piece[:-1], b"\r"
+            unix.update(piece.replace(b"\r\n", b"\n"))
+    unix.update(carried)
+    return {plain.hexdigest(), unix.hexdigest()} if algorithm == "md5-dos2unix" else {plain.hexdigest()}
 
 
 def is_safe(name: str) -> bool:
@@ -89,8 +107,8 @@ class _Download:
     def finish(self) -> None:
         draft = _draft(self.file)
         with draft.open("rb") as file:
-            digest = hashlib.file_digest(file, self.wanted.algorithm).hexdigest()
-        if digest != self.wanted.digest:
+            is_whole = self.wanted.digest in digests(file, self.wanted.algorithm)
+        if not is_whole:
             draft.unlink()
             raise StorageError(
                 f"{self.wanted.source}: its content does not match its {self.wanted.algorithm}; write it again."

@@ -16,20 +16,27 @@ from simipu_core.files import disk_errors, draft_folder, put_in_place
 from simipu_core.parallel import in_threads
 from simipu_core.progress import progress
 from simipu_core.storage.cache import cached
-from simipu_core.storage.downloads import Wanted, fetch_files, is_safe
+from simipu_core.storage.downloads import Wanted, digests, fetch_files, is_safe
 from simipu_core.storage.s3_path import S3Path
 
-_DIRECTORY = re.compile(r"(?P<objects>.+/files/md5)/(?P<head>[0-9a-f]{2})/(?P<tail>[0-9a-f]{30})\.dir")
+_DIRECTORY = re.compile(r"(?P<objects>.+)/(?P<head>[0-9a-f]{2})/(?P<tail>[0-9a-f]{30})\.dir")
+_OBJECTS = ("files", "md5")
+"""Folders of DVC 3; DVC 1 and 2 had none, and other digests of texts."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class DvcDirectory(NamedTuple):
-    """``…/files/md5/ab/cdef….dir`` in a DVC cache or remote; immutable by nature."""
+    """``…/files/md5/ab/cdef….dir`` in a DVC cache or remote, ``…/ab/cdef….dir`` by DVC 2; immutable by nature."""
 
     objects: Path
-    """``…/files/md5``."""
+    """``…/files/md5``, or ``…``."""
     md5: str
     """Of the listing."""
+
+    @property
+    def algorithm(self) -> str:
+        """Of the files' digests."""
+        return "md5" if self.objects.parts[-2:] == _OBJECTS else "md5-dos2unix"
 
     def object(self, md5: str) -> Path:
         """Where a file's content lies."""
@@ -84,7 +91,7 @@ def view(directory: DvcDirectory, workdir: Path) -> Path:
             raise missing(target)
     shown = workdir.absolute() / directory.md5
     if not _shows(shown, links):
-        _link(links, shown)
+        _link(links, shown, directory.algorithm)
     return shown
 
 
@@ -98,20 +105,20 @@ def _fetch(directory: DvcDirectory, folder: Path) -> None:
     for name, md5 in directory.entries():
         source = directory.object(md5)
         assert isinstance(source, S3Path)  # noqa: S101 (it is below `objects`)
-        wanted[name] = Wanted(source, "md5", md5)
+        wanted[name] = Wanted(source, directory.algorithm, md5)
     try:
         fetch_files(wanted, folder)
     except FileNotFoundError as error:
         raise missing(Path(str(error.filename))) from None
 
 
-def _link(links: dict[str, Path], view: Path) -> None:
+def _link(links: dict[str, Path], view: Path, algorithm: str) -> None:
     with disk_errors(view), draft_folder(view) as draft:
         for name, target in links.items():
             link = draft / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target)
-        checks = [partial(_check, target) for target in dict.fromkeys(links.values())]
+        checks = [partial(_check, target, algorithm) for target in dict.fromkeys(links.values())]
         with closing(in_threads(checks, os.cpu_count() or 1)) as checked, progress("verify", len(checks)) as advance:
             for _ in checked:
                 advance()
@@ -123,13 +130,13 @@ def _link(links: dict[str, Path], view: Path) -> None:
                 raise
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, algorithm: str) -> None:
     try:
         with file.open("rb") as stream:
-            md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = digests(stream, algorithm)
     except OSError as error:
         raise SimipuError(f"{file}: cannot be read ({error.strerror}); mend or restore it.") from None
-    if md5 != file.parent.name + file.name:
+    if file.parent.name + file.name not in found:
         raise SimipuError(
             f"{file}: its content does not match its name; remove it and run `dvc pull` (or `dvc push` to the remote)."
         )

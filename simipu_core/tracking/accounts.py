@@ -1,7 +1,7 @@
-"""Logins of an MLflow that asks for them: one that the steps use, and one that promotes.
+"""Logins of an MLflow that asks for them: of the steps, of the step that registers, and of who promotes.
 
-The steps may record runs, register versions and set their tags and aliases. Only the promoter may write the promotion
-log, and only an administrator may delete from it.
+All steps may record runs. One of them, or all where it has no login of its own, may register versions and set their
+tags and aliases. Only the promoter may write the promotion log, and only an administrator may delete from it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from simipu_core.tracking.mlflow_run import connect, find_experiment, mlflow_err
 from simipu_core.tracking.promotion_log import log_name, make_log
 from simipu_core.tracking.registry import make_model
 
-STEPS, PROMOTER = "simipu-steps", "simipu-promoter"
+STEPS, EVALUATE, PROMOTER = "simipu-steps", "simipu-evaluate", "simipu-promoter"
 _USERS, _PERMISSIONS = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users/permissions"
 
 
@@ -26,7 +26,7 @@ def set_up(config: TrackingConfig, passwords: Mapping[str, Path]) -> None:
 
     Args:
         config: names of the MLflow experiment and of the registered model.
-        passwords: file that holds the password, by user.
+        passwords: file that holds the password, by user. Without `EVALUATE` the other steps register too.
 
     Raises:
         SimipuError: a file cannot be read, MLflow knows no users, or this login is no administrator's.
@@ -43,12 +43,16 @@ def set_up(config: TrackingConfig, passwords: Mapping[str, Path]) -> None:
         make_log(client, config.model_name)
         for user, kind, name, permission in (
             (STEPS, "experiment", experiment, "EDIT"),
-            (STEPS, "registered_model", config.model_name, "EDIT"),
+            (STEPS, "registered_model", config.model_name, "READ" if EVALUATE in known else "EDIT"),
             (STEPS, "registered_model", log_name(config.model_name), "READ"),
+            (EVALUATE, "experiment", experiment, "EDIT"),
+            (EVALUATE, "registered_model", config.model_name, "EDIT"),
+            (EVALUATE, "registered_model", log_name(config.model_name), "READ"),
             (PROMOTER, "registered_model", config.model_name, "MANAGE"),
             (PROMOTER, "registered_model", log_name(config.model_name), "EDIT"),
         ):
-            _grant(permission, username=user, resource_type=kind, resource_id=name)
+            if user in known:
+                _grant(permission, username=user, resource_type=kind, resource_id=name)
 
 
 def _password(file: Path) -> str:

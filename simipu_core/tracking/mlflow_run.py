@@ -12,13 +12,16 @@ the end is left in a file, for ``simipu tracking send``. What a killed step has 
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.entities import RunInfo, RunTag
@@ -34,7 +37,7 @@ from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
 from simipu_core.termination import ended_by_sigterm
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
-from simipu_core.tracking.outbox import Outbox, adopt
+from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
 
 PARENT_RUN_ID = "SIMIPU_PARENT_RUN_ID"
@@ -46,12 +49,15 @@ REVISION_TAG = "simipu.revision"
 IMAGE_TAG = "simipu.image"
 PIPELINE_RUN_TAG = "simipu.pipeline_run"
 ERROR_TAG = "simipu.error"
+MARK_TAG = "simipu.mark"
+"""By which a run is found whose id its maker did not get to know."""
 UNSENT = "unsent-tracking.jsonl"
 
 _LOCAL_PAGE = "http://127.0.0.1:5000"
 """Where ``make mlflow`` shows a local store."""
 _SHARED_TAG = "simipu.shared_parent"
 _SETTLING_SECONDS = 2.0
+_ANSWER_SECONDS = 10.0
 _PARAM_LENGTH = 6000
 _DIGEST_LENGTH = 36
 _PATIENCE, _PATIENCE_AFTER_FAILURE = 60.0, 10.0
@@ -106,6 +112,27 @@ def connect() -> MlflowClient:
             folder.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
+
+
+def check_answering() -> None:
+    """See that a server is there, for people who wait: MLflow's client tries for minutes.
+
+    Raises:
+        SimipuError: the address is none, or nothing answers there.
+    """
+    uri = tracking_uri()
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise SimipuError(f"MLFLOW_TRACKING_URI is {uri}; write http://{uri}.")
+    if uri.startswith("http"):
+        place = urlsplit(uri)
+        try:
+            port = place.port or (443 if place.scheme == "https" else 80)
+            socket.create_connection((place.hostname or "", port), _ANSWER_SECONDS).close()
+        except (OSError, ValueError):
+            raise SimipuError(
+                f"MLflow at {shown_uri()}: nothing answers there; start it or its port-forward, or check "
+                "MLFLOW_TRACKING_URI."
+            ) from None
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
@@ -202,9 +229,10 @@ def step(
     client = connect()
     with mlflow_errors():
         adopt_left_behind(client)
-        made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment)
-    is_own = "MLFLOW_RUN_ID" not in os.environ
-    run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
+        is_own = "MLFLOW_RUN_ID" not in os.environ
+        with claimed() as mark:
+            made, shared = _open(client, name, experiment or TrackingConfig().mlflow_experiment, mark)
+            run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
     status = "FAILED"
     try:
         with ended_by_sigterm(), recorded(run.log_metrics):
@@ -234,7 +262,13 @@ def adopt_left_behind(client: MlflowClient) -> int:
         MlflowException, OSError: the server does not answer.
     """
 
-    def end(run_id: str) -> None:
+    def end(name: str) -> None:
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        marked = client.search_runs(experiments, f"tags.`{MARK_TAG}` = '{name}'")
+        for run_id in [run.info.run_id for run in marked] or [name]:
+            end_run(run_id)
+
+    def end_run(run_id: str) -> None:
         if client.get_run(run_id).info.status == "RUNNING":
             client.log_batch(run_id, tags=[RunTag(ERROR_TAG, "the process was killed.")])
             client.set_terminated(run_id, "KILLED")
@@ -242,12 +276,17 @@ def adopt_left_behind(client: MlflowClient) -> int:
     return adopt(_outboxes(), partial(deliver, client), end)
 
 
+def claimed() -> AbstractContextManager[str]:
+    """What `MARK_TAG` is to say of the run that the block makes; see :func:`simipu_core.tracking.outbox.claim`."""
+    return claim(_outboxes())
+
+
 def _outboxes() -> Path:
     """Where entries for this server wait."""
     return project.cache() / "tracking" / sha256_text(tracking_uri())[:16]
 
 
-def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, str | None]:
+def _open(client: MlflowClient, name: str, experiment: str, mark: str) -> tuple[RunInfo, str | None]:
     """The step's run and, where there is one, the run that it shares with the other steps as their parent."""
     tags = _origin() | {STEP_TAG: name}
     if adopted := os.environ.get("MLFLOW_RUN_ID"):
@@ -264,7 +303,7 @@ def _open(client: MlflowClient, name: str, experiment: str) -> tuple[RunInfo, st
             end_left_open(client, [experiment_id], earlier)
     if parent:
         tags[MLFLOW_PARENT_RUN_ID] = parent
-    return client.create_run(experiment_id, tags=tags, run_name=name).info, shared
+    return client.create_run(experiment_id, tags=tags | {MARK_TAG: mark}, run_name=name).info, shared
 
 
 def end_left_open(

@@ -191,13 +191,32 @@ class Outbox:
             _warn(f"MLflow at {self._place} takes numbers again.")
 
 
+@contextmanager
+def claim(folder: Path) -> Iterator[str]:
+    """A mark for the run that the block makes: unless the block ends well, the next process ends what bears it.
+
+    The server may have made the run although this process was killed, or never got the answer.
+
+    Args:
+        folder: where outboxes lie.
+    """
+    mark = uuid.uuid4().hex
+    file, descriptor = _make(folder, json.dumps([mark]).encode() + b"\n")
+    try:
+        yield mark
+        if file:
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def adopt(folder: Path, send: Callable[[Entry], None], end: Callable[[str], None]) -> int:
     """Send what killed processes left in a folder, and end their runs.
 
     Args:
         folder: where their outboxes lie.
         send: sends one entry, or raises.
-        end: ends a run, unless it has ended, or raises.
+        end: ends a run, named by its id or mark, unless it has ended, or raises.
 
     Returns:
         how many processes left something.

@@ -12,7 +12,7 @@ from rich.table import Table
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import promotion, promotion_log
-from simipu_core.tracking.mlflow_run import connect, mlflow_errors
+from simipu_core.tracking.mlflow_run import connect, mlflow_errors, shown_uri
 from simipu_core.tracking.promotion_log import Entry
 from simipu_core.tracking.registry import GATE_TAG
 
@@ -84,7 +84,10 @@ def overview(config: TrackingConfig) -> Overview:
         history = promotion_log.read(client, name)
         found = promotion.problems(client, name, history)
     if not versions and not found:
-        raise SimipuError(f"{name}: no version is registered; `make pipeline` makes one.")
+        raise SimipuError(
+            f"{name}: no version is registered at {shown_uri()}; `make pipeline` makes one, MLFLOW_TRACKING_URI names "
+            "another registry."
+        )
     promoted = {entry.version: entry for entry in history.entries}
     rows = [_row(version, promoted.get(int(version.version))) for version in versions]
     return Overview(name, tuple(rows), tuple(found))

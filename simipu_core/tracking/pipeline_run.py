@@ -13,11 +13,13 @@ from simipu_core.artifacts import code_revision
 from simipu_core.experiment import Experiment
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
+    MARK_TAG,
     PIPELINE_RUN_TAG,
     REVISION_TAG,
     STEP_TAG,
     MlflowRun,
     adopt_left_behind,
+    claimed,
     connect,
     end_left_open,
     find_experiment,
@@ -109,8 +111,9 @@ def start_parent(
     tags = {REVISION_TAG: code_revision(), "simipu.experiment": name}
     with mlflow_errors():
         adopt_left_behind(client)
-        run_id = client.create_run(experiment_id, tags=tags, run_name=title).info.run_id
-    run = MlflowRun(client, run_id, experiment_id, [run_id])
+        with claimed() as mark:
+            run_id = client.create_run(experiment_id, tags=tags | {MARK_TAG: mark}, run_name=title).info.run_id
+            run = MlflowRun(client, run_id, experiment_id, [run_id])
     run.log_params(params or experiment.model_dump(mode="json"))
     return PipelineRun(client, experiment_id, run)
 

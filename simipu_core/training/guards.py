@@ -1,7 +1,9 @@
 """What stops a training, in one sentence: numbers that ran away, unused parameters."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -9,6 +11,26 @@ from simipu_core.errors import SimipuError
 
 _MEMORY = 0.98  # share of the running average that a step keeps
 _MIN_STEPS = 10  # steps that make an average
+_SINGLE_VALUE = re.compile(r"Expected more than 1 value per channel .*\[([\d, ]+)\]")  # of PyTorch's message
+
+
+@contextmanager
+def norm_errors(name: str, samples: Sequence[str]) -> Iterator[None]:
+    """Say what to do where BatchNorm is given a single value, which no configuration could tell beforehand.
+
+    Raises:
+        SimipuError: it was.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not (found := _SINGLE_VALUE.search(str(error))):
+            raise
+        raise SimipuError(
+            f"{name}: a micro-batch of {len(samples)} ({', '.join(samples[:3])}) leaves BatchNorm a single value, of "
+            f"shape {found[1].replace(', ', '×')}; take larger images or micro-batches (a larger batch_size, fewer "
+            "processes or a smaller accumulate)."
+        ) from None
 
 
 class Watch:

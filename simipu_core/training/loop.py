@@ -18,7 +18,7 @@ from simipu_core.tracking.run import Run
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
 from simipu_core.training.devices import autocast, to_device
 from simipu_core.training.distributed import Ranks, keep_gradients_local, without_wrapper
-from simipu_core.training.guards import Watch, check_all_trained
+from simipu_core.training.guards import Watch, check_all_trained, norm_errors
 
 
 class Batch(Protocol):
@@ -82,7 +82,7 @@ def fit(
     ):
         for step in range(start, steps):
             is_logged = step % config.log_every == 0 or step == steps - 1
-            done = _gradients(state, micro_batches, compute, config, ranks.device, is_logged)
+            done = _gradients(name, state, micro_batches, compute, config, ranks.device, is_logged)
             if step == start:
                 check_all_trained(name, without_wrapper(state.model))
             norm = get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
@@ -121,6 +121,7 @@ class _Gradients:
 
 
 def _gradients(
+    name: str,
     state: TrainingState,
     micro_batches: Iterator[BatchT],
     compute: Compute[BatchT],
@@ -135,7 +136,7 @@ def _gradients(
     for number in range(config.accumulate):
         batch = next(micro_batches)
         with keep_gradients_local(state.model, number < config.accumulate - 1):
-            with autocast(config.precision, device):
+            with autocast(config.precision, device), norm_errors(name, batch.sample_ids):
                 loss, values = compute(to_device(batch, device))
             (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
         done.loss += loss.detach() / config.accumulate

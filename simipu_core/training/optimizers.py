@@ -8,21 +8,26 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from simipu_core.config import AdamWConfig, FinetuneConfig, PretrainConfig, SGDConfig
 from simipu_core.models.depth_net import DepthNet
+from simipu_core.models.image_branch import ImageBranch
 from simipu_core.models.simipu import SimIPU
 
 
 def pretraining_optimizers(
-    model: SimIPU, config: PretrainConfig, steps_per_epoch: int
+    model: ImageBranch, config: PretrainConfig, steps_per_epoch: int
 ) -> tuple[list[Optimizer], list[LRScheduler]]:
-    """One optimiser each for the point encoder, the image side and the point heads.
+    """One optimiser for the image side and, with contrast, one each for the point encoder and the point heads.
 
     See docs/method.md, "Pre-training schedule".
     """
-    optimizers = [
-        _optimizer([model.point_encoder], config.point_optimizer),
-        _optimizer([model.image_encoder, model.cross_image_head], config.image_optimizer),
-        _optimizer([model.intra_head, model.cross_point_head], config.head_optimizer),
-    ]
+    image_side: list[nn.Module] = [model.image_encoder, *([model.decoder] if model.decoder else [])]
+    if isinstance(model, SimIPU):
+        optimizers = [
+            _optimizer([model.point_encoder], config.point_optimizer),
+            _optimizer([*image_side, model.cross_image_head], config.image_optimizer),
+            _optimizer([model.intra_head, model.cross_point_head], config.head_optimizer),
+        ]
+    else:
+        optimizers = [_optimizer(image_side, config.image_optimizer)]
     return optimizers, [StepLR(optimizer, steps_per_epoch, config.lr_decay) for optimizer in optimizers]
 
 
@@ -36,10 +41,15 @@ def _optimizer(modules: Sequence[nn.Module], config: AdamWConfig | SGDConfig) ->
 def finetuning_optimizer(model: DepthNet, config: FinetuneConfig, steps: int) -> tuple[AdamW, OneCycleLR]:
     """AdamW with the one-cycle schedule, betas not cycled (docs/method.md, "Fine-tuning schedule")."""
     cycle = config.schedule
-    optimizer = AdamW(model.parameters(), cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
+    parts, rates = [model.parameters()], [cycle.max_lr]
+    if config.encoder_lr_scale != 1:
+        parts = [model.encoder.parameters(), model.decoder.parameters()]
+        rates = [cycle.max_lr * config.encoder_lr_scale, cycle.max_lr]
+    groups = [{"params": list(part)} for part in parts]
+    optimizer = AdamW(groups, cycle.max_lr, config.betas, weight_decay=config.weight_decay, fused=True)
     schedule = OneCycleLR(
         optimizer,
-        cycle.max_lr,
+        rates,
         total_steps=steps,
         pct_start=cycle.warm_share,
         div_factor=cycle.start_div,

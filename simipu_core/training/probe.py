@@ -10,7 +10,7 @@ from simipu_core.data.loader import Rows
 from simipu_core.data.probe_views import ProbeSample, probe_samples
 from simipu_core.data.schema import PairRow
 from simipu_core.evaluation.pretraining import linear_probe
-from simipu_core.models.simipu import SimIPU
+from simipu_core.models.image_branch import ImageBranch
 
 
 class DepthProbe:
@@ -30,7 +30,7 @@ class DepthProbe:
         self.samples = probe_samples([rows.row(int(index)) for index in chosen], config.image)
 
     @torch.no_grad()
-    def __call__(self, model: SimIPU) -> Mapping[str, float]:
+    def __call__(self, model: ImageBranch) -> Mapping[str, float]:
         """Abs Rel on held-out scans, and that of a constant depth; the model's state is left as it was."""
         was_training = model.training
         model.eval()
@@ -42,7 +42,7 @@ class DepthProbe:
         is_held_out = torch.arange(len(depth), device=features.device) >= sum(lengths[:scored])
         return linear_probe(features, depth, is_held_out, self.config.probe.penalty)
 
-    def _features(self, model: SimIPU, sample: ProbeSample) -> torch.Tensor:
+    def _features(self, model: ImageBranch, sample: ProbeSample) -> torch.Tensor:
         device = next(model.parameters()).device
         return model.pixel_features(sample.image.to(device), sample.pixels.to(device))[0]
 

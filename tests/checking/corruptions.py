@@ -1,5 +1,6 @@
 """Kinds of corruption, each a small change of a valid data set."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ def _content(part: Part, change: Callable[[bytes], bytes]) -> Corrupt:
     return lambda data, root: data.write(root, part, change(data.read(root, part)))
 
 
-def _picture(change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Corrupt:
+def _picture(change: Callable[[NDArray[np.uint8]], NDArray[np.unsignedinteger]]) -> Corrupt:
     return lambda data, root: data.edit_image(root, change)
 
 
@@ -89,6 +90,43 @@ def _link_out(data: DataSet, root: Path) -> None:
     outside.mkdir()
     file.rename(outside / file.name)
     file.symlink_to(outside / file.name)
+
+
+def _both_formats(data: DataSet, root: Path) -> None:
+    file = root / data.parts["image"]
+    other = ".jpg" if file.suffix == ".png" else ".png"
+    file.with_suffix(other).write_bytes(_other_format(file.read_bytes()))
+
+
+def _hide_beside(data: DataSet, root: Path) -> None:
+    """What macOS writes beside each file on disks of other systems."""
+    for file in [path for folder in data.folders for path in (root / folder).rglob("*") if path.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+
+
+def _tagged(data: bytes) -> bytes:
+    """With an EXIF tag by which viewers turn the image by 90°."""
+    tags = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    if data.startswith(b"\x89PNG"):
+        chunk = b"eXIf" + tags
+        return data[:33] + len(tags).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[33:]
+    exif = b"Exif\0\0" + tags
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def _twelve_bits(image: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    return (image.astype(np.uint16) << 4 | 15).astype(np.uint16)
+
+
+def _no_returns(points: NDArray[np.float32]) -> None:
+    points[::4, :3] = 0
+    points[1::8] = points[2]
+
+
+def _another_float(data: DataSet, root: Path) -> None:
+    points = np.frombuffer(data.read(root, "scan"), "<f4").reshape(-1, data.columns)
+    ring = np.arange(len(points), dtype=np.float32)[:, None] % 64
+    data.write(root, "scan", np.hstack([points, ring]).astype("<f4").tobytes())
 
 
 def _set(points: NDArray[np.float32], value: float) -> None:
@@ -151,12 +189,25 @@ CORRUPTIONS = (
         "image without colour", "image", _picture(lambda i: np.repeat(i.mean(2, keepdims=True), 3, 2).astype(np.uint8))
     ),
     Corruption("image is a copy of another frame's", "image", _copy("image")),
+    Corruption(
+        "image of 12 bits in 16", "image", _picture(_twelve_bits), only=("kitti_object", "kitti_raw", "kitti_depth")
+    ),
+    Corruption("image that viewers turn (EXIF)", "image", _content("image", _tagged), never=("nyu_labelled",)),
+    Corruption(
+        "image both as .png and as .jpg",
+        "image",
+        _both_formats,
+        never=("waymo", "nuscenes", "nyu_labelled"),  # whose tables name each file
+    ),
+    Corruption("hidden files beside all others (all)", "image", _hide_beside),
     Corruption("scan truncated", "scan", _file("scan", lambda file: file.write_bytes(_cut(file.read_bytes())))),
     Corruption("scan of zero bytes", "scan", _file("scan", lambda file: file.write_bytes(b""))),
     Corruption("scan missing", "scan", _file("scan", lambda file: file.unlink())),
     Corruption("folder in place of the scan", "scan", _file("scan", _folder)),
     Corruption("scan with a NaN", "scan", _points(lambda points: _set(points, np.nan))),
     Corruption("scan with an infinity", "scan", _points(lambda points: _set(points, np.inf))),
+    Corruption("scan with points without a return, and twice", "scan", _points(_no_returns), never=("waymo",)),
+    Corruption("scan of one more float a point", "scan", _another_float, never=("waymo",)),
     Corruption("scan of ten points", "scan", _content("scan", lambda data: data[: 16 * 30]), never=("waymo",)),
     Corruption("scan is a copy of another frame's", "scan", _copy("scan"), never=("waymo",)),
     Corruption("scan exchanged with another frame's", "scan", _exchange_scans, never=("waymo",)),
@@ -170,6 +221,12 @@ CORRUPTIONS = (
     Corruption("calibration missing", "calibration", _file("calibration", lambda file: file.unlink())),
     Corruption(
         "calibration is not text", "calibration", _file("calibration", lambda file: file.write_bytes(b"\xff\xfe" * 40))
+    ),
+    Corruption(
+        "calibration with a byte-order mark",
+        "calibration",
+        _file("calibration", lambda file: file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())),
+        never=("waymo",),
     ),
     Corruption("calibration lacks a line", "calibration", lambda data, root: data.spoil_calibration(root, "drop")),
     Corruption("calibration with NaN", "calibration", lambda data, root: data.spoil_calibration(root, "nan")),

@@ -112,7 +112,7 @@ class DataSet:
     def write(self, root: Path, part: Part, data: bytes) -> None:
         (root / self.parts[part]).write_bytes(data)
 
-    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.unsignedinteger]]) -> None:
         old = self.read(root, "image")
         suffix = ".png" if old.startswith(b"\x89PNG") else ".jpg"
         self.write(root, "image", bytes(cv2.imencode(suffix, edit(decoded(old)))[1]))
@@ -298,7 +298,7 @@ class NyuLabelledDataSet(DataSet):
             variable = hdf5[self.variables[part]]
             variable.id.write_direct_chunk((self.victim, *[0] * (variable.ndim - 1)), data)
 
-    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+    def edit_image(self, root: Path, edit: Callable[[NDArray[np.uint8]], NDArray[np.unsignedinteger]]) -> None:
         with h5py.File(root / self.parts["image"], "r+") as hdf5:
             images = hdf5["images"]
             images[self.victim] = edit(images[self.victim].T).T

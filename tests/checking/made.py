@@ -26,6 +26,7 @@ def facts(
         "points": None,
         "points_sha256": None,
         "num_points": None,
+        "num_dropped": None,
         "depth": None,
         "depth_sha256": None,
         "depth_scale": None,

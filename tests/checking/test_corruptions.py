@@ -5,15 +5,9 @@ import pytest
 from simipu_core.data.sources import SOURCES
 from tests.checking.corruptions import CORRUPTIONS, applies
 from tests.checking.datasets import DATA_SETS, DataSet, make_world
-from tests.checking.outcomes import outcomes, section, written_sections
+from tests.checking.outcomes import NOT_TOLD, UNSEEN, outcomes, section, written_sections
 
 FAST = ("kitti_object",)
-NOT_TOLD = {
-    "image with a flipped bit",
-    "scan exchanged with another frame's",
-    "depth 10 % too large",  # without a scan
-    "depth map with 65535 in its holes",  # read as holes
-}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +18,7 @@ def test_the_page_tells_what_becomes_of_each_corruption(data: DataSet, tmp_path:
     make_world(tmp_path / "world", *data.folders)
     made = outcomes(data, tmp_path / "world", tmp_path)
     assert section(data, made) == written_sections()[data.name]
-    unseen = {name for name, each in made.items() if each.check == "nothing"}
+    unseen = {name for name, each in made.items() if each.check == UNSEEN}
     assert unseen <= NOT_TOLD
     for name, each in made.items():  # what ingest rejects, check has told; what cannot be listed stops both
         if each.ingest != "takes all":

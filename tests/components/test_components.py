@@ -198,7 +198,7 @@ def test_training_on_nodes_is_told_addresses(
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_finetune(calls: Calls, tracked: list[str], tmp_path: Path, pretrained: bool) -> None:
-    config = FinetuneConfig(epochs=2, seed=5, max_frames=4 if pretrained else None)
+    config = FinetuneConfig(epochs=2, seed=5, max_frames=16 if pretrained else None)
     start = {"encoder": artifact(dsl.Model, tmp_path / "encoder")} if pretrained else {}
     component("finetune", "finetune" if pretrained else "finetune_from_start")(
         section=to_parameter(config),

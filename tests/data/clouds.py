@@ -60,6 +60,23 @@ def pcd(points: Points, encoding: str) -> bytes:
     return header.encode() + len(packed).to_bytes(4, "little") + len(plain).to_bytes(4, "little") + packed
 
 
+def ply(points: Points, encoding: str, comment: str = "") -> bytes:
+    """x, y and z in float32, a ring in uint8, intensity in float64 under CloudCompare's name; then two faces."""
+    order = ">" if encoding == "binary_big_endian" else "<"
+    table = np.zeros(len(points), [("x", f"{order}f4"), ("y", f"{order}f4"), ("z", f"{order}f4"), ("ring", "u1"),
+                                   ("intensity", f"{order}f8")])  # fmt: skip
+    for index, name in enumerate(("x", "y", "z", "intensity")):
+        table[name] = points[:, index]
+    header = f"ply\nformat {encoding} 1.0\n{comment}element vertex {len(points)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "property uchar ring\nproperty double scalar_Intensity\n"
+    header += "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+    if encoding == "ascii":
+        rows = (" ".join(str(value) for value in row.tolist()) for row in table)
+        return (header + "".join(f"{row}\n" for row in rows) + "3 0 1 2\n3 1 2 3\n").encode()
+    return header.encode() + table.tobytes() + 2 * (b"\x03" + bytes(12))
+
+
 def lzf(data: bytes) -> bytes:
     """Pack bytes as LZF does: runs of plain bytes, and references to the last place that began alike."""
     packed, plain, seen, position = bytearray(), bytearray(), dict[bytes, int](), 0

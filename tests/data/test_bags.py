@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import Reader as Reader2
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from simipu_core.data import bags
+from simipu_core.data import bags, ros_messages
+from simipu_core.data.bag_reader import BagReader
 from simipu_core.data.bags import BagSettings, Imported, import_bag
 from simipu_core.data.catalogue import examine
 from simipu_core.data.frames import Frame, Rejected
@@ -140,6 +143,35 @@ def write(bag: Path, messages: Recorded, storage: StoragePlugin = StoragePlugin.
     return bag
 
 
+def write_ros_1(bag: Path, messages: Recorded) -> Path:
+    """ROS 1 knows these types under the same names; the header's sequence number and CameraInfo's capitals differ."""
+    noetic = get_typestore(Stores.ROS1_NOETIC)
+    noetic.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
+
+    def to_ros_1(message: Any) -> Any:
+        kind = message.__msgtype__
+        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
+        values: dict[str, Any] = {}
+        for name in names:
+            if name == "seq":
+                values[name] = 0
+                continue
+            value = getattr(message, name if hasattr(message, name) else name.lower(), None)
+            if isinstance(value, list):
+                value = [to_ros_1(each) for each in value]
+            values[name] = to_ros_1(value) if hasattr(value, "__msgtype__") else value
+        return noetic.types[kind](**{name: values[name] for name in names if name in values})
+
+    with Writer1(bag) as writer:
+        topics: dict[str, Any] = {}
+        for topic, time, message in messages:
+            kind = message.__msgtype__
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=noetic)
+            writer.write(topics[topic], time, noetic.serialize_ros1(to_ros_1(message), kind))
+    return bag
+
+
 def frames(root: Path) -> list[Frame | Rejected]:
     return any_source(kind="logs", root=str(root)).list_frames(root)
 
@@ -179,33 +211,7 @@ def test_a_single_mcap_file_is_a_bag_too(tmp_path: Path) -> None:
 
 
 def test_a_ros_1_bag_is_read(tmp_path: Path) -> None:
-    """ROS 1 knows these types under the same names; the header's sequence number and CameraInfo's capitals differ."""
-    noetic = get_typestore(Stores.ROS1_NOETIC)
-    noetic.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", "tf2_msgs/msg/TFMessage"))
-
-    def to_ros_1(message: Any) -> Any:
-        kind = message.__msgtype__
-        names = [each.name for each in fields(cast(Any, noetic.types[kind]))]
-        values: dict[str, Any] = {}
-        for name in names:
-            if name == "seq":
-                values[name] = 0
-                continue
-            value = getattr(message, name if hasattr(message, name) else name.lower(), None)
-            if isinstance(value, list):
-                value = [to_ros_1(each) for each in value]
-            values[name] = to_ros_1(value) if hasattr(value, "__msgtype__") else value
-        return noetic.types[kind](**{name: values[name] for name in names if name in values})
-
-    bag = tmp_path / "old.bag"
-    with Writer1(bag) as writer:
-        topics: dict[str, Any] = {}
-        for topic, time, message in drive():
-            kind = message.__msgtype__
-            if topic not in topics:
-                topics[topic] = writer.add_connection(topic, kind, typestore=noetic)
-            writer.write(topics[topic], time, noetic.serialize_ros1(to_ros_1(message), kind))
-    made = import_bag(bag, tmp_path, SETTINGS)
+    made = import_bag(write_ros_1(tmp_path / "old.bag", drive()), tmp_path, SETTINGS)
     assert (made.images, made.scans, made.left_out, made.missing) == (3, 3, [], [])
     assert all(isinstance(frame, Frame) for frame in frames(tmp_path))
 
@@ -380,3 +386,127 @@ def test_damaged_bags_end_in_one_sentence_or_are_read(tmp_path: Path, storage: S
         except SimipuError:
             refused += 1
     assert refused >= 8
+
+
+def with_region(info: Any, **values: int) -> Any:
+    region = {name: value for name, value in values.items() if not name.startswith("binning")}
+    return replace(info, roi=replace(info.roi, **region), **{k: v for k, v in values.items() if k not in region})
+
+
+def test_intrinsics_are_of_the_region_and_the_binned_pixels() -> None:
+    whole = replace(camera_info(TIMES[0]), height=48, width=160)
+    cut = with_region(whole, x_offset=16, y_offset=4, width=80, height=24)
+    values = ros_messages.intrinsics(cut, is_rectified=False)
+    assert (values["size"], values["fx"], values["fy"], values["cx"], values["cy"]) == ([24, 80], 60, 61, 24, 8)
+    binned = with_region(whole, binning_x=2, binning_y=2)
+    values = ros_messages.intrinsics(binned, is_rectified=False)
+    assert (values["size"], values["fx"], values["fy"]) == ([24, 80], 30, 30.5)
+    assert (values["cx"], values["cy"]) == (19.75, 5.75)  # (40 - 1/2) / 2 and (12 - 1/2) / 2
+    both = with_region(cut, x_offset=16, y_offset=4, width=80, height=24, binning_x=2, binning_y=4)
+    values = ros_messages.intrinsics(both, is_rectified=True)
+    assert (values["size"], values["cx"], values["cy"]) == ([6, 40], (41 - 16 - 0.5) / 2, (13 - 4 - 1.5) / 4)
+
+
+def test_intrinsics_of_another_size_are_left_out_and_named(tmp_path: Path) -> None:
+    messages = [(topic, time, replace(each, height=480) if topic == INFO else each) for topic, time, each in drive()]
+    made = import_bag(write(tmp_path / "drive", messages), tmp_path / "raw", SETTINGS)
+    (sentence,) = made.missing
+    assert "its CameraInfo is for 480×80 pixels, but its images have 24×80" in sentence
+
+
+def timed(times: NDArray[Any], name: str, kind: int, stamp: int = TIMES[0]) -> Any:
+    """A PointCloud2 with a time of each point, and intensities of 32 bits."""
+    dtype = {8: "<f8", 7: "<f4", 6: "<u4"}[kind]
+    table = np.zeros(len(times), [("xyz", "<f4", 3), ("intensity", "<f4"), ("t", dtype)])
+    table["xyz"][:, 0], table["intensity"], table["t"] = np.arange(1, len(times) + 1), np.arange(len(times)), times
+    field = "sensor_msgs/msg/PointField"
+    names = (("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("intensity", 12, 7), (name, 16, kind))
+    return replace(
+        points(stamp, files.scan()),
+        width=len(times),
+        fields=[make(field, name=each, offset=at, datatype=type_, count=1) for each, at, type_ in names],
+        point_step=table.itemsize,
+        row_step=table.nbytes,
+        data=np.frombuffer(table.tobytes(), np.uint8),
+    )
+
+
+SWEEP = np.linspace(0, 0.1, 101)
+
+
+@pytest.mark.parametrize(
+    ("times", "name", "kind", "middle"),
+    [
+        (SWEEP, "time", 7, 50_000_000),
+        (SWEEP * 1e9, "t", 6, 50_000_000),
+        (SWEEP * 1e6, "offset_time", 6, 50_000_000),
+        (SWEEP - 0.1, "time", 7, -50_000_000),
+        (SWEEP + TIMES[0] / 1e9, "timestamp", 8, 50_000_000),
+        (SWEEP * 1e9 - 1e8 + TIMES[0], "timestamp", 8, -50_000_000),
+        (SWEEP * 1e-9, "time", 7, None),
+        (SWEEP + 5e8, "timestamp", 8, None),
+    ],
+)
+def test_the_middle_of_a_sweep_is_told_from_the_times_of_its_points(
+    times: NDArray[Any], name: str, kind: int, middle: int | None
+) -> None:
+    found = ros_messages.sweep_middle_ns(timed(times, name, kind))
+    assert (found is None) == (middle is None)
+    assert abs((found or 0) - (middle or 0)) < 1000
+
+
+def test_scans_are_named_by_the_middle_and_their_scale_is_guessed_once(tmp_path: Path) -> None:
+    messages = [
+        (topic, time, timed(SWEEP * 1e9, "t", 6, time) if topic == POINTS else each) for topic, time, each in drive()
+    ]
+    made = import_bag(write(tmp_path / "drive", messages), tmp_path / "raw", SETTINGS)
+    names = sorted(path.stem for path in (tmp_path / "raw/logs/drive/scans/lidar").iterdir())
+    assert names == [str(time + 50_000_000) for time in TIMES]
+    (sentence,) = made.missing
+    assert sentence == (
+        "drive/calibration.yaml: the reflectance_scale 255 is a guess from the strongest return, 100: write the "
+        "sensor's own there, the same for all its bags."
+    )
+    untold = [
+        (topic, time, timed(SWEEP * 0, "t", 6, time) if topic == POINTS else each) for topic, time, each in drive()
+    ]
+    made = import_bag(write(tmp_path / "other", untold), tmp_path / "raw", SETTINGS)
+    assert "drive" not in made.missing[0]
+    assert made.missing[0].endswith("times of single points cannot be told, so that scans have those of their headers.")
+
+
+def test_intensities_of_8_bits_go_up_to_255_however_weak(tmp_path: Path) -> None:
+    dark = files.scan()
+    dark[:, 3] = 1 / 255
+    messages = [(topic, time, points(time, dark) if topic == POINTS else each) for topic, time, each in drive()]
+    made = import_bag(write(tmp_path / "drive", messages), tmp_path / "raw", SETTINGS)
+    assert made.missing == []
+    calibration = yaml.safe_load((tmp_path / "raw/logs/drive/calibration.yaml").read_text())
+    assert calibration["lidars"]["lidar"]["reflectance_scale"] == 255
+
+
+def test_types_without_msg_in_their_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write(tmp_path / "drive", drive())
+    opened = Reader2.open
+
+    def open_short(reader: Reader2) -> None:
+        opened(reader)
+        for index, each in enumerate(reader.storage.connections):
+            short = each._replace(msgtype=each.msgtype.replace("/msg/", "/"))
+            reader.storage.connections[index] = short
+
+    monkeypatch.setattr(Reader2, "open", open_short)
+    with closing(BagReader(bag)) as reader:
+        assert {each.msgtype for each in reader.connections} >= {"sensor_msgs/msg/Image", "tf2_msgs/msg/TFMessage"}
+        assert all("/msg/" in each.msgtype for each in reader.connections)
+
+
+def test_a_wrong_topic_lists_what_is_there(tmp_path: Path) -> None:
+    bag = write(tmp_path / "drive", drive())
+    with pytest.raises(SimipuError) as refused:
+        import_bag(bag, tmp_path / "raw", BagSettings({"front": IMAGE}, "/velodyne_points"))
+    assert str(refused.value) == (
+        f"{bag}: has no topic /velodyne_points of PointCloud2 messages; its topics of this type: /lidar/points; of all "
+        "4: /camera/camera_info (CameraInfo), /camera/image_raw (Image), /lidar/points (PointCloud2), /tf_static "
+        "(TFMessage)."
+    )

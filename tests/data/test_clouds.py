@@ -1,4 +1,5 @@
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from numpy.typing import NDArray
 
 from simipu_core.data.formats import pcd
 from simipu_core.data.formats.clouds import MOST_POINTS, parse_cloud
-from simipu_core.data.formats.scans import CLOUD_SUFFIXES
+from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Dropped, measured, parse_points
 from simipu_core.errors import SimipuError
 from tests.data import clouds as made
 from tests.data import files
@@ -21,6 +22,9 @@ FILES = {
     "float.npy": made.npy(POINTS),
     "double.npy": made.npy(POINTS.astype(np.float64)),
     "fortran.npy": made.npy(np.asfortranarray(POINTS)),
+    "ascii.ply": made.ply(POINTS, "ascii"),
+    "little.ply": made.ply(POINTS, "binary_little_endian"),
+    "big.ply": made.ply(POINTS, "binary_big_endian", "comment by hand\nobj_info nothing\n"),
     "columns.parquet": made.parquet({"ring": np.arange(len(POINTS)), **XYZI}),
     "doubles.parquet": made.parquet({name: column.astype(np.float64) for name, column in XYZI.items()}),
 }
@@ -66,21 +70,66 @@ def test_structured_arrays_name_their_columns() -> None:
     np.testing.assert_allclose(points, POINTS, rtol=1e-3, atol=0.003)
 
 
-def test_points_without_a_return_are_left_out_of_pcd_only() -> None:
-    holes = POINTS.copy()
-    holes[5, 1] = np.nan
-    for encoding in ("ascii", "binary", "binary_compressed"):
-        points = parse_cloud(made.pcd(holes, encoding), ".pcd")
-        np.testing.assert_array_equal(points, np.delete(POINTS, 5, axis=0))
-    with pytest.raises(SimipuError, match="has 1 points that are not finite numbers"):
-        parse_cloud(holes.tobytes(), ".bin")
+def spoilt() -> NDArray[np.float32]:
+    """The points, with one that is NaN, one infinitely far, one without return, and one twice."""
+    points = np.insert(POINTS, (5, 5, 7, 700), 0, axis=0)
+    points[5, 1], points[6, 2], points[9], points[703] = np.nan, np.inf, (0, 0, 0, 0.5), POINTS[3]
+    return points
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_points_that_are_no_measurements_are_left_out_of_every_format_and_counted(name: str) -> None:
+    points = spoilt()
+    columns = {axis: points[:, index] for index, axis in enumerate(("x", "y", "z", "intensity"))}
+    of_format: dict[str, Callable[[], bytes]] = {
+        ".bin": points.tobytes,
+        ".npy": lambda: made.npy(points),
+        ".pcd": lambda: made.pcd(points, name.split(".")[0].replace("compressed", "binary_compressed")),
+        ".ply": lambda: made.ply(points, "ascii" if name == "ascii.ply" else "binary_big_endian"),
+        ".parquet": lambda: made.parquet(columns),
+    }
+    kept, dropped = measured(parse_cloud(of_format[suffix(name)](), suffix(name)))
+    np.testing.assert_array_equal(kept, POINTS)
+    assert dropped == Dropped(not_finite=2, at_origin=1, repeated=1)
+
+
+def test_las_points_that_are_no_measurements_are_left_out() -> None:
+    points = np.insert(POINTS, (5, 700), 0, axis=0)
+    points[701] = POINTS[3]
+    kept, dropped = measured(parse_cloud(made.las(points), ".las", scale=65535))
+    assert len(kept) == len(POINTS)
+    assert dropped == Dropped(at_origin=1, repeated=1)
+
+
+def test_a_scan_without_a_measurement_is_refused_with_counts() -> None:
+    points = np.zeros((10, 4), np.float32)
+    points[:4, 0] = np.nan
+    with pytest.raises(SimipuError, match=r"^has no measured points \(4 are not finite, 6 lie at the origin\)$"):
+        measured(points)
 
 
 def test_a_signalling_nan_is_a_nan() -> None:
     data = bytearray(POINTS.tobytes())
     data[0:4] = b"\x01\x00\x80\x7f"
-    with pytest.raises(SimipuError, match="has 1 points that are not finite numbers"):
-        parse_cloud(bytes(data), ".bin")
+    assert measured(parse_cloud(bytes(data), ".bin"))[1] == Dropped(not_finite=1)
+
+
+@pytest.mark.parametrize(("columns", "scale"), [(4, None), (4, 255.0), (3, None)])
+def test_five_floats_a_point_are_not_read_as_another_number(columns: int, scale: float | None) -> None:
+    table = np.column_stack([POINTS[:780], np.arange(780) % 32])  # as nuScenes has it: a ring
+    names = ("x", "y", "z", "intensity")[:columns]
+    sentence = r"^has 5 floats a point, as its numbers repeat; name each of them in the LiDAR's `columns`$"
+    with pytest.raises(SimipuError, match=sentence):
+        parse_cloud(table.astype("<f4").tobytes(), ".bin", names, scale)
+    with pytest.raises(SimipuError, match=r"^has 5 floats a point, as its numbers repeat; this layout's points are 4"):
+        parse_points(table.astype("<f4").tobytes())
+
+
+def test_pages_that_pcl_pads_files_to_are_no_points() -> None:
+    padded = FILES["binary.pcd"] + bytes(4096)
+    np.testing.assert_array_equal(parse_cloud(padded, ".pcd"), POINTS)
+    with pytest.raises(SimipuError, match="bytes of points, but its header asks for"):
+        parse_cloud(padded[:-1] + b"\1", ".pcd")
 
 
 def damaged_pcd(before: bytes, after: bytes) -> bytes:
@@ -123,6 +172,13 @@ REFUSED = [
     (".pcd", b"\n" * 200_000, "not a .pcd file (it has no DATA line)"),
     (".pcd", FILES["ascii.pcd"][:-9], "has a line that is not numbers, or lines of different lengths"),
     (".pcd", FILES["compressed.pcd"][:-1], "truncated"),
+    (".ply", FILES["little.ply"][:-300], "bytes of points, but its header asks for 16800"),
+    (".ply", FILES["ascii.ply"][:5000], "is too short for the 800 points that its header says"),
+    (".ply", FILES["ascii.ply"].replace(b"float x", b"list uchar int x"), "has lists in or before its vertices"),
+    (".ply", FILES["little.ply"].replace(b"vertex 800", b"vertex 99999999"), "says it has 99999999 points"),
+    (".ply", FILES["little.ply"].replace(b"float x", b"quad x"), "has a damaged .ply header"),
+    (".ply", FILES["little.ply"].replace(b"element vertex", b"element point"), "has no element vertex"),
+    (".ply", b"solid", "not a .ply file"),
     (".las", PACKED["old.las"][:300], "bytes of points, but its header asks for 16000"),
     (".las", las_with(107, "<I", 4_000_000_000), f"1 to {MOST_POINTS} points are read"),
     (".las", las_with(105, "<H", 3), "damaged LAS header"),

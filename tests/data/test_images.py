@@ -1,10 +1,15 @@
+import io
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from simipu_core.data.images import (
+    bits_used,
     check_depth,
     check_image,
     decode_depth,
@@ -14,6 +19,7 @@ from simipu_core.data.images import (
     encode_jpeg,
     encode_raw,
     image_size,
+    orientation,
 )
 from simipu_core.errors import SimipuError
 from tests.data import files
@@ -64,13 +70,6 @@ def test_damaged_or_other_raw_pixels_are_refused(data: bytes, reason: str) -> No
 def test_no_bytes_after_the_raw_mark_do_harm(data: bytes) -> None:
     with pytest.raises(SimipuError):
         decode_image(b"\x93NUMPY" + data)
-
-
-def test_an_orientation_tag_does_not_turn_the_camera() -> None:
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    jpeg = files.image(0, ".jpg")
-    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    assert check_image(turned) == (files.HEIGHT, files.WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +128,102 @@ def test_a_damaged_depth_map_is_found_with_its_reason(data: bytes, reason: str) 
 
 def test_a_sound_depth_map_passes() -> None:
     check_depth(files.depth(), (files.HEIGHT, files.WIDTH))
+
+
+# -- what cameras and other programs write -----------------------------------------------------------------------------
+
+COLOUR = (200, 100, 30)
+
+
+def written(colour: tuple[int, ...], mode: str, kind: str = "PNG") -> bytes:
+    """A picture of one colour, written by Pillow."""
+    buffer = io.BytesIO()
+    Image.new(mode, (files.WIDTH, files.HEIGHT), colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def deep(bits: int, channels: int) -> bytes:
+    """A PNG of 16 bits whose camera has fewer: the colour, with one pixel of the brightest value."""
+    pixels = np.full((8, 8, 4), (*COLOUR[::-1], 255), np.uint16) << (bits - 8)
+    pixels[0, 0, :3] = (1 << bits) - 1
+    return bytes(cv2.imencode(".png", pixels[..., :channels] if channels > 1 else pixels[..., 0])[1])
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize(("channels", "expected"), [(1, (30, 30, 30)), (3, COLOUR), (4, COLOUR)])
+def test_of_16_bits_the_highest_8_that_the_camera_uses_are_read(
+    bits: int, channels: int, expected: tuple[int, int, int]
+) -> None:
+    data = deep(bits, channels)
+    assert bits_used(data) == bits
+    assert check_image(data) == (8, 8)
+    assert tuple(decode_image(data)[3, 4]) == expected
+    assert tuple(decode_image(data)[0, 0]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (written((*COLOUR, 0), "RGBA"), COLOUR),
+        (written((100, 7), "LA"), (100, 100, 100)),
+        (written((100,), "L"), (100, 100, 100)),
+        (written((1,), "1"), (255, 255, 255)),
+        (written((100,), "L", "JPEG"), (100, 100, 100)),
+        (written((55, 155, 225, 0), "CMYK", "JPEG"), COLOUR),
+    ],
+    ids=["alpha", "grey with alpha", "grey", "one bit", "grey JPEG", "CMYK"],
+)
+def test_other_colour_types_are_read_as_rgb(data: bytes, expected: tuple[int, int, int]) -> None:
+    assert bits_used(data) == 8
+    assert check_image(data) == (files.HEIGHT, files.WIDTH)
+    assert np.abs(decode_image(data)[3, 4].astype(int) - expected).max() <= 1
+
+
+def test_cmyk_that_does_not_say_how_its_inks_are_stored_is_refused() -> None:
+    data = written((55, 155, 225, 0), "CMYK", "JPEG")
+    start = data.index(b"\xff\xee")
+    without = data[:start] + data[start + 16 :]
+    with pytest.raises(
+        SimipuError, match=r"^is a CMYK image that does not say how its inks are stored; save it in RGB$"
+    ):
+        check_image(without)
+
+
+def test_fill_bytes_before_markers_and_bytes_after_the_end_are_no_damage() -> None:
+    jpeg = files.image(0, ".jpg")
+    filled, position = jpeg[:2], 2
+    while (marker := jpeg[position + 1]) != 0xDA:
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        filled += b"\xff\xff" + jpeg[position:end]
+        position = end
+        assert marker != 0xD9
+    filled += b"\xff" + jpeg[position:-2] + b"\xff\xff" + jpeg[-2:]
+    for data in (filled, jpeg + bytes(50), jpeg + b"\xff\xd8\xff\xda and more"):
+        assert check_image(data) == (files.HEIGHT, files.WIDTH)
+        np.testing.assert_array_equal(decode_image(data), decode_image(jpeg))
+    with pytest.raises(SimipuError, match="truncated JPEG"):
+        check_image(filled[:-2])
+
+
+def with_orientation(number: int, order: str, kind: str) -> bytes:
+    value = number.to_bytes(2, "big" if order == "MM" else "little")
+    begin, tag = {
+        "MM": (b"MM\0*\0\0\0\x08\0\x01", b"\x01\x12\0\x03\0\0\0\x01"),
+        "II": (b"II*\0\x08\0\0\0\x01\0", b"\x12\x01\x03\0\x01\0\0\0"),
+    }[order]
+    tags = begin + tag + value + bytes(6)
+    if kind == ".jpg":
+        jpeg, exif = files.image(0, ".jpg"), b"Exif\0\0" + tags
+        return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+    chunk, png = b"eXIf" + tags, files.image()
+    return png[:33] + len(tags).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:]
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png"])
+@pytest.mark.parametrize("order", ["MM", "II"])
+def test_the_orientation_tag_is_found_and_not_followed(kind: str, order: str) -> None:
+    for number in (1, 3, 6, 8):
+        data = with_orientation(number, order, kind)
+        assert orientation(data) == number
+        np.testing.assert_array_equal(decode_image(data), decode_image(files.image(0, kind)))
+    assert orientation(files.image(0, kind)) == orientation(b"") == 1

@@ -100,7 +100,7 @@ def test_a_partner_that_is_missing_is_named(tmp_path: Path) -> None:
     assert [
         (each.file.relative_to(tmp_path).as_posix(), each.reason) for each in found if isinstance(each, Rejected)
     ] == [
-        ("logs/a/scans/top/0", "the image 0.png has no such scan"),
+        ("logs/a/scans/top/0", "the image 0.png has no such scan of .bin, .npy, .pcd, .ply, .parquet, .las or .laz"),
         ("logs/a/images/front/2.png", "the scan 2.bin has no such image"),
     ]
 

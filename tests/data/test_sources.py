@@ -6,11 +6,13 @@ from typing import Literal, get_args
 import numpy as np
 import pytest
 
-from simipu_core.data.frames import BrokenFrameError, Frame, Rejected
+from simipu_core.data.formats.json_tables import records
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
 from simipu_core.data.sources import source_named
 from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
 from simipu_core.data.sources.nyu import INTRINSICS
 from simipu_core.errors import SimipuError
+from simipu_core.yaml_files import read_yaml
 from tests.data import files
 from tests.sources import any_source
 
@@ -71,7 +73,7 @@ def test_kitti_object_names_the_missing_half_of_a_pair(tmp_path: Path) -> None:
         (files.object_calibration().replace("R0_rect: 0.9999", "R0_rect:"), "the line R0_rect is not 9 numbers"),
         (files.object_calibration().replace("cam: 0.007", "cam: nan"), "the line Tr_velo_to_cam is not 12 numbers"),
         (files.object_calibration().replace("P2: 60.0", "P2: 0.0"), "the line P2 is no camera matrix"),
-        ("\xff\xfe", "the calibration file cannot be read as text"),
+        (b"\xff\xfe", "the calibration file cannot be read as text; save it as UTF-8"),
     ],
 )
 def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str | None, reason: str) -> None:
@@ -296,3 +298,39 @@ def test_naming_the_sources_loads_no_library_that_reads_them() -> None:
     heavy = ("pyarrow", "h5py", "laspy", "numba", "cv2", "scipy", "boto3", "torch")
     ended = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert ended.stdout == "\n"
+
+
+@pytest.mark.parametrize("file", ["calib_cam_to_cam.txt", "calib_velo_to_cam.txt"])
+def test_a_byte_order_mark_is_no_part_of_a_calibration(tmp_path: Path, file: str) -> None:
+    folder = files.kitti_raw(tmp_path, {files.DRIVE: [0]})
+    source = any_source(kind="kitti_raw")
+    (plain,) = source.list_frames(tmp_path)
+    calibration = folder / files.DRIVE[:10] / file
+    labels = calibration.read_bytes().replace(b"calib_time: 15-Mar-2012 11:37:16\n", b"")
+    calibration.write_bytes(b"\xef\xbb\xbf" + labels)
+    (marked,) = source.list_frames(tmp_path)
+    assert isinstance(marked, Frame)
+    assert marked == plain
+
+
+def test_a_byte_order_mark_is_no_part_of_times_lists_or_yaml(tmp_path: Path) -> None:
+    drive = files.kitti_raw(tmp_path, {files.DRIVE: [0]}) / files.DRIVE[:10] / files.DRIVE
+    files.write(drive / "image_02/timestamps.txt", b"\xef\xbb\xbf2011-09-26 13:02:25.594360375\n")
+    (frame,) = any_source(kind="kitti_raw").list_frames(tmp_path)
+    assert isinstance(frame, Frame)
+    assert frame.timestamp_us == 1317042145594360
+    files.nyu(tmp_path / "nyu", {"den": [0, 1]})
+    files.write(tmp_path / "nyu/list.txt", b"\xef\xbb\xbfden/rgb_00001.jpg den/sync_depth_00001.png\n")
+    (frame,) = any_source(kind="nyu", lists=("list.txt",)).list_frames(tmp_path)
+    assert isinstance(frame, Frame)
+    assert frame.sample_id == "nyu/den/rgb_00001"
+    assert read_yaml(files.write(tmp_path / "calibration.yaml", b"\xef\xbb\xbftime_unit: ns\n")) == {"time_unit": "ns"}
+    assert list(records(files.write(tmp_path / "table.json", b'\xef\xbb\xbf[{"token": "a"}]'))) == [{"token": "a"}]
+
+
+def test_frames_that_are_broken_alike_are_named_once(tmp_path: Path) -> None:
+    broken = [Rejected(f"a/{index}", "a", tmp_path / f"{index}.txt", "the line P2 is missing") for index in range(9)]
+    broken.insert(0, Rejected("a/9", "a", tmp_path / "9.png", "empty (0 bytes)"))
+    broken += [Rejected("a/10", "a", tmp_path / "9.png", "empty (0 bytes)")]
+    told = by_cause(broken, lambda file: file.name)
+    assert told == ["0.txt and 8 more: the line P2 is missing", "9.png: empty (0 bytes)"]

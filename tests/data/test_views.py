@@ -5,7 +5,8 @@ import torch
 
 from simipu_core.config import ContrastConfig, ImageViewConfig, PointEncoderConfig, PointViewConfig
 from simipu_core.data.batches import PairBatch, PointView
-from simipu_core.data.views import PairViews, resized
+from simipu_core.data.image_views import resized
+from simipu_core.data.views import PairViews
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import project
 from tests.samples import HEIGHT, INTRINSICS, LIDAR_TO_CAMERA, WIDTH, pair_row, tiny_pretrain, visible_column

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import clone
+
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -15,12 +16,8 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone of the project whose params.yaml is a tiny experiment; nothing has run in it."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "simipu_core", folder / "simipu_core", ignore=shutil.ignore_patterns("__pycache__"))
+    clone.make(folder)
     shutil.copy(Path(__file__).with_name("tiny.yaml"), folder / "params.yaml")
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
 
 
@@ -30,7 +27,7 @@ def python(project: Path) -> Python:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "SIMIPU_"))}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{project}:{ROOT}",
+        "PYTHONPATH": f"{project}:{clone.ROOT}",
         "SIMIPU_IMAGE": "simipu-python:test",
         "COLUMNS": "160",
     }

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from tests.e2e.conftest import ROOT, Python
+from tests.clone import ROOT
+from tests.e2e.conftest import Python
 
 pytestmark = [
     pytest.mark.slow,

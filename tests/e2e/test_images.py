@@ -1,12 +1,16 @@
-"""The images of the steps, built and run by a real Docker engine: what they hold, and a whole pipeline in them."""
+"""The images, built and run by a real Docker engine: what they hold, a whole pipeline in them, MLflow's server."""
 
 import json
 import os
+import re
+import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import Python
 
@@ -17,7 +21,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ("data", "train")
+TARGETS = ("data", "train", "mlflow")
 
 
 def docker(*arguments: str) -> str:
@@ -53,6 +57,7 @@ def test_an_image_holds_what_it_should(images: dict[str, str], target: str) -> N
     assert not config.get("Entrypoint")
     assert config["Labels"]["org.opencontainers.image.revision"].startswith(revision.stdout.strip())
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert config["Labels"]["org.opencontainers.image.base.name"] == os.environ.get("BASE", "python:3.11-slim-bookworm")
     inside = docker(
         "run", "--rm", "--network=none", images[target], "sh", "-c",
         "id -u; command -v gcc cc uv || echo no compiler; python -c 'import torch' 2>/dev/null && echo torch; "
@@ -65,7 +70,7 @@ def test_an_image_holds_what_it_should(images: dict[str, str], target: str) -> N
 
 
 def test_the_data_image_is_the_smaller_one(images: dict[str, str]) -> None:
-    sizes = {target: int(docker("image", "inspect", "--format", "{{.Size}}", images[target])) for target in TARGETS}
+    sizes = {name: int(docker("image", "inspect", "--format", "{{.Size}}", image)) for name, image in images.items()}
     assert sizes["data"] < sizes["train"] / 3
 
 
@@ -90,6 +95,61 @@ def test_the_pipeline_in_containers_scores_what_it_scores_in_processes(
     if os.getuid() == 0:
         made = [path for path in (project / "build" / "pipeline").rglob("manifest.json") if path.stat().st_uid == 1000]
         assert len(made) >= 8  # by the images' own user
+
+
+ASK = """
+import base64, sys, urllib.error, urllib.request
+path, login = sys.argv[1:]
+request = urllib.request.Request("http://localhost:5000" + path)
+if login:
+    request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+try:
+    print(urllib.request.urlopen(request, timeout=10).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print("away")
+"""
+
+
+def test_mlflow_is_served_by_its_image_as_deploy_starts_it(images: dict[str, str]) -> None:
+    """On a read-only root, without capabilities; with SQLite in PostgreSQL's place."""
+    (image,) = [image for name, image in images.items() if name == "mlflow"]
+    pod = yaml.safe_load((ROOT / "deploy/mlflow/mlflow.yaml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+    (migrate,), (server,) = pod["initContainers"], pod["containers"]
+    settings = yaml.safe_load((ROOT / "deploy/mlflow/auth.yaml").read_text(encoding="utf-8"))["data"]["basic_auth.ini"]
+    store = "sqlite:////tmp/mlflow.db"
+    environment = {
+        "SETTINGS": re.sub(r"database_uri = .*", f"database_uri = {store}", settings),
+        "MLFLOW_AUTH_CONFIG_PATH": "/tmp/basic_auth.ini",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": "admin-password-1",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "form-key",
+        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_ARTIFACTS_DESTINATION": "/tmp/artifacts",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "HOME": "/tmp",
+    }
+    started = f"{migrate['command'][-1]} && exec {shlex.join(server['command'])}"
+    container = docker(
+        "run", "--detach", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
+        "--security-opt=no-new-privileges", *(f"--env={name}={value}" for name, value in environment.items()),
+        image, "sh", "-c", f'printf %s "$SETTINGS" > "$MLFLOW_AUTH_CONFIG_PATH" && {started}',
+    )  # fmt: skip
+
+    def ask(path: str, login: str = "") -> str:
+        return docker("exec", container, "python", "-c", ASK, path, login)
+
+    try:
+        end = time.monotonic() + 300
+        while (said := ask("/health")) == "away" and time.monotonic() < end:
+            time.sleep(2)
+        assert said == "200", docker("logs", container)
+        experiments = "/api/2.0/mlflow/experiments/search?max_results=1"
+        assert ask(experiments) == "401"
+        assert ask(experiments, "admin:another-password-1") == "401"
+        assert ask(experiments, "admin:admin-password-1") == "200"
+    finally:
+        docker("rm", "--force", container)
 
 
 def test_a_missing_engine_is_told(python: Python) -> None:

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from simipu_core.storage import S3Path
-from tests.e2e.conftest import ROOT
+from tests.clone import ROOT
 from tests.kfp_server import KfpServer, kfp_server
 from tests.servers import SeaweedFS, seaweedfs
 

@@ -18,7 +18,7 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.tracking import identity, mlflow_run, promotion_log
-from simipu_core.tracking.accounts import PROMOTER, STEPS, set_up
+from simipu_core.tracking.accounts import EVALUATE, PROMOTER, STEPS, set_up
 from simipu_core.tracking.mlflow_run import connect, step
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import fetch, promote, promote_instead_of
@@ -33,7 +33,8 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-ADMIN, PASSWORDS = "admin-password-1", {STEPS: "steps-password-1", PROMOTER: "promoter-password-1"}
+ADMIN = "admin-password-1"
+PASSWORDS = {STEPS: "steps-password-1", EVALUATE: "evaluate-password-1", PROMOTER: "promoter-password-1"}
 CONFIG = TrackingConfig(mlflow_experiment="guarded", model_name="guarded")
 
 
@@ -112,8 +113,8 @@ def test_nobody_gets_in_without_a_login(logins: Logins) -> None:
     assert "another-password-1" not in str(caught.value)
 
 
-def test_steps_register_and_only_the_promoter_promotes(logins: Logins, tmp_path: Path) -> None:
-    logins.use(STEPS)
+def test_evaluate_registers_and_only_the_promoter_promotes(logins: Logins, tmp_path: Path) -> None:
+    logins.use(EVALUATE)
     version = registered(CONFIG, tmp_path)
     client = connect()
     client.set_registered_model_alias(CONFIG.model_name, "challenger", str(version))
@@ -130,7 +131,7 @@ def test_steps_register_and_only_the_promoter_promotes(logins: Logins, tmp_path:
     assert fetch(CONFIG, tmp_path / "out") == version
 
     log = log_name(CONFIG.model_name)
-    for user in (STEPS, PROMOTER):  # nobody but the administrator shortens the log
+    for user in (STEPS, EVALUATE, PROMOTER):  # nobody but the administrator shortens the log
         logins.use(user)
         client = connect()
         for attack in (
@@ -139,7 +140,7 @@ def test_steps_register_and_only_the_promoter_promotes(logins: Logins, tmp_path:
         ):
             with pytest.raises(MlflowException, match="Permission denied"):
                 attack()
-    logins.use(STEPS)
+    logins.use(EVALUATE)
     client = connect()
     for attack in (
         lambda: client.create_model_version(log, "promotion:/x"),
@@ -154,6 +155,28 @@ def test_steps_register_and_only_the_promoter_promotes(logins: Logins, tmp_path:
     assert f"the alias champion is at version {second}" in overview(CONFIG).problems[0]
     with pytest.raises(SimipuError, match="the alias champion is at version"):
         fetch(CONFIG, tmp_path / "out2")
+
+
+def test_other_steps_record_but_register_nothing_unless_they_share_one_login(logins: Logins, tmp_path: Path) -> None:
+    logins.use(EVALUATE)
+    version = registered(CONFIG, tmp_path)
+    logins.use(STEPS)
+    with step("pair", CONFIG.mlflow_experiment) as run:
+        run.client.log_metric(run.id, "pairs", 1)
+    client = connect()
+    for attack in (
+        lambda: client.create_model_version(CONFIG.model_name, "file:///anywhere"),
+        lambda: client.set_registered_model_alias(CONFIG.model_name, "challenger", str(version)),
+        lambda: client.set_model_version_tag(CONFIG.model_name, str(version), "gate", "passed"),
+    ):
+        with pytest.raises(MlflowException, match="Permission denied"):
+            attack()
+    logins.use("admin")
+    password = tmp_path / "password"
+    password.write_text(PASSWORDS[STEPS])
+    set_up(CONFIG, {STEPS: password})
+    logins.use(STEPS)
+    assert registered(CONFIG, tmp_path) > version
 
 
 def test_steps_share_a_parent_without_the_right_to_delete_runs(logins: Logins) -> None:

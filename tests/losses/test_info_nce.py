@@ -67,3 +67,23 @@ def test_accuracies_are_shares_of_queries() -> None:
     result = info_nce(queries, keys, 0.07)
     assert float(result.top1) == pytest.approx(0.8)
     assert float(result.top5) == pytest.approx(0.9)
+
+
+def test_ties_count_as_chance_would_find_them() -> None:
+    same = info_nce(torch.ones(10, 3), torch.ones(10, 3), 0.07)  # as of a collapsed network
+    assert (float(same.top1), float(same.top5)) == pytest.approx((0.1, 0.5))
+    keys = torch.eye(10)
+    keys[1] = keys[0]  # twins
+    twins = info_nce(keys, keys, 0.07)
+    assert (float(twins.top1), float(twins.top5)) == pytest.approx((0.9, 1.0))
+
+
+@pytest.mark.parametrize("num", [3, 10])
+@pytest.mark.parametrize("chunk_rows", [None, 2])
+def test_nan_is_no_hit(num: int, chunk_rows: int | None) -> None:
+    queries = torch.eye(num)
+    queries[0, 1] = torch.nan
+    spoilt = info_nce(queries, torch.eye(num), 0.07, chunk_rows=chunk_rows)
+    assert (float(spoilt.top1), float(spoilt.top5)) == pytest.approx(((num - 1) / num,) * 2)
+    nothing = info_nce(torch.eye(num), queries, 0.07, chunk_rows=chunk_rows)  # every query meets the spoilt key
+    assert (float(nothing.top1), float(nothing.top5)) == (0, 0)

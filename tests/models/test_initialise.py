@@ -1,9 +1,7 @@
 import hashlib
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import pytest
 import timm
@@ -13,11 +11,12 @@ from torch import nn
 from simipu_core.config import InputConfig
 from simipu_core.config.backbones import BACKBONES
 from simipu_core.errors import SimipuError
-from simipu_core.models import initialise as module
+from simipu_core.models import hub
 from simipu_core.models.foreign import CONVENTIONS
 from simipu_core.models.image_encoder import image_encoder
-from simipu_core.models.initialise import Init, initialise, pin, weights_digest
+from simipu_core.models.initialise import Init, initialise, pin, weights_digest, weights_source
 from simipu_core.models.weights import EncoderSpec, save_weights
+from tests.models.hub import HubServer
 
 RGB, BGR = CONVENTIONS["imagenet"], CONVENTIONS["simipu"]
 
@@ -142,12 +141,12 @@ def test_a_pinned_file_stands_for_its_content(
 def test_they_are_timms_copy_of_torchvisions_first_weights(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     asked: list[tuple[str, str]] = []
 
-    def cached(repository: str, file: str) -> str:
+    def newest(repository: str, file: str) -> hub.HubFile:
         asked.append((repository, file))
-        return "somewhere"
+        return hub.HubFile(repository, "0" * 40, file, "0" * 64)
 
-    monkeypatch.setattr(module, "try_to_load_from_cache", cached)
-    assert module._imagenet_file(name) == Path("somewhere")
+    monkeypatch.setattr(hub, "newest", newest)
+    assert weights_source(name, "imagenet", None) == f"hf://timm/{name}.tv_in1k@{'0' * 40}/model.safetensors#{'0' * 64}"
     known = timm.get_pretrained_cfg(f"{name}.tv_in1k")
     assert known is not None
     assert asked == [(known.hf_hub_id, "model.safetensors")]
@@ -156,37 +155,36 @@ def test_they_are_timms_copy_of_torchvisions_first_weights(monkeypatch: pytest.M
     assert [255 * value for value in known.std] == pytest.approx(RGB.std)
 
 
-def test_they_are_downloaded_once(
-    write: Callable[..., Path], trained: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_only_imagenet_asks_the_hub() -> None:
+    for init in get_args(Init):
+        assert weights_source("resnet18", init, "weights.pth") == "weights.pth"
+        if init != "imagenet":
+            assert weights_source("resnet18", init, None) is None
+
+
+def test_they_are_loaded_from_the_hub_and_their_digest_is_recorded(
+    write: Callable[..., Path], trained: nn.Module, hub_server: HubServer
 ) -> None:
-    hub, cache = write("ours"), tmp_path / "model.safetensors"
-    downloads: list[str] = []
-
-    def download(repository: str, file: str) -> str:
-        downloads.append(repository)
-        shutil.copy(hub, cache)
-        return str(cache)
-
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: str(cache) if cache.exists() else None)
-    monkeypatch.setattr(module, "get_hf_file_metadata", lambda *_, **__: None)
-    monkeypatch.setattr(module, "hf_hub_download", download)
+    content = write("ours").read_bytes()
+    hub_server.files["timm/resnet18.tv_in1k", "model.safetensors"] = content
     assert same(start("imagenet"), trained)
-    assert same(start("imagenet"), trained)
-    assert downloads == ["timm/resnet18.tv_in1k"]
+    source = weights_source("resnet18", "imagenet", None)
+    assert source == hub_server.address("timm/resnet18.tv_in1k", "model.safetensors")
+    assert weights_digest(source) == {"init_file": hashlib.sha256(content).hexdigest()}
+    assert hub_server.downloads == 1
+    assert pin(source) == source
+    assert same(start("checkpoint", source), trained)
 
 
-def test_without_a_network_there_is_one_sentence_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def url(*_: Any) -> str:
-        return "http://127.0.0.1:9/model.safetensors"  # nothing listens there
-
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(module, "hf_hub_url", url)
-    begun = time.monotonic()
-    with pytest.raises(SimipuError, match="ImageNet weights of resnet18 cannot be downloaded") as caught:
-        start("imagenet")
-    assert time.monotonic() - begun < 5
-    assert "set init_file" in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_others_are_not_loaded(write: Callable[..., Path], hub_server: HubServer) -> None:
+    named = ("timm/resnet18.tv_in1k", "model.safetensors")
+    hub_server.files[named] = write("ours").read_bytes()
+    address = hub_server.address(*named)
+    hub_server.files[named] = write("ours").read_bytes()[::-1]
+    with pytest.raises(SimipuError, match=r"what came has the sha256 [0-9a-f]{64} and is not loaded"):
+        start("imagenet", address)
+    with pytest.raises(SimipuError, match="what came has the sha256"):
+        weights_digest(address)
 
 
 def test_the_digest_follows_the_content(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from simipu_core.data.views import neighbourhoods
 from simipu_core.geometry.learnt_sampling import feature_halves
 from simipu_core.geometry.neighbours import ball_query
 from simipu_core.geometry.sampling import farthest_points
-from simipu_core.models.point_encoder import PointEncoder, SetAbstraction
+from simipu_core.models.point_encoder import PointEncoder, SetAbstraction, gather_rows
 
 LEVELS: Any = tuple(
     SetAbstractionConfig(num_points=m, radii=(4.0, 9.0), num_neighbours=(3, 5), mlps=((6, 7), (6, 9)), out_channels=o)
@@ -91,3 +92,31 @@ def test_recomputing_groups_changes_nothing_but_memory() -> None:
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
     for (name, kept), (_, recomputed) in zip(plain.named_buffers(), sparing.named_buffers(), strict=True):
         torch.testing.assert_close(kept, recomputed, msg=name)
+
+
+@pytest.mark.parametrize("sampling", ["distance", "feature_halves"])
+@pytest.mark.parametrize("features", ["reflectance", "reflectance_xyz"])
+def test_mixed_precision_leaves_the_point_encoder_alone_unless_it_is_asked_for(sampling: str, features: str) -> None:
+    settings = {"sampling": sampling, "input_features": features}
+    (full, view), (mixed, _) = make_encoder(**settings), make_encoder(**settings, mixed_precision=True)
+    expected = full(view)
+    with torch.autocast("cpu", torch.bfloat16):
+        kept, rounded = full(view), mixed(view)
+    assert kept.features.dtype == torch.float32
+    assert torch.equal(kept.features, expected.features)
+    assert torch.equal(kept.rows, expected.rows)
+    assert rounded.features.dtype == torch.bfloat16
+
+
+def test_neighbourhoods_are_measured_in_float32_whatever_the_precision() -> None:
+    """At 50 m a bfloat16 has steps of 0.25 m."""
+    encoder, view = make_encoder(sampling="feature_halves", neighbours="first", mixed_precision=True)
+    far = view.xyz + torch.tensor([50.0, 0, 0])
+    features = torch.rand(2, 50, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder._geometry(1, far, features)
+    centres = gather_rows(far, found.centres)
+    for sample in range(2):
+        arguments = (far[sample].numpy(), centres[sample].numpy(), (4.0, 9.0), (3, 5))
+        for rows, theirs in zip(found.neighbours, ball_query(*arguments, ring=True, order="first"), strict=True):
+            np.testing.assert_array_equal(rows[sample], theirs)

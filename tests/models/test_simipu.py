@@ -160,8 +160,9 @@ def test_own_extent_stretches_the_smaller_images_of_a_batch() -> None:
             image_sizes=torch.tensor([[64, 96], [30, 48]]),
             pixels=torch.tensor([[24.0, 10.0]]).expand(2, 1, 2),
         )
-        with patch("simipu_core.models.simipu.feature_maps", return_value=[ramp] * 5):
-            features = model.pixel_features(batch.images, batch.pixels, batch.image_sizes)
+        with patch("simipu_core.models.image_branch.feature_maps", return_value=[ramp] * 5):
+            maps = model.maps(batch.images, batch.image_sizes)
+            features = model.at_pixels(maps, batch.pixels, model.extent(batch))
             extents.append(features[:, 0, 0])
     torch.testing.assert_close(extents[0], torch.tensor([0.25, 0.25]))
     torch.testing.assert_close(extents[1], torch.tensor([0.25, 24 / 64]))
@@ -199,9 +200,27 @@ def test_padding_does_not_reach_the_network_as_colour() -> None:
     config = tiny_pretrain()
     batch = make_batch(config)
     model = SimIPU(config)
-    with patch("simipu_core.models.simipu.feature_maps", side_effect=lambda _, images, num: [images] * num) as seen:
-        model.pixel_features(batch.images, batch.pixels, batch.image_sizes)
+    with patch(
+        "simipu_core.models.image_branch.feature_maps", side_effect=lambda _, images, num: [images] * num
+    ) as seen:
+        model.maps(batch.images, batch.image_sizes)
     for image, (height, width) in zip(seen.call_args.args[1], batch.image_sizes.tolist(), strict=True):
         assert not image[:, height:].any()
         assert not image[:, :, width:].any()
         assert image[:, :height, :width].any()
+
+
+def test_the_intra_head_remembers_the_original_view_first() -> None:
+    """As in the published code, whose buffers are so met: 0.9 (0.9 start + 0.1 original) + 0.1 augmented."""
+    config = tiny_pretrain(published("index"))
+    model, batch = SimIPU(config), make_batch(config)
+    first, norm = model.intra_head[0], model.intra_head[1]
+    original, augmented = (
+        first(model.point_encoder(view).features.flatten(0, 1)).detach() for view in (batch.original, batch.augmented)
+    )
+    model(batch)
+    mean = 0.1 * (0.9 * original.mean(dim=0) + augmented.mean(dim=0))
+    variance = 0.9**2 + 0.1 * (0.9 * original.var(dim=0) + augmented.var(dim=0))
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+    assert norm.num_batches_tracked == 2

@@ -6,11 +6,16 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pipelines.client import Client
+from pipelines.connection import Connection, Credential
+from pipelines.follow import Outcome, Pace, follow
 from tests.kfp_server import KfpServer, kfp_server
 from tests.pipelines.kubeflow import Done, cli
 
@@ -290,11 +295,63 @@ def test_every_refused_field_of_the_form_has_its_line(recorded: Callable[[str], 
 def test_without_a_workflow_the_tasks_of_the_api_are_taken(recorded: Callable[[str], Answers]) -> None:
     answers = recorded("check_failed")
     (root,) = answers.data["workflow"]["spec"]["arguments"]["parameters"]
-    answers.version = {"pipeline_spec": {"root": json.loads(root["value"])}}
+    answers.version = {"pipeline_version_id": "1", "pipeline_spec": {"root": json.loads(root["value"])}}
     answers.data["workflow"] = None
     done = cli("status", answers.run["run_id"])
     assert states(done) == dict.fromkeys((*DONE, *REST), "not run") | {"check": "failed"}
     assert f"kubectl logs -n kubeflow -l pipeline/runid={answers.run['run_id']}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(501, b"{}"), (503, b"{}"), (200, b'{"run"'), (200, b'{"pipeline_runtime": null}')]
+)
+def test_how_a_run_ended_does_not_depend_on_its_workflow(
+    recorded: Callable[[str], Answers], server: KfpServer, status: int, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.client._SOON_S", 0)
+    answers = recorded("succeeded")
+
+    def fault(handler: Any) -> bool:
+        if "/v1beta1/" not in handler.path:
+            return answers(handler)
+        handler.send(status, body, "application/json")
+        return True
+
+    server.fault = fault
+    done = cli("status", answers.run["run_id"], "--wait")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "demo succeeded.")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "tokens", "said"),
+    [
+        (200, "text/html", ["a", "a"], "answers with a web page"),
+        (302, "text/html", ["a", "a"], "sends you to a login page"),
+        (200, "application/json", ["a", "a"], "its answer is cut off"),
+        (None, "", ["a", ""], "KFP_TOKEN_FILE: holds no token"),
+    ],
+)
+def test_one_strange_moment_ends_no_wait(
+    recorded: Callable[[str], Answers], server: KfpServer, status: int | None, kind: str, tokens: list[str], said: str
+) -> None:
+    """The token of a file that is just about to be written is empty."""
+    answers = recorded("succeeded")
+    token = chain(tokens, repeat("a"))
+    client = Client(Connection(server.url, credential=Credential("token", "KFP_TOKEN_FILE", lambda: next(token))))
+    console = Console(record=True, width=300)
+    strange = [status] if status else []
+
+    def fault(handler: Any) -> bool:
+        if not strange:
+            return answers(handler)
+        handler.send(strange.pop(), b"<html>", kind, Location="/login")
+        return True
+
+    server.fault = fault
+    assert follow(client, answers.run["run_id"], console, Pace(poll_s=0.01)) == Outcome.SUCCEEDED
+    shown = console.export_text()
+    assert said in shown
+    assert "Trying again" in shown
 
 
 def test_a_log_that_is_nowhere_is_not_shown_as_one(recorded: Callable[[str], Answers]) -> None:

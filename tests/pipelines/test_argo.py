@@ -18,6 +18,7 @@ from simipu_core import project
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
 from tests.kubernetes_schema import differences
+from tests.pod_security import violations
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/simipu@sha256:" + "0123456789abcdef" * 4
@@ -56,10 +57,16 @@ def test_every_workflow_is_one_by_argos_schema(name: str) -> None:
     resource = made(f"{name}.yaml")
     read = schema().model_validate(resource).model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert read == resource  # a field that the schema does not know would be lost
+    context = resource["spec"]["securityContext"]
     for template in templates(resource).values():
         assert list(differences({"name": "main", **template["container"]}, "V1Container", template["name"])) == []
         assert list(differences(template["volumes"], "list[V1Volume]", template["name"])) == []
         assert list(differences(template.get("tolerations", []), "list[V1Toleration]", template["name"])) == []
+        main = {"name": "main", **template["container"]}
+        spec = {"securityContext": context, "containers": [main], "volumes": template["volumes"]}
+        assert violations({"spec": spec}) == []
+        assert main["securityContext"]["readOnlyRootFilesystem"]
+        assert {"/tmp", "/outputs"} <= {mount["mountPath"] for mount in main["volumeMounts"]}
 
 
 def test_the_schema_would_not_let_a_misspelt_field_pass() -> None:
@@ -107,6 +114,17 @@ def test_finished_workflows_are_kept_as_long_as_the_file_says() -> None:
 def test_pods_have_the_account_that_the_manifests_make(chosen: dict[str, Any], expected: str | None) -> None:
     spec = made("kitti_sample.yaml", cluster=CLUSTER.model_copy(update=chosen))["spec"]
     assert spec.get("serviceAccountName") == expected
+    assert spec.get("executor", {}).get("serviceAccountName") == expected  # only Argo's container gets its token
+    assert spec.get("automountServiceAccountToken") is (False if expected else None)
+
+
+def test_each_step_has_the_secrets_of_its_role() -> None:
+    for name, template in templates(made("kitti_sample.yaml")).items():
+        sources = [variable.get("valueFrom", {}) for variable in template["container"]["env"]]
+        given = {source["secretKeyRef"]["name"] for source in sources if "secretKeyRef" in source}
+        role = "data" if name.startswith(("ingest", "pair")) else "training"
+        stores = {f"simipu-{role}-store", "simipu-mlflow"}
+        assert given == {"configure": set(), "evaluate": {"simipu-mlflow-evaluate"}}.get(name, stores)
 
 
 def test_the_promotion_is_chosen_from_its_values() -> None:
@@ -134,6 +152,7 @@ def test_training_on_several_gpus_is_told_how_many() -> None:
     assert steps["pretrain"]["container"]["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert "SIMIPU_PROCESSES" not in json.dumps(steps["pair-depth"]["container"]["env"])
     assert steps["pretrain"]["retryStrategy"]["retryPolicy"] == "Always"  # lost nodes too
+    assert steps["configure"]["retryStrategy"]["expression"] == "lastRetry.exitCode != '1'"  # not what was refused
     assert steps["pretrain"]["retryStrategy"]["backoff"] == {"duration": "60s", "factor": 2}
     assert steps["pretrain"]["activeDeadlineSeconds"] == 5 * 86400  # of each attempt
     node = {"fieldRef": {"fieldPath": "metadata.annotations['workflows.argoproj.io/node-name']"}}
@@ -193,6 +212,7 @@ def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
         "PYTHONPATH": f"{Path(__file__).with_name('fakes')}:{ROOT}",
         "FAKE_LOG": str(log),
         "TMPDIR": str(tmp_path),
+        "SIMIPU_CACHE": str(tmp_path / "cache"),
         "SIMIPU_PROCESSES": "1",
         "PYTHONWARNINGS": "ignore",
     }

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("https://kubeflow.example.com/pipeline/", "https://kubeflow.example.com/pipeline"),
         ("kubeflow.example.com", "https://kubeflow.example.com"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://my_host.:80", "http://my_host.:80"),
+        ("http://müller.example", "http://müller.example"),
         ("http://localhost:8080/#/runs", "http://localhost:8080"),
         ("https://kubeflow.example.com/_/pipeline/?ns=a", "https://kubeflow.example.com/pipeline"),
     ],
@@ -47,7 +51,14 @@ def test_in_a_pod_the_cluster_itself_is_asked(monkeypatch: pytest.MonkeyPatch) -
         (None, "where is Kubeflow Pipelines"),
         ("ftp://kubeflow", "is no address"),
         ("https://", "is no address"),
+        ("http://[::1", "is no address"),
+        ("http://[::z]", "is no address"),
+        ("http://x:99999", "is no address"),
+        ("http://x:y", "is no address"),
+        ("http://ex mple", "is no address"),
+        ("http://a..b", "is no address"),
         ("https://ada:secret@kubeflow", "leave user and password out"),
+        ("https://ada:secret@[::1", "leave user and password out"),
     ],
 )
 def test_other_addresses_are_refused(host: str | None, match: str) -> None:
@@ -120,3 +131,27 @@ def test_a_missing_ca_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_CA_FILE", "nowhere.pem")
     with pytest.raises(SimipuError, match=r"KFP_CA_FILE: there is no file nowhere\.pem"):
         find("https://a")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Bearer e." + "x" * 600, "token e." + "x" * 600),
+        ("authservice_session=MTY5abc; other=defg", "bad session MTY5abc"),
+    ],
+)
+def test_a_credential_that_the_server_repeats_is_masked_before_its_message_is_cut(header: str, said: str) -> None:
+    from types import SimpleNamespace
+
+    from pipelines.api import _refused
+
+    answer = SimpleNamespace(status=403, body=json.dumps({"message": said}), reason="Forbidden", headers={})
+    told = str(_refused(find("http://a"), answer, header))
+    assert f"{said.rpartition(' ')[0]} ***" in told
+    assert said.split()[-1][:40] not in told
+
+
+def test_the_address_of_the_pages_is_shown_without_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://ada:hunter2@kubeflow.example/_/pipeline/")
+    assert find("http://a").ui == "https://kubeflow.example/_/pipeline"

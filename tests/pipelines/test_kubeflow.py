@@ -1,8 +1,11 @@
 """Versions, schedules and refusals, against a server that speaks Kubeflow's protocol."""
 
+import base64
 import http.server
+import json
 import os
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kfp_server_api as kfp
 import pytest
 
 from pipelines import submission
@@ -17,6 +21,7 @@ from pipelines.api import ApiError
 from pipelines.client import Client, Trigger
 from pipelines.connection import Connection, Credential
 from pipelines.submission import Package
+from simipu_core.errors import SimipuError
 from tests.kfp_backend import specification
 from tests.kfp_server import LOGIN_PAGE, KfpServer, kfp_server
 from tests.pipelines.kubeflow import ROOT, SCRATCH, cli
@@ -128,6 +133,10 @@ class TestServers:
         server.fault = server.hang
         assert "does not answer within 0.2 s" in refusal(Connection(server.url, read_timeout_s=0.2))
 
+    def test_an_answer_that_takes_too_long_as_a_whole(self, server: KfpServer) -> None:
+        server.fault = server.hang
+        assert "does not answer in full within 0.1 s" in refusal(Connection(server.url, longest_s=0.1))
+
     def test_a_broken_answer(self, server: KfpServer) -> None:
         def cut(handler: Any) -> bool:
             handler.connection.shutdown(socket.SHUT_RDWR)
@@ -144,13 +153,48 @@ class TestServers:
         ("body", "match"),
         [
             (b'{"ok": true}', "is a server, but not of Kubeflow Pipelines"),
-            (b"[]", "answers in a way this client does not know|is a server, but not"),
-            (b"{", "answers in a way this client does not know|is a server, but not"),
+            (b"[]", "answers in a way this client does not know"),
+            (b"{", "its answer is cut off or no JSON"),
         ],
     )
     def test_another_server(self, server: KfpServer, body: bytes, match: str) -> None:
         server.fault = answering(200, body, "application/json")
         assert re.search(match, refusal(Connection(server.url)))
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "match", "transient"),
+        [
+            (b'{"runs":[{"run_id"', "application/json", "is cut off or no JSON", True),
+            (b"", "application/json", "is cut off or no JSON", True),
+            (b"\x1f\x8b\xff", "application/json", "is cut off or no JSON", True),
+            (b"[" * 100_000 + b"]" * 100_000, "application/json", "nested too deeply", True),
+            (b"[]", "application/json", "with no JSON object", False),
+            (b"{}", "application/json; charset=bogus", "does not know", False),
+            (b'{"runs": [{}]}', "application/json", "it lacks run_id", False),
+            (b'{"runs": [null]}', "application/json", "it lacks a row of a list", False),
+            (b'{"runs": 1}', "application/json", "does not know", False),
+            (b'{"runs": [{"run_id": "1", "created_at": "?"}]}', "application/json", "does not know", False),
+            (b'{"next_page_token": "again"}', "application/json", "its list never ends", False),
+        ],
+    )
+    def test_what_does_not_tell_is_no_answer(
+        self, server: KfpServer, body: bytes, kind: str, match: str, transient: bool
+    ) -> None:
+        client = Client(Connection(server.url))
+        server.backend.create_experiment(kfp.V2beta1Experiment(display_name="simipu"))
+        whole = answering(200, body, kind)
+        server.fault = lambda handler: "/runs" in handler.path and whole(handler)
+        with pytest.raises(ApiError, match=match) as caught:
+            client.runs(1)
+        assert caught.value.transient == transient
+
+    @pytest.mark.parametrize("command", ["status", "cancel"])
+    def test_an_answer_without_an_id_is_none(self, server: KfpServer, command: str) -> None:
+        empty = answering(200, b"{}", "application/json")
+        server.fault = lambda handler: "/runs" in handler.path and empty(handler)
+        done = cli(command, "1")
+        assert (done.code, done.out) == (1, "")
+        assert "it lacks run_id" in done.error
 
     def test_another_path(self, server: KfpServer) -> None:
         assert "there is no Kubeflow Pipelines API below this address" in refusal(Connection(f"{server.url}/pipeline"))
@@ -179,6 +223,39 @@ class TestServers:
         finally:
             served.shutdown()
             served.server_close()
+
+
+class TestProxies:
+    @pytest.fixture(autouse=True)
+    def no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in os.environ:
+            if name.lower().endswith("_proxy"):
+                monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}", "http://ada:p%40ss@127.0.0.1:{}"])
+    def test_one_is_shown_its_login(self, server: KfpServer, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def pass_on(handler: Any) -> bool:
+            asked.append((handler.path, handler.headers.get("Proxy-Authorization")))
+            handler.send_json(200, {"multi_user": False})
+            return True
+
+        server.fault = pass_on
+        monkeypatch.setenv("http_proxy", form.format(server.port))
+        Client(Connection("http://kfp.example"))
+        login = "Basic " + base64.b64encode(b"ada:p@ss").decode() if "@" in form else None
+        assert asked == [("http://kfp.example/apis/v2beta1/healthz", login)]
+
+    def test_one_that_is_away_is_named_without_its_login(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", "http://ada:secret@proxy.invalid:3128")
+        assert "the proxy proxy.invalid:3128 does not pass" in refusal(Connection("http://kfp.example"))
+
+    @pytest.mark.parametrize("given", ["socks5://proxy:1080", "http://[::1", "http://", "proxy:99999"])
+    def test_what_is_none_is_refused(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", given)
+        with pytest.raises(SimipuError, match="http_proxy: it names no HTTP proxy"):
+            Client(Connection("http://kfp.example"))
 
 
 def self_signed(folder: Path) -> Path:
@@ -401,7 +478,7 @@ class TestSchedules:
         (tmp_path / "raw").mkdir()
         (tmp_path / "raw" / "scan.bin").write_bytes(b"scan")
         arguments = ("schedule", *SCRATCH, "--data", str(tmp_path / "raw"), "--cron", "30 3 * * 1", "--name", "weekly")
-        made = cli(*arguments)
+        made = cli(*arguments, "--service-account", "simipu-steps")
         assert made.code == 0, made.error
         assert f"every pod must see the folder {tmp_path}/raw" in made.error
         (schedule,) = server.backend.recurring.values()
@@ -411,6 +488,7 @@ class TestSchedules:
         assert (schedule.mode, schedule.max_concurrency, schedule.no_catchup) == ("ENABLE", "1", True)
         assert schedule.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
         assert schedule.pipeline_spec is None
+        assert schedule.service_account == "simipu-steps"
         assert schedule.description.startswith("demo, revision ")
         assert re.fullmatch(rf"{tmp_path}/raw#[0-9a-f]{{64}}", schedule.runtime_config.parameters["data_depth"])
 
@@ -429,9 +507,23 @@ class TestSchedules:
         assert schedule.trigger.periodic_schedule.interval_second == "3600"
         assert "every 3600 s" in cli("schedules").out
 
+    def test_none_is_deleted_while_it_is_not_known_what_goes_on(self, server: KfpServer, package: Package) -> None:
+        server.backend.version = (2, 15)
+        client = Client(Connection(server.url))
+        version = client.upload(client.fitted(package)[0], "demo")
+        made = client.schedule(version, "often", {"data_depth": "s3://a#1"}, Trigger(every_s=3600))
+        cut = answering(200, b'{"runs": [{"run_id"', "application/json")
+        server.fault = lambda handler: "/runs?" in handler.path and cut(handler)
+        with pytest.raises(ApiError, match="is cut off"):
+            client.unschedule(made.recurring_run_id)
+        assert made.recurring_run_id in server.backend.recurring
+
     @pytest.mark.parametrize("given", [(), ("--cron", "* * * * *", "--every", "1d")])
     def test_it_is_either_cron_or_an_interval(self, given: tuple[str, ...]) -> None:
         assert "give either --cron" in cli("schedule", *given).error
+
+    def test_an_empty_cron_is_none(self) -> None:
+        assert "--cron:  is no cron expression" in cli("schedule", "--cron", "").error
 
 
 class TestRuns:
@@ -441,6 +533,42 @@ class TestRuns:
             assert re.search(rf"\(404: .*Run {nobody} not found\)", cli(command, nobody).error)
         assert cli("status", nobody, "--wait").code == 4
         assert "give its id" in cli("status", "--wait").error
+
+    @pytest.mark.parametrize("name", ["[/x]", "[i]a[/i]"])
+    def test_names_are_shown_as_they_are(self, name: str, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        group = kfp.V2beta1Experiment(display_name="simipu")
+        server.backend.create_experiment(group)
+        identity = "0" * 36
+        many = {
+            "trigger": {},
+            "run_id": identity,
+            "recurring_run_id": identity,
+            "display_name": name,
+            "state": "SUCCEEDED",
+        }
+        listed = answering(200, json.dumps({"runs": [many], "recurringRuns": [many]}).encode(), "application/json")
+        server.fault = lambda handler: "runs?" in handler.path and listed(handler)
+        for command in ("status", "schedules"):
+            shown = cli(command).out
+            assert identity in shown  # in one line
+            assert name in shown
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            (("status", ""), "run: it is empty"),
+            (("cancel", " "), "run: it is empty"),
+            (("unschedule", ""), "schedule: it is empty"),
+            (("status", "\udcff"), "run: it is no text"),
+            (("submit", "--run-name", "\udcff"), "--run-name: it is no text"),
+            (("upload", "--version", "\udcff"), "--version: it is no text"),
+            (("schedule", "--name", "\udcff"), "--name: it is no text"),
+        ],
+    )
+    def test_names_and_ids_are_text(self, given: tuple[str, ...], said: str) -> None:
+        done = cli(*given)
+        assert (done.code, done.error.splitlines()[-1].startswith(f"error: {said}")) == (1, True)
 
     def test_a_wrong_parameter_is_told(self, server: KfpServer, package: Package) -> None:
         client = Client(Connection(server.url))
@@ -452,6 +580,38 @@ class TestRuns:
         server.fault = lambda handler: handler.path.endswith("/runs") and server.hang(handler)
         client = Client(Connection(server.url, read_timeout_s=3))
         with pytest.raises(ApiError, match="not known whether the run was made: look for “my run” with `status`"):
+            client.submit(package, "my run", {"data_depth": "s3://a#1"})
+
+    @pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+    def test_a_submission_that_is_stopped_says_so(
+        self,
+        server: KfpServer,
+        package: Package,
+        sent: signal.Signals,
+        raised: type[BaseException],
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        def stop(handler: Any) -> bool:
+            if handler.command != "POST" or not handler.path.endswith("/runs"):
+                return False
+            os.kill(os.getpid(), sent)
+            return server.hang(handler)
+
+        client = Client(Connection(server.url, read_timeout_s=10))
+        server.fault = stop
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+        try:
+            with pytest.raises(raised):
+                client.submit(package, "my run", {"data_depth": "s3://a#1"})
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert "not known whether the run was made: look for “my run”" in capfd.readouterr().err
+
+    def test_a_page_in_place_of_the_made_run_leaves_it_open(self, server: KfpServer, package: Package) -> None:
+        page = answering(200, LOGIN_PAGE.encode(), "text/html")
+        client = Client(Connection(server.url))
+        server.fault = lambda handler: handler.path.endswith("/runs") and page(handler)
+        with pytest.raises(ApiError, match="not known whether the run was made"):
             client.submit(package, "my run", {"data_depth": "s3://a#1"})
 
     def test_a_wrong_token_is_told_before_data_is_looked_at(self, server: KfpServer) -> None:

@@ -17,8 +17,9 @@ from rich.console import Console
 
 from pipelines.client import Client
 from pipelines.connection import Connection
-from pipelines.follow import Outcome, Pace, clock, end_tracking, follow
+from pipelines.follow import Outcome, Pace, clock, end_tracking, follow, steps_table
 from pipelines.options import chosen
+from pipelines.states import StepState
 from pipelines.submission import Package, data_addresses, pack
 from simipu_core.errors import SimipuError
 from tests.kfp_server import KfpServer, kfp_server
@@ -100,7 +101,8 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
-    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--run-name", "my run")
+    account = ("--service-account", "simipu-steps")
+    done = cli("submit", *SCRATCH, "--data", data, "--wait", "--run-name", "my run", *account)
     assert done.code == 0, done.out + done.error
     run_id = done.out.split()[1]
     lines = done.out.splitlines()
@@ -111,6 +113,7 @@ def test_a_run_is_followed_to_its_end(server: KfpServer, data: str) -> None:
     assert f"every pod must see the folder {data};" in done.error
     run = server.backend.runs[run_id]
     assert run.description.startswith("demo, revision ")
+    assert run.service_account == "simipu-steps"
     values = run.runtime_config.parameters
     assert re.fullmatch(rf"{data}#[0-9a-f]{{64}}", values["data_depth"])
     assert values.keys() == run.pipeline_spec["root"]["inputDefinitions"]["parameters"].keys()
@@ -345,6 +348,21 @@ def test_an_mlflow_that_is_away_is_no_error(in_mlflow: InMlflow, monkeypatch: py
     assert console.export_text() == ""
 
 
+def test_an_mlflow_that_does_not_answer_is_not_waited_for(in_mlflow: InMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    tracking = sys.modules["simipu_core.tracking.pipeline_run"]
+    monkeypatch.setattr(tracking, "end_killed", lambda *_: over.wait())
+    monkeypatch.setattr("pipelines.follow._MLFLOW_S", 0.05)
+    run = SimpleNamespace(run_id="1", display_name="demo", state="FAILED", state_history=[], error=None)
+    client = SimpleNamespace(run=lambda _: run, steps=lambda _: [], url=lambda *_: "http://kubeflow")
+    console = Console(record=True, width=200)
+    assert follow(cast(Client, client), "1", console) == Outcome.FAILED
+    over.set()
+    cause, warning = console.export_text().splitlines()
+    assert cause == "error: demo failed; http://kubeflow"
+    assert warning.startswith("warning: MLflow does not answer within 0.05 s")
+
+
 def test_an_interrupt_leaves_the_run_alone(
     server: KfpServer, blocked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,3 +451,10 @@ class TestUnscheduling:
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (4.6, "0:05"), (65, "1:05"), (3723, "1:02:03")])
 def test_clock(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_names_of_steps_are_shown_as_they_are() -> None:
+    console = Console(record=True, width=80)
+    console.print(steps_table(SimpleNamespace(display_name="[/x]", state="RUNNING"), [StepState("[/y]", "[/z]")]))
+    shown = console.export_text()
+    assert all(name in shown for name in ("[/x]", "[/y]", "[/z]"))

@@ -103,8 +103,8 @@ def test_a_run_without_pretraining(execute: Execute) -> None:
 
 
 def test_settings_that_are_refused_stop_the_run_at_once(execute: Execute) -> None:
-    with pytest.raises(SimipuError, match=r"`finetune\.epochs`: Input should be greater than or equal to 1"):
-        execute(settings="finetune.epochs=0")
+    with pytest.raises(SimipuError, match=r"`finetune\.epochs`: Input should be greater than or equal to 0"):
+        execute(settings="finetune.epochs=-1")
     assert Path(os.environ["FAKE_LOG"]).read_text() == ""
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.output import StepLines, step_lines
+from pipelines.output import StepLines, show_anything, step_lines
 
 DUMP = json.dumps({"inputs": {"uri": "error: not this one"}}, indent=4)
 
@@ -99,3 +99,11 @@ def test_everything_is_as_before_afterwards(capsys: pytest.CaptureFixture[str]) 
     assert sys.stdout is before
     assert logging.root.manager.disable == logging.NOTSET
     assert capsys.readouterr().out == "a step's line\n"
+
+
+def test_what_an_encoding_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    show_anything()
+    print("a · \udcff", flush=True)
+    assert shown.getvalue() == b"a ? ?\n"

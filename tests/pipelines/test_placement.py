@@ -16,10 +16,14 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.configure.component import configure
 from pipelines.cluster import Cluster, load_cluster, settings_of
-from pipelines.package import write, write_manifest
+from pipelines.fields import PLACED, TOLD
+from pipelines.package import write, write_argo, write_manifest
 from simipu_core import project
+from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
+from tests.admission import holds, mutated
 from tests.kubernetes_schema import differences
+from tests.pod_security import containers, violations
 from tests.trainer_api import problems
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +83,27 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return text
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("depth_data.root", "s3://user:hunter2@bucket/x", "holds a login, and whoever sees the pipeline would see it"),
+        ("pretrain_data.root", "s3://bucket/x?X-Amz-Signature=hunter2", "holds a login"),
+        ("tracking.model_name", "{{workflow.name}}", r"holds \{\{, which Argo or Kubernetes would replace"),
+        ("tracking.model_name", "a$(AWS_SECRET_ACCESS_KEY)", r"holds \$\(, which"),
+        ("tracking.mlflow_experiment", "{{$.inputs.parameters['foo']}}", r"holds \{\{, which"),
+    ],
+)
+@pytest.mark.parametrize("made", [write, write_argo])
+def test_settings_that_would_leak_or_be_expanded_are_refused(
+    key: str, value: str, told: str, made: Callable[..., None], tmp_path: Path
+) -> None:
+    experiment = load_experiment(ROOT / "params.yaml", [f"{key}={json.dumps(value)}"])
+    with pytest.raises(SimipuError, match=rf"^{key}.*{told}") as caught:
+        made(experiment, tmp_path / "pipeline.yaml", example())
+    assert "hunter2" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str], str]) -> None:
     documents = list(yaml.safe_load_all(text_of(name)))
@@ -98,9 +123,9 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         assert resources.get("accelerator", {}).get("resourceType") == ("nvidia.com/gpu" if gpus else None)
 
         mounts = {mount["mountPath"]: mount for mount in placed["emptyDirMounts"]}
-        sizes = {path: mount["sizeLimit"] for path, mount in mounts.items()}
+        sizes = {path: mount.get("sizeLimit") for path, mount in mounts.items()}
         assert sizes.pop("/dev/shm", None) == settings.shm
-        assert sizes == {"/scratch": settings.scratch}
+        assert sizes == {"/scratch": settings.scratch, "/tmp": None}
         assert mounts.get("/dev/shm", {"medium": "Memory"})["medium"] == "Memory"
 
         assert [(t["key"], t["effect"]) for t in placed.get("tolerations", [])] == [
@@ -108,13 +133,11 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         ]
         labels = {"node.kubernetes.io/instance-type": "gpu-8x80"} if component in ("pretrain", "finetune") else None
         assert placed.get("nodeSelector", {}).get("labels") == labels
-        assert {key["envVar"] for source in placed["secretAsEnv"] for key in source["keyToEnv"]} == {
-            "AWS_ACCESS_KEY_ID",
-            "AWS_SECRET_ACCESS_KEY",
-            "MLFLOW_TRACKING_USERNAME",
-            "MLFLOW_TRACKING_PASSWORD",
+        given = {
+            source["secretName"]: {key["envVar"]: key["secretKey"] for key in source["keyToEnv"]}
+            for source in placed.get("secretAsEnv", [])
         }
-        assert [source["secretName"] for source in placed["secretAsEnv"]] == ["simipu-object-store", "simipu-mlflow"]
+        assert given == {source.name: source.keys for source in example().secrets_of(component)}
         (config_map,) = placed["configMapAsEnv"]
         assert config_map["configMapName"] == "simipu-settings"
         fields = {field["name"]: field["fieldPath"] for field in placed["fieldPathAsEnv"]}
@@ -132,9 +155,12 @@ def test_every_step_is_placed_as_the_file_says(name: str, text_of: Callable[[str
         }
         assert settings.timeout < 14 * 86400
         environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        own = environment.keys() - example().environment.keys() | fields.keys()
+        assert own <= PLACED | TOLD  # so that cluster.yaml cannot give them a second time
         assert environment.get("SIMIPU_STEP") == (None if step == "configure" else step)
         assert ("SIMIPU_LAST_STEP" in environment) == (step == "evaluate")
         assert environment["SIMIPU_IMAGE"] == image
+        assert environment["SIMIPU_CACHE"] == "/scratch/cache"
         assert environment.get("SIMIPU_PROCESSES") == ("8" if is_training else None)
         retry = {"times": 3, "wait": 60, "factor": 2, "within": 14 * 86400}
         assert json.loads(environment.get("SIMIPU_RETRY", "null")) == (retry if is_training else None)
@@ -171,6 +197,41 @@ def ancestors(step: str, found: dict[str, Any]) -> set[str]:
     return above.union(*(ancestors(name, found) for name in above))
 
 
+def server_pod(placed: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """The pod of a step: the template of Kubeflow Pipelines 2.17, recorded, with Argo's containers by its sources."""
+    template: dict[str, Any] = json.loads(Path(__file__).with_name("executor_pod.json").read_text(encoding="utf-8"))
+    (main,) = [each for each in template["spec"]["containers"] if each["name"] == "main"]
+    main["securityContext"] |= {
+        key: value if isinstance(value, bool) else int(value) for key, value in placed["securityContext"].items()
+    }
+    mounts = placed["emptyDirMounts"]
+    main["volumeMounts"] += [{"name": mount["volumeName"], "mountPath": mount["mountPath"]} for mount in mounts]
+    template["spec"]["volumes"] += [{"name": mount["volumeName"], "emptyDir": {}} for mount in mounts]
+    main["image"] = container["image"]
+    template["metadata"]["labels"] |= placed["podMetadata"]["labels"]
+    return template
+
+
+def test_pods_of_steps_are_restricted_and_read_only_with_the_policy(text_of: Callable[[str], str]) -> None:
+    policy = yaml.safe_load((ROOT / "deploy" / "policies" / "pods.yaml").read_text(encoding="utf-8"))
+    found = tasks(list(yaml.safe_load_all(text_of("params.yaml"))))
+    for _, container, placed, _ in found.values():
+        pod = server_pod(placed, container)
+        assert violations(pod) == []
+        made = mutated(pod, policy)
+        assert list(differences(made["spec"], "V1PodSpec", "spec")) == []
+        assert violations(made) == []
+        for place, each in containers(made["spec"]):
+            assert each["securityContext"]["readOnlyRootFilesystem"], place
+        (main,) = [each for each in made["spec"]["containers"] if each["name"] == "main"]
+        assert main["image"] == container["image"]
+        assert main["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {"/tmp", "/scratch", "/s3", "/minio"} <= {mount["mountPath"] for mount in main["volumeMounts"]}
+        places = {variable["name"]: variable["value"] for variable in container["env"]}
+        for name in ("HOME", "TMPDIR", "SIMIPU_CACHE"):  # all that is written to lies in a volume
+            assert places[name].startswith(("/tmp", "/scratch"))
+
+
 def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
     pipeline, _ = compiled(load_experiment(ROOT / "params.yaml"), tmp_path, example())
     types = {
@@ -205,7 +266,6 @@ def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tm
     assert task["inputs"].get("artifacts", {}) == {}  # Kubeflow downloads those
     assert task["inputs"]["parameters"]["pairs"]["taskOutputParameter"]["outputParameterKey"] == "address"
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
-    fields = {field["name"]: field["fieldPath"] for field in placed["fieldPathAsEnv"]}
     spec = json.loads(environment["SIMIPU_TRAIN_JOB"])
     job = {"metadata": {"name": "job"}, "spec": spec}
     assert problems(job) == []
@@ -214,7 +274,7 @@ def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tm
     assert trainer["resourcesPerNode"]["limits"] == {"memory": "480Gi", "nvidia.com/gpu": "8"}
     assert spec["activeDeadlineSeconds"] == several.step("pretrain").timeout
     given = {variable["name"]: variable for variable in trainer["env"]}
-    assert given["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "simipu-object-store"
+    assert given["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "simipu-training-store"
     assert given["SIMIPU_CHECKPOINTS"]["valueFrom"]["configMapKeyRef"]["key"] == "SIMIPU_CHECKPOINTS"
     assert "SIMIPU_PROCESSES" not in given
     (patch,) = spec["runtimePatches"]
@@ -222,7 +282,13 @@ def test_training_on_several_nodes_is_a_train_job_that_a_small_step_waits_for(tm
     assert pod["metadata"]["labels"] == {"app.kubernetes.io/part-of": "simipu", "team": "a"}
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000}
-    assert fields["SIMIPU_SERVICE_ACCOUNT"] == "spec.serviceAccountName"
+    policy = yaml.safe_load((ROOT / "deploy" / "policies" / "train-jobs.yaml").read_text(encoding="utf-8"))
+    assert all(holds(rule["expression"], object=job) for rule in policy["spec"]["validations"])
+    runtime = yaml.safe_load((ROOT / "deploy" / "trainer" / "runtime.yaml").read_text(encoding="utf-8"))
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    template = replicated["template"]["spec"]["template"]
+    context = {**template["spec"]["securityContext"], **pod["spec"]["securityContext"]}
+    assert violations({**pod, "spec": {**template["spec"], **pod["spec"], "securityContext": context}}) == []
     assert "accelerator" not in container["resources"]
     waiting = {key: value for key, value in container["resources"].items() if key.startswith("resource")}
     assert waiting == {

@@ -104,3 +104,47 @@ def test_a_failing_dvc_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr("simipu_core.project.root", lambda: tmp_path)  # not a DVC project
     with pytest.raises(SimipuError, match="dvc repro raw failed"):
         raw._dvc("repro", "raw")
+
+
+CONFLICT = "schema: '2.0'\nstages:\n  raw:\n<<<<<<< HEAD\n    cmd: a\n=======\n    cmd: b\n>>>>>>> branch\n"
+
+
+def test_marks_of_a_merge_are_told_by_file(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simipu_core.project.root", lambda: tmp_path)
+    for file, root in (("kitti.dvc", "kitti"), ("dvc.lock", "data/raw")):
+        (tmp_path / file).write_text(CONFLICT)
+        (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        sentence = rf"{file}: holds the marks of a merge that is not finished \(<<<<<<<\); choose one side\.$"
+        with pytest.raises(SimipuError, match=sentence):
+            raw.raw_uris(demo("finetune.init=torch_default", f"depth_data.root={tmp_path}/{root}"))
+    assert commands == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("remote", ["gs", "azure", "ssh"])
+def test_remotes_that_are_not_read_are_refused_by_name(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: str
+) -> None:
+    (tmp_path / "kitti.dvc").touch()
+    monkeypatch.setattr("dvc.api.get_url", lambda path, repo: f"{remote}://place/files/md5/ab/cd.dir")
+    sentence = rf"^{remote}://.* are not read; .* It is in DVC's remote, of which a local folder and S3 are read\.$"
+    with pytest.raises(SimipuError, match=sentence):
+        raw.raw_uris(demo("finetune.init=torch_default", f"depth_data.root={tmp_path}/kitti"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_pointer_that_dvc_does_not_understand_is_told_in_its_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from dvc.exceptions import DvcException
+
+    def fail(path: str, repo: str) -> str:
+        raise DvcException("unable to read: 'kitti.dvc', YAML file structure is corrupted")
+
+    monkeypatch.setattr(raw, "_dvc", lambda *_: None)
+    monkeypatch.setattr("dvc.api.get_url", fail)
+    (tmp_path / "kitti.dvc").touch()
+    with pytest.raises(SimipuError, match=r"kitti: DVC does not know where it lies \(unable to read: .* corrupted\)"):
+        raw.raw_uris(demo("finetune.init=torch_default", f"depth_data.root={tmp_path}/kitti"))

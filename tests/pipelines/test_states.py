@@ -195,10 +195,58 @@ def test_the_log_of_a_pod_is_known_by_three_names() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"metadata": "a"}', '{"metadata": {"name": "a"}, "status": {"compressedNodes": "?"}}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"metadata": "a"}',
+        '{"metadata": {"name": "a"}, "status": []}',
+        '{"metadata": {"name": "a"}, "status": {"compressedNodes": "?"}}',
+        '{"metadata": {"name": "a"}, "status": {"compressedNodes": 1}}',
+        '{"metadata": {"name": "a"}, "status": {"offloadNodeStatusVersion": "fnv:1"}}',
+        '{"metadata": {"name": "a"}, "status": {"nodes": {"1": null}}}',
+        '{"metadata": {"name": "a"}, "status": {"nodes": {"1": {"name": "a", "startedAt": "soon"}}}}',
+    ],
 )
 def test_what_is_no_workflow_is_none(text: str) -> None:
     assert Workflow.read(text) is None
+
+
+def _task(**more: Any) -> dict[str, Any]:
+    return {"dag": {"tasks": {"a": {"componentRef": {"name": "c"}, **more}}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ({"root": {"dag": {"tasks": {"a": {"taskInfo": None, "dependentTasks": None}}}}}, ["a"]),
+        ({"pipeline_spec": {"root": _task(taskInfo={"name": "x"}), "components": None}}, ["x"]),
+        ({"root": None}, []),
+        ({"root": {"dag": {"tasks": {"a": None}}}}, []),
+        ({"root": _task(dependentTasks=["a"])}, []),
+        ({"root": _task(), "components": {"c": _task()}}, []),
+        ("text", []),
+    ],
+)
+def test_whatever_the_specification_lacks_the_run_is_told(spec: Any, names: list[str]) -> None:
+    known = run("SUCCEEDED", spec)
+    known.state_history = [None]
+    known.run_details = kfp.V2beta1RunDetails(task_details=[None])
+    assert [(step.name, step.state) for step in steps(known)] == [(name, "not run") for name in names]
+    assert state(known) == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("field", ["phase", "type", "id", "templateName", "message", "startedAt", "finishedAt"])
+@pytest.mark.parametrize("missing", [True, False])
+def test_whatever_a_node_lacks_its_step_is_told(field: str, missing: bool) -> None:
+    known = node("ingest-2(0).executor(0)", "Succeeded") | {field: None}
+    if missing:
+        del known[field]
+    step, other = steps(run("SUCCEEDED"), workflow(known))
+    assert step.state == {"phase": "not finished", "type": "not run"}.get(field, "succeeded")
+    assert other.state == "not run"
 
 
 class TestTasksOfTheApi:

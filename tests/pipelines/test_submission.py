@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from pipelines import submission
+from pipelines.options import chosen, placed
 from pipelines.submission import Package, cron_expression, data_addresses, interval_seconds, local_addresses, pack
 from simipu_core.errors import SimipuError
 from simipu_core.experiment import Experiment, load_experiment
@@ -118,3 +119,31 @@ def test_cron_gets_its_seconds(text: str, cron: str) -> None:
 def test_other_crons_are_refused(text: str) -> None:
     with pytest.raises(SimipuError, match=r"--cron: .* is no cron expression"):
         cron_expression(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("61 3 * * 1", "61 is no minute; write 0 to 59"),
+        ("30 24 * * *", "24 is no hour; write 0 to 23"),
+        ("0 30 3 32 * *", "32 is no day of a month; write 1 to 31"),
+        ("0 0 1 1-13 *", "13 is no month; write 1 to 12"),
+        ("0 0 * * 8", "8 is no day of a week; write 0 to 7"),
+    ],
+)
+def test_times_that_no_clock_shows_are_refused(text: str, what: str) -> None:
+    with pytest.raises(SimipuError, match=what):
+        cron_expression(text)
+
+
+def test_options_that_would_be_ignored_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIMIPU_IMAGE", raising=False)
+    with pytest.raises(SimipuError, match="--image: goes with --cluster FILE"):
+        placed(None, "simipu@sha256:0", None)
+    monkeypatch.setenv("SIMIPU_IMAGE", "simipu@sha256:0")
+    assert placed(None, "simipu@sha256:0", None) is None
+
+
+def test_one_address_for_several_roots_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen("demo", None, sweep=["improved/kitti_kitti", "improved/kitti_nyu"], data="s3://bucket/all")
+    assert "note: s3://bucket/all is taken for all of data/kitti, data/nyu" in capsys.readouterr().err

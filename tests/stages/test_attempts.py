@@ -123,6 +123,25 @@ def test_a_pod_that_was_lost_counts_as_an_attempt(step: Callable[..., None]) -> 
     assert training.begun == 2
 
 
+@pytest.mark.parametrize("count", [None, b'{"be', b"[]", b"\xff", b'{"begun": "x"}'])
+def test_where_pods_do_not_see_the_count_of_those_before_attempts_do_not_multiply(
+    step: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: bytes | None
+) -> None:
+    training = Training(deaths=99)
+    for pod in range(4):
+        monkeypatch.setenv("SIMIPU_CHECKPOINTS", str(tmp_path / f"pod-{pod}"))
+        step(3, pod=pod)
+        if count is not None:
+            file = tmp_path / f"pod-{pod}" / "attempts" / "f00d" / "pretrain" / "attempts.json"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(count)
+        with pytest.raises(
+            SimipuError, match="set SIMIPU_CHECKPOINTS to a place that all pods see" if pod else "killed"
+        ):
+            attempts.repeat(training, "pretrain")
+    assert training.begun == 4
+
+
 def test_no_attempt_begins_later_than_stated(step: Callable[..., None]) -> None:
     step(2, wait=5, within=1)
     training = Training(deaths=9)
@@ -151,9 +170,10 @@ def test_sigterm_between_two_attempts_ends_the_step(step: Callable[..., None]) -
     assert training.begun == 1
 
 
-def test_a_wish_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMIPU_RETRY", "3")
-    with pytest.raises(SimipuError, match=r"^SIMIPU_RETRY=3: write"):
+@pytest.mark.parametrize("wish", ["3", '{"times": 20, "wait": 1, "factor": 100000000000000000, "within": 1}'])
+def test_a_wish_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+    monkeypatch.setenv("SIMIPU_RETRY", wish)
+    with pytest.raises(SimipuError, match=rf"^SIMIPU_RETRY={wish}: write"):
         attempts.requested()
 
 

@@ -23,7 +23,7 @@ from simipu_core.stages.pretrain import pretrain
 from simipu_core.tracking.run import SilentRun
 from tests.samples import pair_row, tiny_pretrain, write_shards
 from tests.servers import SeaweedFS, seaweedfs
-from tests.trainer_api import RECORDED, TrainerApi, container_status, trainer_api
+from tests.trainer_api import RECORDED, TrainerApi, TrainerHandler, container_status, trainer_api
 
 SPEC: dict[str, Any] = {
     "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "simipu"},
@@ -47,15 +47,21 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture
-def api(tmp_path: Path, s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerApi]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerApi]:
     monkeypatch.setattr(trainer, "_POLL_S", 0.02)
+    with trainer_api(tmp_path) as served:
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(served.kubeconfig))
+        yield served
+
+
+@pytest.fixture
+def api(cluster: TrainerApi, tmp_path: Path, s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> TrainerApi:
+    """The cluster, with an object store."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SIMIPU_CHECKPOINTS", f"s3://{s3.bucket}/{tmp_path.name}")
     monkeypatch.setenv("SIMIPU_CACHE", str(tmp_path / "cache"))
-    with trainer_api(tmp_path) as served:
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(served.kubeconfig))
-        yield served
+    return cluster
 
 
 def train(out: Path, config: PretrainConfig = CONFIG, uri: str = "s3://shards/pairs") -> None:
@@ -177,9 +183,8 @@ def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
     api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIMIPU_RETRY", RETRY)
-    log = (RECORDED / "node.batch-size.log").read_text()
-    assert len(log.splitlines()) > 30
-    api.on_create = lambda job: api.fail(name_of(job), log, log)
+    words = "error: batch_size 7 cannot be cut into 2 ranks times accumulate=1 equal micro-batches\n"
+    api.on_create = lambda job: api.fail(name_of(job), words, words)
     with pytest.raises(
         SimipuError, match=r"^TrainJob simipu-pretrain-\w+: batch_size 7 cannot be cut into 2 ranks"
     ) as it:
@@ -187,6 +192,40 @@ def test_what_a_pod_refused_is_the_error_and_is_not_tried_again(
     assert not isinstance(it.value, InterruptionError)
     assert len(api.created) == 1
     assert not (tmp_path / "encoder").exists()
+
+
+def test_a_pod_leaves_why_it_ends_where_the_step_finds_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "termination-log"
+    call = train_job.Call(
+        stage="pretrain",
+        config={"epochs": 0},
+        shards="s3://bucket/pairs",
+        encoder=None,
+        out="s3://bucket/out",
+        checkpoints="",
+    )
+    monkeypatch.setenv("SIMIPU_CALL", call.model_dump_json())
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train_job, "LAST_WORDS", words)
+    with pytest.raises(SystemExit, match="error: pretrain: `epochs`"):
+        train_job.main()
+    assert not words.exists()  # only the kubelet makes it
+    words.touch()
+    with pytest.raises(SystemExit):
+        train_job.main()
+    assert words.read_text().startswith("error: pretrain: `epochs`")
+
+
+def test_what_a_pod_that_died_printed_last_is_shown(
+    api: TrainerApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = (RECORDED / "node.batch-size.log").read_text().partition("\n")[2]  # an exit code, and no sentence
+    api.on_create = lambda job: api.fail(name_of(job), log, log)
+    with pytest.raises(InterruptionError, match="see the lines above"):
+        train(tmp_path / "encoder")
+    assert "exitcode  : 1" in capsys.readouterr().out
 
 
 def test_pods_that_are_gone_with_what_they_said_are_told(api: TrainerApi, tmp_path: Path) -> None:
@@ -279,15 +318,107 @@ def test_sigterm_deletes_the_job_at_once(api: TrainerApi, tmp_path: Path, monkey
         sent.append(time.monotonic())
 
     api.on_create = terminate
-    with pytest.raises(SimipuError, match=r"stopped by SIGTERM, and TrainJob .* with it: run it again to go on"):
+    with pytest.raises(SimipuError, match=r"stopped by SIGTERM; run the step again to go on\.$"):
         train(tmp_path / "encoder")
     assert api.deleted == [(name_of(api.created[0]), "Background")]
     assert len(api.created) == 1
     assert sent[1] - sent[0] < 1.0
 
 
+@pytest.mark.parametrize("end", ["fail", "delete", "complete"])
+def test_a_result_that_is_there_is_taken_however_the_job_ended(cluster: TrainerApi, end: str) -> None:
+    done: list[bool] = []
+
+    def write_and_end(job: dict[str, Any]) -> None:
+        done.append(True)
+        if end == "delete":  # by another step, which has taken the result
+            cluster.delete("j", "Background")
+        else:
+            getattr(cluster, end)("j")
+
+    cluster.on_create = write_and_end
+    trainer.TrainJob("j", SPEC, lambda: bool(done)).finish()
+    assert len(cluster.created) == 1
+
+
+def test_no_job_is_made_where_the_result_appeared_meanwhile(cluster: TrainerApi) -> None:
+    answers = iter([False, True, True])
+    trainer.TrainJob("j", SPEC, lambda: next(answers)).finish()
+    assert cluster.created == []
+
+
+AWAY = (503, "x")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "is_deleted"),
+    [
+        ({"GET": AWAY}, r"stopped by SIGTERM; run the step again to go on\.$", True),
+        ({"DELETE": AWAY}, r"stopped by SIGTERM; .* may still run; kubectl .* delete trainjob j ", False),
+        ({"DELETE": (403, "no")}, r"stopped by SIGTERM; .* may still run; kubectl .* delete trainjob j ", False),
+        ({}, r"stopped by SIGTERM; run the step again to go on\.$", True),
+    ],
+)
+def test_a_step_that_is_stopped_deletes_its_job_or_says_that_it_may_still_run(
+    cluster: TrainerApi,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, tuple[int, str]],
+    told: str,
+    is_deleted: bool,
+) -> None:
+    """Also between two attempts, which begin when the API server has not answered for long."""
+    monkeypatch.setenv("SIMIPU_RETRY", '{"times": 2, "wait": 60, "factor": 2, "within": 600}')
+    monkeypatch.setattr(trainer, "_PATIENCE_S", 0.1)
+
+    def stop(_job: dict[str, Any]) -> None:
+        threading.Timer(0.1, setattr, (cluster, "fault", fault)).start()
+        threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    cluster.on_create = stop
+    with pytest.raises(SimipuError, match=told):
+        trainer.TrainJob("j", SPEC, lambda: False).finish()
+    assert (len(cluster.deleted), len(cluster.jobs)) == ((1, 0) if is_deleted else (0, 1))
+
+
+@pytest.mark.parametrize("patience", [5.0, 0.1])
+def test_a_token_that_is_refused_may_just_be_renewed(
+    cluster: TrainerApi, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setattr(trainer, "_RENEWAL_S", patience)
+    done: list[bool] = []
+
+    def renew() -> None:
+        cluster.fault = None
+        done.append(True)
+        cluster.complete("j")
+
+    def refuse() -> None:
+        cluster.fault = (401, "Unauthorized")
+        if patience > 1:
+            threading.Timer(0.3, renew).start()
+
+    cluster.on_create = lambda job: threading.Timer(0.1, refuse).start()
+    job = trainer.TrainJob("j", SPEC, lambda: bool(done))
+    if patience > 1:
+        job.finish()
+    else:
+        with pytest.raises(InterruptionError, match=r"does not know who asks \(401 Unauthorized\); .* may still run"):
+            job.finish()
+    assert len(cluster.created) == 1
+
+
+@pytest.mark.parametrize("answer", [b"<html>log in</html>", b"\xff"])
+def test_an_answer_that_is_none_of_the_servers_is_asked_for_again(
+    cluster: TrainerApi, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(trainer, "_PATIENCE_S", 0.1)
+    send = TrainerHandler._answer
+    monkeypatch.setattr(TrainerHandler, "_answer", lambda handler, status, body: send(handler, 200, answer))
+    with pytest.raises(InterruptionError, match="the Kubernetes API server does not answer"):
+        trainer.TrainJob("j", SPEC, lambda: False).finish()
+
+
 def test_the_pods_are_those_of_the_step(api: TrainerApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMIPU_SERVICE_ACCOUNT", "default-editor")
     monkeypatch.setenv("SIMIPU_PIPELINE_RUN", "f00d")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     pods: list[dict[str, Any]] = []
@@ -301,14 +432,12 @@ def test_the_pods_are_those_of_the_step(api: TrainerApi, tmp_path: Path, monkeyp
     train_job.train(
         {**SPEC, "runtimePatches": [patch]}, "pretrain", CONFIG, "s3://shards/pairs", tmp_path / "one", run=SilentRun()
     )
-    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"default-editor"}
+    assert {pod["spec"]["serviceAccountName"] for pod in pods} == {"simipu-training"}
     assert pods[0]["spec"]["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pods[0]["metadata"]["labels"]["team"] == "a"
     assert api.created[0]["metadata"]["labels"]["pipeline/runid"] == "f00d"
     variables = {variable["name"]: variable.get("value") for variable in api.created[0]["spec"]["trainer"]["env"]}
     assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
-    train(tmp_path / "two", CONFIG.model_copy(update={"seed": 5}))
-    assert pods[-1]["spec"]["serviceAccountName"] == "default-editor"
 
 
 def test_an_older_trainer_is_told(api: TrainerApi, tmp_path: Path) -> None:

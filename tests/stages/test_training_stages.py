@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest
-from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, OneCycleConfig
+from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, LidarDepthConfig, OneCycleConfig
 from simipu_core.data.images import decode_depth, encode_depth
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
+from simipu_core.models import hub
+from simipu_core.stages import training
 from simipu_core.stages.evaluate import evaluate
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.pretrain import pretrain
@@ -64,6 +67,21 @@ def test_pretraining_keeps_the_encoder(encoder: Path) -> None:
     assert len(load_file(encoder / "encoder.safetensors")) == 120
 
 
+def test_weights_from_the_hub_are_recorded_by_address_and_digest(
+    folder: Path, depth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = "1" * 64
+    file = hub.HubFile("timm/resnet18.tv_in1k", "0" * 40, "model.safetensors", digest)
+    monkeypatch.setattr(hub, "newest", lambda *_: file)
+    monkeypatch.setattr(training, "weights_digest", lambda source: {"init_file": source[-64:]})
+    monkeypatch.setattr("simipu_core.models.depth_net.initialise", lambda *_, **__: None)
+    recorder = Recorder()
+    config = FINETUNE.model_copy(update={"init": "imagenet", "epochs": 1, "max_frames": 4})
+    manifest = finetune(depth, config, folder / "from_hub", encoder=None, run=recorder)
+    assert manifest.inputs["init_file"] == digest
+    assert recorder.params["weights_source"] == file.address
+
+
 def test_same_seed_same_weights_and_every_term_is_logged(folder: Path, encoder: Path) -> None:
     recorder = Recorder()
     pretrain(folder / "pairs", tiny_pretrain(epochs=2), folder / "again", run=recorder)
@@ -108,6 +126,69 @@ def test_the_constant_predictor_is_what_it_says(folder: Path, depth: Path, model
         expected.append(np.mean(np.abs(truth - 12) / truth))
     assert report["baselines"]["constant_depth"]["whole_frame"]["abs_rel"] == pytest.approx(np.mean(expected))
     assert "scratch_control" not in report["baselines"]
+
+
+LIDAR_DEPTH: dict[str, Any] = {
+    "objective": "lidar_depth",
+    "lidar_depth": LidarDepthConfig(decoder_channels=FINETUNE.decoder_channels),
+}
+TAKEN_OVER = FINETUNE.model_copy(update={"start": "encoder_and_decoder"})
+
+
+@pytest.fixture(scope="module")
+def regressed(folder: Path, encoder: Path) -> Path:
+    assert encoder.is_dir()  # its pairs are there
+    pretrain(folder / "pairs", tiny_pretrain(epochs=2, **LIDAR_DEPTH), folder / "regressed")
+    return folder / "regressed"
+
+
+def test_depth_of_scans_leaves_encoder_and_decoder(folder: Path, regressed: Path) -> None:
+    manifest = read_manifest(regressed, "encoder")
+    assert manifest.files.keys() == {"encoder.safetensors", "decoder.safetensors"}
+    recorder = Recorder()
+    pretrain(folder / "pairs", tiny_pretrain(epochs=2, **LIDAR_DEPTH), folder / "regressed2", run=recorder)
+    assert read_manifest(folder / "regressed2").digest == manifest.digest
+    assert {"loss", "lidar_depth_abs_rel"} <= recorder.steps[0].keys()
+
+
+def test_both_objectives_leave_both(folder: Path, encoder: Path) -> None:
+    recorder = Recorder()
+    config = tiny_pretrain(epochs=1, **(LIDAR_DEPTH | {"objective": "both"}))
+    manifest = pretrain(folder / "pairs", config, folder / "both", run=recorder)
+    assert manifest.files.keys() == {"encoder.safetensors", "decoder.safetensors"}
+    assert {"intra_loss", "inter_loss", "lidar_depth_loss", "matched_share"} <= recorder.steps[0].keys()
+
+
+def test_without_labels_the_net_is_what_the_scans_taught(folder: Path, depth: Path, regressed: Path) -> None:
+    config = TAKEN_OVER.model_copy(update={"epochs": 0})
+    manifest = finetune(depth, config, folder / "unlabelled", encoder=regressed)
+    assert manifest.counts == {"steps": 0, "frames": 0}
+    net = load_file(folder / "unlabelled/model.safetensors")
+    for part in ("encoder", "decoder"):
+        for name, tensor in load_file(regressed / f"{part}.safetensors").items():
+            assert net[f"{part}.{name}"].equal(tensor)
+    evaluate(folder / "unlabelled", depth, EVALUATE, folder / "unlabelled_report")
+
+
+def test_fine_tuning_goes_on_from_the_decoder(folder: Path, depth: Path, regressed: Path) -> None:
+    first = {}
+    for start in ("encoder", "encoder_and_decoder"):
+        recorder = Recorder()
+        config = FINETUNE.model_copy(update={"start": start, "epochs": 1, "encoder_lr_scale": 0.1})
+        finetune(depth, config, folder / f"from_{start}", encoder=regressed, run=recorder)
+        first[start] = recorder.steps[0]["loss"]
+    assert first["encoder"] != first["encoder_and_decoder"]
+
+
+def test_a_decoder_that_is_not_there_or_another_is_refused(
+    folder: Path, depth: Path, encoder: Path, regressed: Path
+) -> None:
+    with pytest.raises(SimipuError, match=r"pre-training left no decoder; set finetune\.start to encoder"):
+        finetune(depth, TAKEN_OVER, folder / "nothing", encoder=encoder)
+    for change in ({"max_depth": 10.0}, {"input_scale": 0.5}, {"decoder_channels": (32, 16, 8, 8)}):
+        with pytest.raises(SimipuError, match=r"pre-trained with .* fine-tuning has .*; set both alike"):
+            finetune(depth, TAKEN_OVER.model_copy(update=change), folder / "nothing", encoder=regressed)
+    assert not [path for path in folder.iterdir() if "nothing" in path.name]
 
 
 def test_wrong_artifacts_are_refused_and_nothing_is_left(folder: Path, depth: Path, encoder: Path) -> None:

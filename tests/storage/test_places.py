@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from simipu_core import storage
 from simipu_core.errors import SimipuError
+from simipu_core.storage.downloads import digests
 
 
 @pytest.fixture
@@ -156,3 +158,37 @@ def test_missing_and_damaged_dvc_objects_are_named_with_the_mend(tmp_path: Path)
     Path(uri).unlink()
     with pytest.raises(SimipuError, match="run `dvc pull`"):
         storage.resolve(uri, tmp_path / "views")
+
+
+def dos2unix(content: bytes) -> str:
+    return hashlib.md5(content.replace(b"\r\n", b"\n")).hexdigest()
+
+
+def test_a_directory_of_dvc_2_is_read_with_its_own_digests(tmp_path: Path) -> None:
+    """Objects lie below the remote itself, and texts go by the md5 of their content with Unix's line ends."""
+    contents = {"a.txt": b"1 2\r\n3 4\r\n", "b.bin": bytes(range(256)) * 9000 + b"\r\n", "c.txt": b"x\r" * 600_000}
+    names = {"a.txt": dos2unix(contents["a.txt"]), "b.bin": hashlib.md5(contents["b.bin"]).hexdigest()}
+    names["c.txt"] = dos2unix(contents["c.txt"])
+    for name, md5 in names.items():
+        (tmp_path / "remote" / md5[:2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "remote" / md5[:2] / md5[2:]).write_bytes(contents[name])
+    uri = write_listing(tmp_path / "remote", [{"md5": md5, "relpath": name} for name, md5 in names.items()])
+    folder = storage.resolve(uri, tmp_path / "views")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
+    (tmp_path / "remote" / names["a.txt"][:2] / names["a.txt"][2:]).write_bytes(b"1 2\r\n3 5\r\n")
+    with pytest.raises(SimipuError, match="its content does not match its name"):
+        storage.resolve(uri, tmp_path / "views")
+
+
+def test_digests_of_dvc_3_do_not_forgive_line_ends(tmp_path: Path) -> None:
+    uri = dvc_directory(tmp_path / "files/md5", {"a.txt": "1\n"})
+    md5 = hashlib.md5(b"1\n").hexdigest()
+    (tmp_path / "files/md5" / md5[:2] / md5[2:]).write_bytes(b"1\r\n")
+    with pytest.raises(SimipuError, match="its content does not match its name"):
+        storage.resolve(uri, tmp_path / "views")
+
+
+@pytest.mark.parametrize("size", [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_line_ends_are_told_across_pieces(size: int) -> None:
+    content = b"a" * size + b"\r\nb\r"
+    assert digests(io.BytesIO(content), "md5-dos2unix") == {hashlib.md5(content).hexdigest(), dos2unix(content)}

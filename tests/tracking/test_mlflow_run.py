@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from simipu_core.errors import SimipuError
@@ -140,6 +141,29 @@ def test_the_next_step_ends_what_a_killed_one_left_open(client: MlflowClient) ->
     assert not (mlflow_run._outboxes() / "killed.outbox.jsonl").exists()
 
 
+def test_a_run_that_its_maker_did_not_get_to_know_is_ended(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill before the answer, or a connection that broke off."""
+    made: list[str] = []
+    create = MlflowClient.create_run
+
+    def lose(*arguments: Any, **options: Any) -> None:
+        made.append(create(*arguments, **options).info.run_id)
+        raise MlflowException("the connection broke off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", lose)
+        with pytest.raises(SimipuError, match="the connection broke off"), step("pair", "alone"):
+            pass
+    (lost,) = made
+    assert client.get_run(lost).info.status == "RUNNING"
+    with step("pair", "alone"):
+        pass
+    assert client.get_run(lost).info.status == "KILLED"
+    assert not list(mlflow_run._outboxes().iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_no_run_stays_open_however_its_process_ends(
@@ -217,7 +241,7 @@ def test_steps_of_one_pipeline_run_share_a_parent(client: MlflowClient, monkeypa
 
 def killed_step(client: MlflowClient, name: str) -> str:
     """The run of a step whose process was killed."""
-    made, _ = _open(client, name, "killed")
+    made, _ = _open(client, name, "killed", "mark")
     return str(made.run_id)
 
 

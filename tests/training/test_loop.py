@@ -222,3 +222,17 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert not failures
+
+
+def test_a_single_value_for_batchnorm_is_told_in_one_sentence() -> None:
+    state = new_state()
+
+    def compute(batch: Numbers) -> tuple[Tensor, Callable[[], Values]]:
+        return state.model(batch.values[:1]).mean(), dict
+
+    with pytest.raises(SimipuError) as caught:
+        train(state, compute, steps=1)
+    assert str(caught.value) == (
+        "test: a micro-batch of 1 (s0) leaves BatchNorm a single value, of shape 1×5; take larger images or "
+        "micro-batches (a larger batch_size, fewer processes or a smaller accumulate)."
+    )

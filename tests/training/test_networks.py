@@ -1,14 +1,19 @@
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from simipu_core.config import LoopConfig
+from simipu_core.data.views import PairViews
 from simipu_core.losses.sig_loss import sig_loss
+from simipu_core.models.simipu import SimIPU
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.devices import autocast
 from simipu_core.training.networks import prepare
+from tests.samples import pair_row, tiny_pretrain
 from tests.training.toy import ALONE, new_state, squared_error, train
 
 CPU = torch.device("cpu")
@@ -88,3 +93,22 @@ def test_momentum_free_sgd_can_be_saved() -> None:
     state = TrainingState(model, [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 5)])
     train(state, steps=2)
     assert state.tensors().keys() == {"random/cpu", "model/weight", "model/bias"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_pre_training_takes_images_of_any_size_and_any_number_of_rows() -> None:
+    settings = tiny_pretrain(compile=True)
+    torch.manual_seed(0)
+    plain, compiled = SimIPU(settings), SimIPU(settings)
+    compiled.load_state_dict(plain.state_dict())
+    prepare(compiled, settings, ALONE)
+    views = PairViews(settings)
+    batch = views([pair_row(1), pair_row(2)], [np.random.default_rng(seed) for seed in (1, 2)])
+    for height, width, num_visible in ((64, 96, 256), (32, 64, 200), (64, 64, 100)):
+        is_visible = batch.is_visible & (torch.arange(256) < num_visible)
+        shown = replace(batch, images=batch.images[..., :height, :width], is_visible=is_visible)
+        losses = [model(shown).loss for model in (plain, compiled)]
+        for loss in losses:
+            loss.backward()
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-4)

@@ -29,6 +29,10 @@ class Numbers:
 class Recorder(SilentRun):
     def __init__(self) -> None:
         self.steps: dict[int | None, Mapping[str, float]] = {}
+        self.params: dict[str, Any] = {}
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self.params.update(params)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.steps[step] = metrics

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simipu_core.data.formats import las
+from simipu_core.data.formats import las, ply
+from simipu_core.data.formats.scans import check_width
 from simipu_core.data.npy import parse_npy
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.errors import SimipuError
@@ -34,8 +35,7 @@ def parse_cloud(
         scale: raw value of reflectance 1; None where there is no intensity: reflectance is then 0.
 
     Returns:
-        (N, 4) x, y, z as stored, in metres, and reflectance 0–1. Points of a .pcd whose coordinates are NaN, which
-        there stands for no return, are left out.
+        (N, 4) x, y, z as stored, in metres, and reflectance 0–1; of points that are no measurements, any number.
 
     Raises:
         SimipuError: a reason to be put after the file's name.
@@ -56,15 +56,10 @@ def parse_cloud(
             )
         with np.errstate(over="ignore"):
             points[:, 3] = _numbers(found, name) / scale
-    if suffix == ".pcd":
-        points = points[~np.isnan(points[:, :3]).any(axis=1)]
     with np.errstate(over="ignore"):
         result = points.astype(np.float32)
-    if bad := int((~np.isfinite(result)).any(axis=1).sum()):
-        raise SimipuError(f"has {bad} points that are not finite numbers")
-    if not len(result):
-        raise SimipuError("has no points")
-    low, high = result[:, 3].min(), result[:, 3].max()
+    strengths = result[np.isfinite(result).all(axis=1), 3]
+    low, high = strengths.min(initial=0), strengths.max(initial=0)
     if low < 0 or high > 1:
         stored = scale or 1.0
         raise SimipuError(
@@ -76,6 +71,7 @@ def parse_cloud(
 
 def _columns(data: bytes, suffix: str, names: tuple[str, ...]) -> Columns:
     if suffix == ".bin":
+        check_width(data, len(names), "name each of them in the LiDAR's `columns`")
         stride = 4 * len(names)
         if len(data) % stride:
             raise SimipuError(
@@ -88,6 +84,8 @@ def _columns(data: bytes, suffix: str, names: tuple[str, ...]) -> Columns:
         from simipu_core.data.formats import pcd  # which loads Numba
 
         return pcd.parse(data, MOST_POINTS)
+    if suffix == ".ply":
+        return ply.parse(data, MOST_POINTS)
     if suffix in (".las", ".laz"):
         return las.parse(data, MOST_POINTS)
     return _from_parquet(data)

@@ -10,6 +10,16 @@ _MOST_BYTES = 1 << 30
 """Of one image, depth map or scan."""
 
 
+def read_text(file: Path) -> str:
+    """A text file; a byte-order mark at its beginning, as editors on Windows write it, is no part of it.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return file.read_text(encoding="utf-8-sig")
+
+
 def read_file(file: Path) -> bytes:
     """The content of a file, here or in S3.
 

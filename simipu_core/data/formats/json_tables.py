@@ -25,7 +25,7 @@ def records(file: Path) -> Iterator[Record]:
         SimipuError: the table is missing, damaged or truncated, or holds something else.
     """
     try:
-        with file.open(encoding="utf-8") as stream:
+        with file.open(encoding="utf-8-sig") as stream:
             yield from _array(stream)
     except FileNotFoundError:
         raise SimipuError(f"{file}: this table is missing; download the metadata archive and unpack it here.") from None

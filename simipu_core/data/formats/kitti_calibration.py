@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.formats.files import read_text
 from simipu_core.data.frames import BrokenFrameError
 from simipu_core.geometry.poses import rotation_error
 
@@ -19,11 +20,11 @@ class Calibration:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            lines = path.read_text(encoding="ascii").splitlines()
+            lines = read_text(path).splitlines()
         except FileNotFoundError:
             raise BrokenFrameError(path, "the calibration file is missing") from None
         except (OSError, UnicodeDecodeError):
-            raise BrokenFrameError(path, "the calibration file cannot be read as text") from None
+            raise BrokenFrameError(path, "the calibration file cannot be read as text; save it as UTF-8") from None
         self._lines = {label.strip(): rest for label, _, rest in (line.partition(":") for line in lines)}
 
     def matrix(self, label: str, rows: int, columns: int) -> Matrix:

@@ -1,13 +1,13 @@
 """Point Cloud Data files (PCL's .pcd, version 0.7): ascii, binary, and binary_compressed, which is LZF."""
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.formats.text_tables import parse_lines
 from simipu_core.errors import SimipuError
 
 _LONGEST_HEADER = 1 << 16
@@ -52,10 +52,10 @@ def parse(data: bytes, most_points: int) -> dict[str, NDArray[Any]]:
         return _from_text(header, bytes(body))
     size = header.num_points * header.stride
     if header.encoding == "binary":
-        if len(body) != size:
+        if len(body) < size or body[size:].tobytes().strip(b"\0"):  # PCL up to 1.8 fills the last page of memory
             raise SimipuError(f"has {len(body)} bytes of points, but its header asks for {size}")
         fields = [(name, dtype, (count,)) for name, dtype, count in _unique(header)]
-        table = np.frombuffer(body, np.dtype(fields))
+        table = np.frombuffer(body, np.dtype(fields), header.num_points)
         return {name: table[name][:, 0] for name, _, (count,) in fields if count == 1}
     return _from_columns(header, _decompress(body, size))
 
@@ -113,15 +113,7 @@ def _unique(header: _Header) -> list[tuple[str, np.dtype[Any], int]]:
 
 
 def _from_text(header: _Header, body: bytes) -> dict[str, NDArray[Any]]:
-    width = sum(header.counts)
-    if len(body) + 1 < 2 * width * header.num_points:  # a digit and a space each
-        raise SimipuError(f"is too short for the {header.num_points} points that its header says")
-    try:
-        table = np.loadtxt(BytesIO(body), np.float64, comments=None, ndmin=2)
-    except (ValueError, UserWarning):  # UserWarning: no line at all, where warnings are errors
-        raise SimipuError("has a line that is not numbers, or lines of different lengths") from None
-    if table.shape != (header.num_points, width):
-        raise SimipuError(f"has {table.shape[0]} lines of {table.shape[1]} numbers, not {header.num_points} of {width}")
+    table = parse_lines(body, header.num_points, sum(header.counts))
     starts = np.cumsum([0, *header.counts])
     return {name: table[:, starts[i]] for i, (name, _, count) in enumerate(_unique(header)) if count == 1}
 

@@ -17,8 +17,8 @@ def uniform_inclinations(low: float, high: float, rows: int) -> NDArray[np.float
 
 
 def is_return(image: Floats) -> NDArray[np.bool_]:
-    """Which pixels of a range image (H, W, 4) become points, (H, W)."""
-    return np.asarray((image[..., 0] > 0) & (image[..., 3] != 1))
+    """Which pixels of a range image (H, W, 4) become points, (H, W); a range that is NaN makes one that is."""
+    return np.asarray(~(image[..., 0] <= 0) & (image[..., 3] != 1))
 
 
 def to_points(
@@ -40,6 +40,7 @@ def to_points(
 
     Returns:
         (N, 4) x, y, z in the vehicle frame at the frame's time, metres, and tanh of the intensity, 0–1; row by row.
+        Where a range or an intensity is not finite, neither is the point.
     """
     row, column = np.nonzero(is_return(image))
     distance, intensity = image[row, column, 0].astype(np.float64), image[row, column, 1]
@@ -48,10 +49,16 @@ def to_points(
     azimuth = np.pi * (1 - (2 * column + 1) / image.shape[1]) - yaw
     level = np.cos(elevation)
     rays = np.stack((np.cos(azimuth) * level, np.sin(azimuth) * level, np.sin(elevation)))
+    distance[~np.isfinite(distance)] = np.nan
     points = _move(extrinsic, rays * distance)
     if pixel_pose is not None and vehicle_pose is not None:
         points = _move(np.linalg.inv(vehicle_pose), _to_world(points, pixel_pose[row, column].T.astype(np.float64)))
-    return np.column_stack((points.T, np.tanh(intensity))).astype(np.float32)
+    return np.column_stack((points.T, squashed(intensity))).astype(np.float32)
+
+
+def squashed(intensity: Floats) -> NDArray[np.floating]:
+    """Intensities squashed to 0–1 by tanh; NaN where they are not finite."""
+    return np.tanh(np.where(np.isfinite(intensity), intensity, np.nan))
 
 
 def _move(transform: Floats, points: Floats) -> NDArray[np.float64]:

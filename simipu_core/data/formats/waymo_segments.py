@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from simipu_core.data.formats.components import Component, Row, open_component, read_table
 from simipu_core.data.formats.range_images import is_return, to_points, uniform_inclinations
-from simipu_core.data.formats.scans import Scan
+from simipu_core.data.formats.scans import Scan, measured
 from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected, attempt, flat
+from simipu_core.errors import SimipuError
 from simipu_core.geometry.cameras import project
 from simipu_core.geometry.poses import rotation_error
 from simipu_core.parallel import map_frames
@@ -74,7 +75,7 @@ def segment_frames(folder: Path, source: str, camera: str, lidars: Collection[st
     """
     chosen = "+".join(lidar for lidar in LIDARS if lidar in lidars)
     part = "" if (chosen, returns) == (_ALL, "both") else f".{chosen}.{returns}"
-    segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("*.parquet")}
+    segments = {file.stem for name in ("camera_image", "lidar") for file in (folder / name).glob("[!.]*.parquet")}
     listed = partial(_listed, folder, source, camera, part)
     rejected = partial(_unlisted, folder, source)
     with closing(map_frames(listed, sorted(segments), f"list {source}", rejected=rejected)) as results:
@@ -116,10 +117,16 @@ def read_scan(record: Path) -> Scan:
     """
     file, time, part = _split(record)
     with _well_typed(file):
-        return _read_scan(record, file, time, part)
+        stored, sha256 = _read_points(record, file, time, part)
+    try:
+        points, dropped = measured(stored)
+    except SimipuError as error:
+        raise BrokenFrameError(record, str(error)) from None
+    return Scan(points, sha256, dropped)
 
 
-def _read_scan(record: Path, file: Path, time: int, part: str) -> Scan:
+def _read_points(record: Path, file: Path, time: int, part: str) -> tuple[NDArray[np.float32], str]:
+    """All points that the range images hold, those that are no measurements too, and the sha256 of what made them."""
     chosen, _, returns = part.partition(".")
     columns = _RETURNS[:1] if returns == "first" else _RETURNS
     folder, name = file.parent.parent, file.name
@@ -142,7 +149,8 @@ def _read_scan(record: Path, file: Path, time: int, part: str) -> Scan:
             if image is None:
                 continue
             digest.update(image.tobytes())
-            if (farthest := image[..., 0].max()) > _FARTHEST:
+            ranges = image[..., 0]
+            if (farthest := ranges[np.isfinite(ranges)].max(initial=0)) > _FARTHEST:
                 raise BrokenFrameError(file, f"has a range of {farthest:.3g} m in {column} of {time}")
             inclinations = uniform_inclinations(limits[0], limits[1], len(image)) if beams is None else beams
             if len(inclinations) != len(image):
@@ -154,7 +162,7 @@ def _read_scan(record: Path, file: Path, time: int, part: str) -> Scan:
             scans.append(to_points(image, inclinations, extrinsic, pixel_pose, vehicle_pose))
     if not scans:
         raise BrokenFrameError(record, "has no range image")
-    return Scan(np.concatenate(scans), digest.hexdigest())
+    return np.concatenate(scans), digest.hexdigest()
 
 
 def projection_offsets(frame: Frame) -> Floats | None:
@@ -189,7 +197,9 @@ def projection_offsets(frame: Frame) -> Floats | None:
     if theirs.shape[:2] != image.shape[:2]:
         raise BrokenFrameError(projections, "its projections have another size than the range image")
     theirs = theirs[is_return(image)]  # in the order of the points; channels: camera, column, row, and again
-    points = read_scan(file.with_name(f"{file.name}#{time}.{LIDARS[0]}.first")).points
+    record = file.with_name(f"{file.name}#{time}.{LIDARS[0]}.first")
+    with _well_typed(file):
+        points, _ = _read_points(record, file, time, f"{LIDARS[0]}.first")
     uv, depth = project(points[:, :3], frame.lidar_to_camera, frame.intrinsics)
     found = [
         np.linalg.norm(uv[seen] - theirs[seen, first + 1 : first + 3], axis=1)
@@ -321,7 +331,7 @@ def _shaped(file: Path, row: Row, column: str, channels: int) -> Floats | None:
     sizes = shape.as_py() or []
     if len(sizes) != 3 or min(sizes) < 1 or sizes[2] != channels or sizes[0] * sizes[1] * channels != array.size:
         raise BrokenFrameError(file, f"{array.size} values of {column} do not fill the shape {sizes}")
-    if bad := int((~np.isfinite(array)).sum()):
+    if column not in _RETURNS and (bad := int((~np.isfinite(array)).sum())):  # single points may be spoilt
         raise BrokenFrameError(file, f"has {bad} values of {column} that are not finite numbers")
     return np.asarray(array.reshape(sizes))
 

@@ -15,7 +15,7 @@ from simipu_core.config.depth import Protocol
 from simipu_core.config.section import ANY_SIZE, Address, Range, Section, Size, SizeRange
 from simipu_core.data import splits
 from simipu_core.data.formats.files import read_file
-from simipu_core.data.formats.scans import Scan, parse_points
+from simipu_core.data.formats.scans import Scan, measured, parse_points
 from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected
 from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
@@ -286,10 +286,10 @@ def make_scan(file: Path, data: bytes, parse: Callable[[bytes], NDArray[np.float
         BrokenFrameError: it holds no sound points.
     """
     try:
-        points = parse(data)
+        points, dropped = measured(parse(data))
     except SimipuError as error:
         raise BrokenFrameError(file, str(error)) from None
     low, high = points[:, 3].min(), points[:, 3].max()
     if low < 0 or high > 1:
         raise BrokenFrameError(file, f"has reflectances from {low:g} to {high:g}, not within 0 and 1")
-    return Scan(points, hashlib.sha256(data).hexdigest())
+    return Scan(points, hashlib.sha256(data).hexdigest(), dropped)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from simipu_core.config.data import SyntheticConfig
-from simipu_core.data.frames import IMAGE_SUFFIXES, BrokenFrameError, Frame, Listing, attempt, files_by_stem
+from simipu_core.data.frames import IMAGE_SUFFIXES, BrokenFrameError, Files, Frame, Listing, attempt, files_by_stem
 from simipu_core.data.sources.base import OUTDOOR, Benchmark, Found, Official
 from simipu_core.data.sources.kitti_raw import Drive, drives
 from simipu_core.data.sources.kitti_shared import KittiSource, count_listed, eigen_benchmark
@@ -66,10 +66,11 @@ class KittiDepth(KittiSource):
     def _flat_frames(self, folder: Path) -> Listing:
         images = files_by_stem(folder / "rgb", *IMAGE_SUFFIXES)
         for stem, depth in files_by_stem(folder / "groundtruth", ".png").items():
-            make = partial(self._flat_frame, folder, images.get(stem), depth)
+            make = partial(self._flat_frame, folder, images, depth)
             yield attempt(f"{self.kind}/flat/{stem}", "flat", make)
 
-    def _flat_frame(self, folder: Path, image: Path | None, depth: Path) -> Frame:
+    def _flat_frame(self, folder: Path, images: Files, depth: Path) -> Frame:
+        image = images.find(depth.stem)
         if image is None:
             raise BrokenFrameError(folder / "rgb" / depth.name, "the ground truth has no such image")
         return Frame(

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.files import read_text
 from simipu_core.data.formats.kitti_calibration import Calibration, camera_matrices
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
+    Files,
     Frame,
     Listing,
     attempt,
     files_by_stem,
     flat,
+    natural,
 )
 from simipu_core.data.sources.base import Found, Official, Origins, OwnSplit
 from simipu_core.data.sources.kitti_raw import KittiRaw, drives
@@ -48,9 +51,9 @@ class ObjectLayout:
     """First digits of an id that tell its sequence; 0: frames are independent."""
 
     def stems(self, folder: Path) -> list[str]:
-        """Ids that have an image or a scan, sorted."""
+        """Ids that have an image or a scan, in natural order."""
         images = files_by_stem(folder / self.images, *IMAGE_SUFFIXES)
-        return sorted(images.keys() | files_by_stem(folder / "velodyne", ".bin").keys())
+        return sorted(images.keys() | files_by_stem(folder / "velodyne", ".bin").keys(), key=natural)
 
     def frames(self, folder: Path, prefix: str, stems: Iterable[str]) -> Listing:
         """Frames of some ids; those without image, scan or sound calibration as Rejected.
@@ -65,7 +68,7 @@ class ObjectLayout:
         work = []
         for stem in stems:
             sequence = stem[: self.sequence_digits] or self.source
-            make = partial(self._frame, folder, f"{prefix}/{stem}", sequence, images.get(stem), scans.get(stem))
+            make = partial(self._frame, folder, f"{prefix}/{stem}", sequence, images, scans)
             work.append(partial(attempt, f"{prefix}/{stem}", sequence, make))
         if isinstance(folder, S3Path):  # each frame has a calibration file of its own
             from simipu_core.parallel import in_threads  # loads OpenCV
@@ -74,8 +77,9 @@ class ObjectLayout:
         else:
             yield from (each() for each in work)
 
-    def _frame(self, folder: Path, sample_id: str, sequence: str, image: Path | None, scan: Path | None) -> Frame:
+    def _frame(self, folder: Path, sample_id: str, sequence: str, images: Files, scans: Files) -> Frame:
         stem = sample_id.rpartition("/")[2]
+        image, scan = images.find(stem), scans.find(stem)
         if image is None:
             reason = f"the scan {stem}.bin has no such image" if scan else "the image is missing"
             raise BrokenFrameError(folder / self.images / f"{stem}.png", reason)
@@ -188,8 +192,8 @@ def mapped_drives(root: Path) -> list[str] | None:
     if place is None:
         return None
     try:
-        lines = (place / _MAPPING).read_text(encoding="ascii").split("\n")
-        order = [int(number) for number in (place / _ORDER).read_text(encoding="ascii").replace(",", " ").split()]
+        lines = read_text(place / _MAPPING).split("\n")
+        order = [int(number) for number in read_text(place / _ORDER).replace(",", " ").split()]
         if min(order, default=1) < 1:
             raise ValueError
         return [lines[number - 1].split()[1] for number in order]
@@ -201,7 +205,7 @@ def mapped_drives(root: Path) -> list[str] | None:
 
 def _train_half(file: Path) -> list[str]:
     try:
-        return sorted(file.read_text(encoding="ascii").split())
+        return sorted(read_text(file).split())
     except (OSError, UnicodeDecodeError):
         raise SimipuError(
             f"{file}: cannot be read; KITTI does not come with this list of 3,712 training frames: take train.txt "

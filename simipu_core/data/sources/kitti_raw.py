@@ -19,11 +19,13 @@ from simipu_core.data.formats.kitti_calibration import Calibration, Matrix, came
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
+    Files,
     Frame,
     Listing,
     attempt,
     files_by_stem,
     flat,
+    natural,
 )
 from simipu_core.data.sources.base import Benchmark, Found, Official
 from simipu_core.data.sources.kitti_shared import KittiSource, count_listed, eigen_benchmark
@@ -35,8 +37,8 @@ class Drive:
     """The files of one synchronised drive, by frame stem (``0000000000``)."""
 
     folder: Path
-    images: dict[str, Path]
-    scans: dict[str, Path]
+    images: Files
+    scans: Files
     image_times: list[str]
     scan_times: list[str]
 
@@ -63,15 +65,15 @@ class Drive:
         Raises:
             BrokenFrameError: no image, or calibration or timestamps cannot be read.
         """
-        if stem not in self.images:
+        image, scan = self.images.find(stem), self.scans.find(stem)
+        if image is None:
             raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", "the image is missing")
         intrinsics, lidar_to_camera = self.cameras
-        scan = self.scans.get(stem)
         return Frame(
             sample_id=f"{source}/{self.name}/{stem}",
             source=source,
             sequence=self.name,
-            image=self.images[stem],
+            image=image,
             intrinsics=flat(intrinsics),
             points=scan,
             lidar_to_camera=flat(lidar_to_camera) if scan else None,
@@ -105,9 +107,9 @@ class KittiRaw(KittiSource):
         return any(folder.glob("*/*_sync/image_02"))
 
     def each_frame(self, folder: Path) -> Listing:
-        """All frames of all drives, sorted; those without image, scan or sound calibration as Rejected."""
+        """All frames of all drives, by drive and number; those without image, scan or sound calibration as Rejected."""
         for drive in drives(folder):
-            for stem in sorted(drive.images.keys() | drive.scans.keys()):
+            for stem in sorted(drive.images.keys() | drive.scans.keys(), key=natural):
                 yield attempt(f"{self.kind}/{drive.name}/{stem}", drive.name, partial(self._frame, drive, stem))
 
     def _frame(self, drive: Drive, stem: str) -> Frame:
@@ -135,7 +137,7 @@ class KittiRaw(KittiSource):
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError:
         return []
 

@@ -30,16 +30,19 @@ from simipu_core.data.formats.log_calibration import (
     calibration_of,
     read_calibration,
 )
-from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan
+from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan, measured
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
     BrokenFrameError,
+    Files,
     Frame,
     Listing,
     Rejected,
     attempt,
     files_by_stem,
     flat,
+    is_hidden,
+    natural,
 )
 from simipu_core.data.sources.base import Source
 from simipu_core.errors import SimipuError
@@ -51,8 +54,7 @@ _TIME = re.compile(r"[0-9]+(\.[0-9]{1,12})?")
 _MOST_DIGITS = 19
 _OTHER_UNIT = 500
 """Ratio of times of images and scans that only another unit explains."""
-
-Files = Mapping[str, Path]
+_READ = f"{', '.join(CLOUD_SUFFIXES[:-1])} or {CLOUD_SUFFIXES[-1]}"
 
 
 class Logs(Source):
@@ -133,10 +135,10 @@ def _parse_scan(file: Path, data: bytes) -> Scan:
     digest = hashlib.sha256(data)
     digest.update(repr((lidar.columns, lidar.reflectance_scale)).encode())
     try:
-        points = parse_cloud(data, file.suffix.lower(), lidar.columns, lidar.reflectance_scale)
+        points, dropped = measured(parse_cloud(data, file.suffix.lower(), lidar.columns, lidar.reflectance_scale))
     except SimipuError as error:
         raise BrokenFrameError(file, str(error)) from None
-    return Scan(points, digest.hexdigest())
+    return Scan(points, digest.hexdigest(), dropped)
 
 
 def mutual_nearest(first: list[int], second: list[int]) -> list[tuple[int, int]]:
@@ -174,23 +176,21 @@ class _Sequence:
             yield from self._reject_all(images, error)
             return
         scans = files_by_stem(self._folder / "scans" / lidar, *CLOUD_SUFFIXES)
-        found: list[tuple[tuple[int, str, str], Frame | Rejected]] = []
+        found = []
         for name in names:
             maps = files_by_stem(self._folder / "depth" / name, *DEPTH_SUFFIXES)
             try:
                 pairs = self._by_time(images[name], scans, calibration) if calibration.time_unit else None
             except BrokenFrameError as error:
-                found += [
-                    ((0, broken.sample_id, name), broken) for broken in self._reject_all({name: images[name]}, error)
-                ]
+                yield from self._reject_all({name: images[name]}, error)
                 continue
-            for image, scan in pairs or [(stem, stem) for stem in sorted(images[name].keys() | scans.keys())]:
+            for image, scan in pairs or [(stem, stem) for stem in {**images[name], **scans}]:
                 sample_id = f"{self._prefix}/{name}/{image}"
                 make = partial(
                     self._frame, sample_id, name, lidar, calibration, (images[name], image), (scans, scan), maps
                 )
                 order = _time_us(image, calibration) or 0
-                found.append(((order, image, name), attempt(sample_id, self._folder.name, make)))
+                found.append(((order, natural(image), name), attempt(sample_id, self._folder.name, make)))
         for _, frame in sorted(found, key=lambda entry: entry[0]):
             yield frame
 
@@ -215,7 +215,7 @@ class _Sequence:
         seen = sorted((name for name in images if name in clock), key=clock.__getitem__)
         scanned = sorted((name for name in scans if name in clock), key=clock.__getitem__)
         if not seen or not scanned:
-            return [(name, name) for name in sorted({*images, *scans})]
+            return [(name, name) for name in {**images, **scans}]
         image, scan = (clock[each[len(each) // 2]] for each in (seen, scanned))
         if max(image, scan) > _OTHER_UNIT * max(min(image, scan), 1):
             raise BrokenFrameError(
@@ -249,22 +249,23 @@ class _Sequence:
                 raise BrokenFrameError(folder / shown, "its name has other characters than letters, digits and . _ + -")
             if calibration.time_unit and _time_us(name, calibration) is None:
                 raise BrokenFrameError(folder / name, f"its name is no time in {calibration.time_unit}")
-        if image[1] not in image[0]:
+        taken, scanned = image[0].find(image[1]), scan[0].find(scan[1])
+        if taken is None:
             raise BrokenFrameError(images / f"{image[1]}.png", f"the scan {scan[0][scan[1]].name} has no such image")
-        if scan[1] not in scan[0]:
-            raise BrokenFrameError(scans / scan[1], f"the image {image[0][image[1]].name} has no such scan")
+        if scanned is None:
+            raise BrokenFrameError(scans / scan[1], f"the image {taken.name} has no such scan of {_READ}")
         seen = calibration.cameras[camera]
         lens = seen.distortion
-        depth = maps.get(image[1])
+        depth = maps.find(image[1])
         if depth and depth.suffix.lower() == ".png" and seen.depth_scale is None:
             raise BrokenFrameError(depth, f"the camera {camera} has no depth_scale: metres = value / depth_scale")
         return Frame(
             sample_id=sample_id,
             source=NAME,
             sequence=self._folder.name,
-            image=image[0][image[1]],
+            image=taken,
             intrinsics=flat(seen.matrix()),
-            points=scan[0][scan[1]],
+            points=scanned,
             lidar_to_camera=flat(calibration.lidar_to_camera(lidar, camera)),
             timestamp_us=_time_us(image[1], calibration),
             points_timestamp_us=_time_us(scan[1], calibration),
@@ -303,7 +304,7 @@ def _sequences(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, but hidden ones."""
+    """Names of the folders in a folder, in natural order, but hidden ones."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted((path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path)), key=natural)

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.formats.files import read_text
 from simipu_core.data.formats.json_tables import Record, records, value
 from simipu_core.data.formats.scans import Scan, parse_points
 from simipu_core.data.frames import BrokenFrameError, Frame, Listing, attempt, flat
@@ -101,10 +102,11 @@ class NuScenes(Source):
 def _parse(camera: str, data: bytes) -> NDArray[np.float32]:
     points = parse_points(data, _COLUMNS)[:, :4].copy()
     turn = _to_sensor(camera)[:3, :3].astype(np.float32)
-    points[:, :3] = np.einsum("ji,nj->ni", turn, points[:, :3])
-    if not 0 <= points[:, 3].min() <= points[:, 3].max() <= 255:
-        raise SimipuError("has intensities outside 0–255")
-    points[:, 3] /= 255
+    with np.errstate(invalid="ignore"):  # points that are not finite
+        points[:, :3] = np.einsum("ji,nj->ni", turn, points[:, :3])
+        if ((points[:, 3] < 0) | (points[:, 3] > 255)).any():
+            raise SimipuError("has intensities outside 0–255")
+        points[:, 3] /= 255
     return points
 
 
@@ -202,7 +204,7 @@ def _channel(camera: str) -> str:
 def _flat_frame(folder: Path, camera: str) -> Frame:
     file = folder / _FLAT
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         image, scan = content["images"][_channel(camera)], content["lidar_points"]["lidar_path"]
         names, times = (image["img_path"], scan), (round(image["timestamp"] * 1e6), _time_in(scan))
         intrinsics, lidar_to_camera = image["cam2img"], np.array(image["lidar2cam"], np.float64)

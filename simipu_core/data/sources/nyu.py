@@ -12,7 +12,17 @@ from typing import ClassVar, Literal
 
 from simipu_core.config.data import SyntheticConfig
 from simipu_core.data import splits
-from simipu_core.data.frames import IMAGE_SUFFIXES, BrokenFrameError, Frame, Listing, attempt
+from simipu_core.data.formats.files import read_text
+from simipu_core.data.frames import (
+    IMAGE_SUFFIXES,
+    BrokenFrameError,
+    Frame,
+    Listing,
+    attempt,
+    double,
+    files_by_stem,
+    natural,
+)
 from simipu_core.data.sources.base import INDOOR, Found, Framing, Official, Source, Typical
 from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
@@ -27,6 +37,8 @@ TESTING = 654
 _TRAINING = 24_231
 _BASES = ("", "sync", "official_splits/test")
 _VIEWS_PER_ROOM = 4
+_Listed = tuple[Path, Path, Path | None]
+"""Image, depth map, and another file that could be the image."""
 
 
 class Nyu(Source):
@@ -52,18 +64,20 @@ class Nyu(Source):
         return any(folder.rglob("rgb_*")) or any(folder.glob("*.csv"))
 
     def each_frame(self, folder: Path) -> Listing:
-        """All images below the folder, sorted, or those that `lists` name, in order; those without depth as Rejected.
+        """All images below the folder, or those that `lists` name, in order; those without depth as Rejected.
 
         Raises:
             SimipuError: a list cannot be read or leads out of the folder.
         """
         listed = [pair for name in self.lists for pair in _listed(folder, name)] if self.lists else list(_all(folder))
-        for image, depth in listed:
+        for image, depth, twin in listed:
             scene = image.parent.relative_to(folder).as_posix()
             sample_id = f"{self.kind}/{scene}/{image.stem}"
-            yield attempt(sample_id, scene, partial(self._frame, sample_id, scene, image, depth))
+            yield attempt(sample_id, scene, partial(self._frame, sample_id, scene, image, depth, twin))
 
-    def _frame(self, sample_id: str, scene: str, image: Path, depth: Path) -> Frame:
+    def _frame(self, sample_id: str, scene: str, image: Path, depth: Path, twin: Path | None) -> Frame:
+        if twin:
+            raise double(image, twin)
         if not image.is_file():
             raise BrokenFrameError(image, "the image is missing")
         if not depth.is_file():
@@ -104,17 +118,22 @@ class Nyu(Source):
         return Typical(TYPICAL.size, 87_000, 87_000, 0, 175_000, 0)
 
 
-def _all(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Image and depth map of every frame below the folder."""
-    for image in sorted(path for path in folder.rglob("rgb_*") if path.suffix.lower() in IMAGE_SUFFIXES):
-        yield image, image.with_name(image.stem.replace("rgb_", "sync_depth_", 1) + ".png")
+def _all(folder: Path) -> Iterator[_Listed]:
+    """Every frame below the folder."""
+    scenes = {image.parent for image in folder.rglob("rgb_*")}
+    for scene in sorted(scenes, key=lambda scene: [natural(part) for part in scene.parts]):
+        images = files_by_stem(scene, *IMAGE_SUFFIXES)
+        for stem, image in images.items():
+            if stem.startswith("rgb_"):
+                depth = scene / f"{stem.replace('rgb_', 'sync_depth_', 1)}.png"
+                yield image, depth, images.doubles.get(stem)
 
 
-def _listed(folder: Path, name: str) -> list[tuple[Path, Path]]:
-    """Image and depth map of every line of a list, below the one of `_BASES` that holds the first image found."""
+def _listed(folder: Path, name: str) -> list[_Listed]:
+    """Frame of every line of a list, below the one of `_BASES` that holds the first image found."""
     file = folder / name
     try:
-        lines = [line.replace(",", " ").split() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.replace(",", " ").split() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError):
         raise SimipuError(f"{file}: this list of frames cannot be read; correct `lists` or put it there.") from None
     pairs = []
@@ -129,4 +148,4 @@ def _listed(folder: Path, name: str) -> list[tuple[Path, Path]]:
         pairs.append((paths[0], paths[1]))
     bases = [folder / base for base in _BASES]
     base = next((base for image, _ in pairs for base in bases if (base / image).is_file()), folder)
-    return [(base / image, base / depth) for image, depth in pairs]
+    return [(base / image, base / depth, None) for image, depth in pairs]

@@ -46,7 +46,7 @@ class Waymo(Source):
             SimipuError: there are only the tfrecord files of v1.
         """
         folders = (root / self.kind / "training", root / self.kind, root / "training", root)
-        found = next((folder for folder in folders if any((folder / "camera_image").glob("*.parquet"))), None)
+        found = next((folder for folder in folders if any((folder / "camera_image").glob("[!.]*.parquet"))), None)
         if found is None and any(root.rglob("*.tfrecord")):
             raise SimipuError(
                 f"{root}: holds Waymo v1 .tfrecord files, which are not read; download the same segments as v2 Parquet "

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.formats.range_images import squashed
 from simipu_core.data.formats.scans import Scan, parse_points
 from simipu_core.data.frames import Listing
 from simipu_core.data.sources.base import Found, Official, Source, make_scan
@@ -63,5 +64,5 @@ class WaymoKitti(Source):
 def _parse(data: bytes) -> NDArray[np.float32]:
     """Points (N, 4) of a file: x, y, z in metres, tanh of the intensity."""
     points = parse_points(data, columns=6)[:, :4].copy()
-    points[:, 3] = np.tanh(points[:, 3])
+    points[:, 3] = squashed(points[:, 3])
     return points

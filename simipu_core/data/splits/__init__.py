@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from simipu_core.data.frames import Frame, Rejected
+from simipu_core.data.frames import Frame, Rejected, natural
 from simipu_core.errors import SimipuError
 
 Split = Literal["train", "eval"]
@@ -66,12 +66,12 @@ def within_sequence(found: Sequence[Frame | Rejected], train_share: float) -> li
 
 
 def by_sequence(found: Sequence[Frame | Rejected], train_share: float) -> list[Split | None]:
-    """Whole sequences train or evaluate, in order of their names.
+    """Whole sequences train or evaluate, in natural order of their names.
 
     Raises:
         SimipuError: there is one sequence only.
     """
-    names = sorted({frame.sequence for frame in found})
+    names = sorted({frame.sequence for frame in found}, key=natural)
     if len(names) < 2:
         raise SimipuError("`split` is by_sequence, but there is one sequence only; choose within_sequence.")
     training = set(names[: _share(len(names), train_share)])
