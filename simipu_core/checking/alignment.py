@@ -76,8 +76,6 @@ def changes() -> dict[str, NDArray[np.float64]]:
         made[f"camera {metres:+.2f} m sideways (the other camera of a stereo pair)"][0, 3] = metres
     for percent in (-5, -2, 2, 5):
         made[f"focal length {percent:+d} %"] = np.diag([1 + percent / 100, 1 + percent / 100, 1, 1])
-    for factor in (0.5, 2):
-        made[f"focal length times {factor:g}"] = np.diag([factor, factor, 1, 1])
     return made | gross_changes()
 
 

@@ -1,10 +1,12 @@
 """Do calibrations belong to their frames?"""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from simipu_core.checking.alignment import ODD_TURN, Alignment, gross_changes
@@ -16,6 +18,8 @@ _UPRIGHT = 0.7
 """Least cosine between the camera's down and the scanner's."""
 _GAIN, _LEVEL, _PART_LEVEL, _WRONG_LEVEL, _HINT_LEVEL = 0.015, 5e-3, 1e-4, 1e-2, 3e-2
 """A change is believed where it raises the score so much on average, with so small a probability by chance."""
+_RIVAL_LEVEL, _MOST_RIVALS = 0.01, 3
+"""Another change may be as good unless the best one is better with so small a probability by chance."""
 _FEWEST_FRAMES = 3
 _SPREAD = 0.005
 """Least standard deviation of a gain between frames."""
@@ -234,30 +238,56 @@ def confidence(alignments: Sequence[Alignment]) -> float | None:
 
 
 def better_change(alignments: Sequence[Alignment], level: float) -> str | None:
-    """The change of the calibration that raises the score most, if one does so significantly.
+    """The change of the calibration that raises the score most, if one does so significantly, in words.
+
+    Changes of other kinds that may be as good are named, too: which of them is right cannot be told.
 
     Args:
         alignments: of frames that share a fault, if they have one.
         level: probability of so high a mean gain where there is none (Student's t).
     """
-    believed = {}
-    for name, values in _gains(alignments).items():
-        if len(values) < max(_FEWEST_FRAMES, len(alignments) / 2):
-            continue
-        mean, error = float(np.mean(values)), max(float(np.std(values, ddof=1)), _SPREAD) / np.sqrt(len(values))
-        if mean >= _GAIN and mean >= float(stats.t.isf(level, len(values) - 1)) * error:
-            believed[name] = mean
-    return max(believed, key=lambda name: believed[name], default=None)
+    gains = _gains(alignments)
+    means = {name: float(np.nanmean(values)) for name, values in gains.items()}
+    believed = [name for name, values in gains.items() if means[name] >= _GAIN and _is_positive(values, level)]
+    if not believed:
+        return None
+    best_of: dict[str, str] = {}
+    for name in sorted(means, key=means.__getitem__, reverse=True):
+        best_of.setdefault(_kind(name), name)
+    best = best_of.pop(_kind(max(believed, key=means.__getitem__)))
+    rivals = [
+        name
+        for name in best_of.values()
+        if means[name] >= _GAIN and not _is_positive(gains[best] - gains[name], _RIVAL_LEVEL)
+    ]
+    told = "; or with ".join(rivals[:_MOST_RIVALS]) + "; or with others" * (len(rivals) > _MOST_RIVALS)
+    return f"{best}, or about as well with {told}" if rivals else best
 
 
-def _gains(alignments: Sequence[Alignment]) -> dict[str, list[float]]:
-    gains: dict[str, list[float]] = defaultdict(list)
-    for alignment in alignments:
-        for name, score in alignment.changed.items():
-            if name.startswith(ODD_TURN):  # tells how wrong ones score; nobody's mistake
-                continue
-            gains[name].append(score - alignment.unchanged)
-    return gains
+def _gains(alignments: Sequence[Alignment]) -> dict[str, NDArray[np.float64]]:
+    """By change, what each frame gains; NaN where it cannot tell. Changes that few frames can tell are left out."""
+    names = dict.fromkeys(name for alignment in alignments for name in alignment.changed)
+    gains = {
+        name: np.array([each.changed.get(name, np.nan) - each.unchanged for each in alignments])
+        for name in names
+        if not name.startswith(ODD_TURN)  # tells how wrong ones score; nobody's mistake
+    }
+    fewest = max(_FEWEST_FRAMES, len(alignments) / 2)
+    return {name: values for name, values in gains.items() if np.isfinite(values).sum() >= fewest}
+
+
+def _is_positive(values: NDArray[np.float64], level: float) -> bool:
+    """Whether the mean of what is known is above 0, with this probability that it is so by chance."""
+    known = values[np.isfinite(values)]
+    if len(known) < _FEWEST_FRAMES:
+        return False
+    error = max(float(np.std(known, ddof=1)), _SPREAD) / np.sqrt(len(known))
+    return float(known.mean()) >= float(stats.t.isf(level, len(known) - 1)) * error
+
+
+def _kind(change: str) -> str:
+    """What is changed, without how much."""
+    return re.split(r" [+-]\d", change, maxsplit=1)[0]
 
 
 def _mean(alignments: Sequence[Alignment], name: str) -> float:

@@ -53,7 +53,6 @@ def finetune(
     """
     encoder = encoder and local_artifact(encoder)
     shards = Shards(depth, "depth", "train")
-    _check_scale(depth, shards.manifest, config.max_depth)
     with begin(
         "finetune",
         config,
@@ -67,6 +66,7 @@ def finetune(
     ) as training:
         net = build_depth_net(config, encoder / "encoder.safetensors" if encoder else None)
         if training.steps:
+            _check_scale(depth, shards.manifest, config.max_depth)
             _train(training, net, config)
         return training.write(
             "depth_net",

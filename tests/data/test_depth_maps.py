@@ -10,7 +10,7 @@ from simipu_core.errors import SimipuError
 METRES = np.array([[2.0, 0.0, np.nan], [255.5, np.inf, -1.0]])
 
 
-def encoded(values: NDArray[np.generic], suffix: str) -> bytes:
+def encoded(values: NDArray[np.integer | np.floating], suffix: str) -> bytes:
     return encode_raw(values) if suffix == ".npy" else bytes(cv2.imencode(suffix, values)[1])
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest
 from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, LidarDepthConfig, OneCycleConfig
 from simipu_core.data.images import decode_depth, encode_depth
+from simipu_core.data.schema import DepthRow
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.models import hub
@@ -97,7 +97,7 @@ def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, d
     scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
     recorder = Recorder()
     finetune(depth, scratch, folder / "control", encoder=None, run=recorder)
-    assert recorder.steps[0].keys() == {"loss", "gradient_norm", "lr"}
+    assert recorder.steps[0].keys() == {"loss", "share_beyond_max_depth", "gradient_norm", "lr"}
     evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
     report = Report.model_validate_json((folder / "report" / "report.json").read_text())
     assert report.num_images == 5
@@ -235,8 +235,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
 
 def test_labels_beyond_the_largest_depth_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [depth_row(i) for i in range(4)]
-    far = [{**row, "depth": encode_depth(_farther(row["depth"], 200.0), 256)} for row in rows]
-    without = [{**row, "depth": encode_depth(_farther(row["depth"], 0.0), 256)} for row in rows]
+    far, without = ([_with_far_labels(row, metres) for row in rows] for metres in (200.0, 0.0))
     config = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
     weights, shares = {}, {}
     for name, frames, settings in (
@@ -261,6 +260,6 @@ def test_labels_of_which_half_are_out_of_reach_are_refused(depth: Path, tmp_path
         finetune(depth, FINETUNE.model_copy(update={"max_depth": 10.0}), tmp_path / "out", encoder=None)
 
 
-def _farther(data: bytes, metres: float) -> NDArray[np.float32]:
-    depth = decode_depth(data, 256)
-    return np.where(depth > 20, np.float32(metres), depth)
+def _with_far_labels(row: DepthRow, metres: float) -> DepthRow:
+    depth = decode_depth(row["depth"], 256)
+    return {**row, "depth": encode_depth(np.where(depth > 20, np.float32(metres), depth), 256)}
