@@ -282,7 +282,7 @@ def _is_positive(values: NDArray[np.float64], level: float) -> bool:
     if len(known) < _FEWEST_FRAMES:
         return False
     error = max(float(np.std(known, ddof=1)), _SPREAD) / np.sqrt(len(known))
-    return float(known.mean()) >= float(stats.t.isf(level, len(known) - 1)) * error
+    return bool(known.mean() >= stats.t.isf(level, len(known) - 1) * error)
 
 
 def _kind(change: str) -> str:

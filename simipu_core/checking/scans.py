@@ -22,7 +22,7 @@ def check(found: Survey) -> Iterator[Finding]:
     reach = float(np.median([farthest for _, farthest, _ in scanned]))
     odd = [f"{facts.sample_id} ({far:.3g} m)" for facts, far, _ in scanned if not _REACH[0] <= far <= _REACH[1]]
     if odd:
-        what = f"99 % of the points of {len(odd)} scans are nearer than no LiDAR on a vehicle has them"
+        what = f"the farthest hundredth of the points of {len(odd)} scans is as near or far as no vehicle's LiDAR sees"
         mend = "Scans must be in metres: look for millimetres, centimetres, feet or kilometres."
         yield problem("scan range", by_share(len(odd), total, allowed), what, odd, mend)
     else:

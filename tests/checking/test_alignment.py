@@ -1,5 +1,6 @@
 """Right and deliberately wrong calibrations of the real KITTI frames."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,9 +13,12 @@ from simipu_core.checking.alignment import Alignment, Camera, align, changes
 from simipu_core.checking.calibrations import better_change, confidence
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig
+from simipu_core.data.frames import Frame
+from simipu_core.data.images import image_size
 from simipu_core.stages.check import check
 from simipu_core.synthetic.calibration import rotation
 from tests.checking.datasets import DATA_SETS, DataSet
+from tests.sources import any_source
 
 OBJECT = DATA_SETS[0]
 RAW = replace(
@@ -131,6 +135,7 @@ def test_scans_with_other_axes_are_flagged_or_said_to_be_beyond_telling(
         assert "cannot be told from" in what or "no better than with calibrations that are surely wrong" in what
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("most", [1, 3])
 def test_few_frames_with_other_axes_are_never_called_right(
@@ -142,6 +147,7 @@ def test_few_frames_with_other_axes_are_never_called_right(
         assert found(examine(data, root), "edge alignment")[0] is not Severity.OK
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_single_right_frames_are_right_or_cannot_be_told(real_data: Path, tmp_path: Path) -> None:
     told = []
@@ -156,6 +162,36 @@ def test_single_right_frames_are_right_or_cannot_be_told(real_data: Path, tmp_pa
         assert severity is Severity.OK or "cannot be told from 1 frame" in what
         told.append(severity is Severity.OK)
     assert 1 <= sum(told) <= 9
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("kind", "severity"),
+    [("kitti_raw", Severity.FAULT), pytest.param("kitti_object", Severity.WARNING, marks=pytest.mark.slow)],
+)
+def test_undistorting_rectified_images_is_flagged(
+    real_data: Path, tmp_path: Path, kind: str, severity: Severity
+) -> None:
+    coefficients = [-0.369, 0.197, 0.00135, 0.00057, -0.0677]  # of KITTI's left colour camera before rectification
+    for number, frame in enumerate(any_source(kind=kind).list_frames(real_data)):
+        assert isinstance(frame, Frame)
+        assert frame.points
+        assert frame.lidar_to_camera
+        folder = tmp_path / "logs" / f"{number:02d}"
+        for part, file in (("images/left", frame.image), ("scans/top", frame.points)):
+            (folder / part).mkdir(parents=True)
+            (folder / part / f"0{file.suffix}").symlink_to(file)
+        camera = {
+            "size": image_size(frame.image.read_bytes()),
+            "intrinsics": np.reshape(frame.intrinsics, (3, 3)).tolist(),
+            "lidar_to_camera": {"matrix": np.reshape(frame.lidar_to_camera, (4, 4)).tolist()},
+            "distortion": {"model": "plumb_bob", "coefficients": coefficients},
+        }
+        calibration = {"cameras": {"left": camera}, "lidars": {"top": {"columns": ["x", "y", "z", "reflectance"]}}}
+        (folder / "calibration.yaml").write_text(json.dumps(calibration))
+    told = found(check(any_source(kind="logs"), PairConfig(), root=str(tmp_path)), "edge alignment")
+    assert told[0] is severity
+    assert "better with no undistortion (these images are rectified already)" in told[1]
 
 
 @pytest.mark.real_data

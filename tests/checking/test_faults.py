@@ -51,6 +51,7 @@ def test_a_damaged_copy_is_named_or_said_to_be_beyond_telling(
     assert words in told[0].what
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("kind", "options"),
