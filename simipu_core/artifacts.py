@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     mlflow_run_id: str | None = None
     origin: str | None = None
     """Where the raw data of a catalogue lies; a place, not content, so no part of the digest."""
-    checksum: str | None = None
+    checksum: str = ""
     """sha256 over all other fields, by which a damaged manifest shows."""
 
     def summed(self) -> "Manifest":
@@ -220,7 +220,7 @@ def _load(path: Path) -> tuple[Manifest, bytes]:
     for relative in manifest.files:
         if not is_safe(relative):
             raise SimipuError(f"{name}: the file {relative!r} leads out of the folder; run the step again.")
-    if manifest.checksum not in (None, manifest.summed().checksum):
+    if manifest.checksum != manifest.summed().checksum:
         raise SimipuError(f"{name}: its content differs from its checksum; run the step again.")
     return manifest, text
 

@@ -58,6 +58,8 @@ def _count(node: yaml.Node, counted: dict[int, int], above: set[int]) -> int:
         raise SimipuError("holds an alias to a part that holds itself")
     if key not in counted:
         above.add(key)
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
         children = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
         children = node.value if isinstance(node, yaml.SequenceNode) else children
         counted[key] = 1 + sum(_count(child, counted, above) for child in children)
@@ -65,3 +67,12 @@ def _count(node: yaml.Node, counted: dict[int, int], above: set[int]) -> int:
         if counted[key] > _MOST_VALUES:
             raise SimipuError(f"holds more than {_MOST_VALUES} values, aliases written out")
     return counted[key]
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Refuse a key that stands twice, of which YAML's readers take the last without a word."""
+    seen: set[str] = set()
+    for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+        if key in seen:
+            raise SimipuError(f"names `{key}` twice in one section")
+        seen.add(key)

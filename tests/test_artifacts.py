@@ -89,12 +89,13 @@ def test_no_single_change_of_a_manifest_passes(tmp_path: Path) -> None:
             assert read_manifest(tmp_path / "out") == written, file.read_text()
 
 
-def test_artifacts_from_before_manifests_had_a_checksum_are_read(tmp_path: Path) -> None:
+def test_a_manifest_without_its_checksum_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "out")
     values = json.loads((tmp_path / "out/manifest.json").read_text())
-    del values["checksum"], values["files"]["nested/file.txt"]["footer_sha256"]
+    del values["checksum"]
     (tmp_path / "out/manifest.json").write_text(json.dumps(values))
-    assert read_manifest(tmp_path / "out").kind == "catalogue"
+    with pytest.raises(SimipuError, match="differs from its checksum"):
+        read_manifest(tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["pairs", "depth"])

@@ -17,7 +17,7 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin
 
 from pipelines.cluster import load_cluster
-from simipu_core.artifacts import read_manifest
+from simipu_core.artifacts import Manifest, read_manifest
 from simipu_core.data import bags, catalogue
 from simipu_core.data.formats.clouds import parse_cloud
 from simipu_core.data.formats.log_calibration import read_calibration
@@ -168,12 +168,12 @@ def _shards(kind: Literal["pairs", "depth"]) -> Prepare:
         made = shards(folder, kind)
         (file,) = made.glob("*.parquet")
         valid, manifest = file.read_bytes(), json.loads((made / "manifest.json").read_text())
-        del manifest["checksum"], manifest["files"][file.name]["footer_sha256"]  # so that the damage is read at all
+        del manifest["files"][file.name]["footer_sha256"]  # so that the damage is read at all
 
         def read(data: bytes) -> None:
             replace(file, data)
             manifest["files"][file.name]["bytes"] = len(data)
-            (made / "manifest.json").write_text(json.dumps(manifest))
+            (made / "manifest.json").write_text(Manifest.model_validate(manifest).summed().model_dump_json())
             opened = Shards(made, "pairs") if kind == "pairs" else Shards(made, "depth", "train")
             for index in range(min(len(opened), 4)):
                 assert set(opened.row(index)) >= {"sample_id", "image"}

@@ -243,6 +243,7 @@ BROKEN = {
     "not readable as YAML": "cameras: [",
     "holds more than 100000 values": f"a: &a [{'x, ' * 400}]\nb: &b [{'*a, ' * 400}]\nc: [{'*b, ' * 9}]",
     "nested too deeply": "[" * 5000,
+    "names `time_unit` twice": "time_unit: ns\ntime_unit: us\n",
     "larger than 1 MiB": "#" * (1 << 21),
     "holds an alias to a part that holds itself": "a: &a [*a]",
 }  # fmt: skip
