@@ -123,14 +123,19 @@ def check_new_folder(out: Path) -> None:
 
 @contextmanager
 def draft_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`, removed when the block ends; those of killed processes are removed first."""
+    """A temporary folder beside `out`, removed when the block ends; those of killed processes are removed first.
+
+    A fork that inherits the open block leaves the folder to the process that opened it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(out)
+    owner = os.getpid()
     draft, lock = _make_locked(out)
     try:
         yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if os.getpid() == owner:
+            shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
 
 

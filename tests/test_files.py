@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_temporary_folders_of_killed_processes_are_removed_by_the_next(
         assert one.stat().st_mode & 0o777 == 0o700
     assert left not in (one, other)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fork_leaves_the_temporary_folder_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    block = ExitStack()
+    folder = block.enter_context(temporary_folder("mp"))
+    fork = os.fork()
+    if not fork:
+        block.close()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    assert folder.is_dir()
+    with temporary_folder("mp"):
+        assert folder.is_dir()  # still locked: not taken for abandoned
+    block.close()
+    assert not folder.exists()
 
 
 def test_a_file_is_written_whole_also_beside_what_a_killed_writer_left(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """SigLoss: the scale-invariant logarithmic depth loss."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 _EPSILON = 1e-3
@@ -26,3 +27,8 @@ def sig_loss(prediction: Tensor, depth: Tensor, weight: float = 0.15) -> Tensor:
             return prediction.sum() * 0.0
         g = torch.log(prediction[measured] + _EPSILON) - torch.log(depth[measured] + _EPSILON)
         return torch.sqrt(g.var() + weight * g.mean() ** 2)
+
+
+def at_size_of(depth: Tensor, prediction: Tensor) -> Tensor:
+    """A prediction (B, 1, h, w) at the size of its label (B, 1, H, W): float32, bilinear, corners aligned."""
+    return F.interpolate(prediction.float(), size=depth.shape[-2:], mode="bilinear", align_corners=True)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from simipu_core.config import PretrainConfig
 from simipu_core.data.batches import ScanDepthBatch
-from simipu_core.losses.sig_loss import sig_loss
+from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.losses.terms import LossTerm, weighted_sum
 from simipu_core.models.depth_decoder import DecoderSpec, DepthDecoder
 from simipu_core.models.image_encoder import (
@@ -103,8 +102,7 @@ class ImageBranch(nn.Module):
         """
         assert self.decoder is not None  # noqa: S101 (the objective has one)
         config = self.config.lidar_depth
-        metres = torch.sigmoid(self.decoder(maps).float()) * config.max_depth
-        prediction = F.interpolate(metres, size=depth.shape[-2:], mode="bilinear", align_corners=True)
+        prediction = at_size_of(depth, torch.sigmoid(self.decoder(maps).float()) * config.max_depth)
         measured = depth > 0
         with torch.no_grad():
             error = ((prediction - depth).abs()[measured] / depth[measured]).mean()

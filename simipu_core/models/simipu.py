@@ -11,7 +11,7 @@ from simipu_core.data.batches import PairBatch
 from simipu_core.errors import SimipuError
 from simipu_core.geometry.matching import match_points
 from simipu_core.losses.info_nce import Contrast, info_nce
-from simipu_core.models.image_branch import ImageBranch, PretrainingOutput
+from simipu_core.models.image_branch import ImageBranch, LidarDepth, PretrainingOutput
 from simipu_core.models.image_encoder import feature_channels
 from simipu_core.models.point_encoder import PointEncoder, gather_rows
 from simipu_core.models.projection import projection_head
@@ -112,3 +112,8 @@ class SimIPU(ImageBranch):
                 "no positive pair is left in a batch; widen pretrain.points.point_range or check the calibration."
             )
         return Contrast(*(torch.stack(values).mean() for values in zip(*groups, strict=True)))
+
+
+def pretraining_model(config: PretrainConfig) -> SimIPU | LidarDepth:
+    """What learns by the configured objective."""
+    return SimIPU(config) if config.has_contrast else LidarDepth(config)

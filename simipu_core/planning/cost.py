@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -16,10 +15,9 @@ from torch.utils.flop_counter import flop_registry
 from simipu_core.config import FinetuneConfig, LoopConfig, PretrainConfig
 from simipu_core.config.section import Size
 from simipu_core.data.batches import Level, PairBatch, PointView
-from simipu_core.losses.sig_loss import sig_loss
+from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.models.depth_net import build_depth_net
-from simipu_core.models.image_branch import LidarDepth
-from simipu_core.models.simipu import SimIPU
+from simipu_core.models.simipu import pretraining_model
 from simipu_core.training.checkpoint import TrainingState
 from simipu_core.training.devices import autocast
 from simipu_core.training.optimizers import finetuning_optimizer, pretraining_optimizers
@@ -66,7 +64,7 @@ def pretraining_cost(config: PretrainConfig, samples: int, image: Size) -> StepC
         image: padded height and width, pixels.
     """
     config = config.model_copy(update={"image_encoder": config.image_encoder.model_copy(update={"init": _RANDOM})})
-    with _without_values(lambda: SimIPU(config) if config.has_contrast else LidarDepth(config)) as model:
+    with _without_values(lambda: pretraining_model(config)) as model:
         state = TrainingState(model, *pretraining_optimizers(model, config, 1))
         batch = _pair_batch(config, samples, image)
         return _cost(state, lambda: model(batch).loss, config, model.image_encoder)
@@ -87,8 +85,7 @@ def finetuning_cost(config: FinetuneConfig, samples: int, image: Size, depth: Si
         images, truth = torch.ones(samples, 3, *image, dtype=torch.uint8), torch.ones(samples, 1, *depth)
 
         def compute() -> Tensor:
-            prediction = F.interpolate(net(images).float(), size=depth, mode="bilinear", align_corners=True)
-            return sig_loss(prediction, truth, config.sig_lambda)
+            return sig_loss(at_size_of(truth, net(images)), truth, config.sig_lambda)
 
         return _cost(TrainingState(net, [optimizer], [schedule]), compute, config, net)
 

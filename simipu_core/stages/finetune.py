@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from simipu_core.artifacts import Manifest, local_artifact, read_manifest
@@ -13,7 +12,7 @@ from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
-from simipu_core.losses.sig_loss import sig_loss
+from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
 from simipu_core.models.depth_net import DepthNet, build_depth_net, save_depth_net
 from simipu_core.models.initialise import weights_source
@@ -80,8 +79,7 @@ def _train(training: Training[DepthRow], net: DepthNet, config: FinetuneConfig) 
     optimizer, schedule = finetuning_optimizer(net, config, training.steps)
 
     def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
-        prediction = network(batch.images).float()
-        prediction = F.interpolate(prediction, size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
+        prediction = at_size_of(batch.depth, network(batch.images))
         beyond = batch.depth > config.max_depth
         labels = batch.depth.masked_fill(beyond, 0.0) if config.ignore_beyond else batch.depth
         terms = {"sig": LossTerm(sig_loss(prediction, labels, config.sig_lambda))}

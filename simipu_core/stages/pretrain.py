@@ -13,9 +13,9 @@ from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairViews
 from simipu_core.evaluation.pretraining import collapse, pair_quality
 from simipu_core.losses.terms import logged
-from simipu_core.models.image_branch import LidarDepth, PretrainingOutput, save_decoder, save_encoder
+from simipu_core.models.image_branch import PretrainingOutput, save_decoder, save_encoder
 from simipu_core.models.initialise import weights_source
-from simipu_core.models.simipu import SimIPU, SimIPUOutput
+from simipu_core.models.simipu import SimIPUOutput, pretraining_model
 from simipu_core.stages.training import begin
 from simipu_core.tracking.run import Run, SilentRun
 from simipu_core.training.checkpoint import TrainingState
@@ -53,7 +53,8 @@ def pretrain(
     source = weights_source(encoder.name, encoder.init, encoder.init_file)
     with begin("pretrain", config, shards, out, init_file=source, run=run, checkpoints=checkpoints) as training:
         steps_per_epoch = training.order.steps_per_epoch
-        model, views = model_and_views(config)
+        model = pretraining_model(config)
+        views = PairViews(config) if config.has_contrast else ScanDepthViews(config)
         network = training.network(model)
         state = TrainingState(network, *pretraining_optimizers(model, config, steps_per_epoch))
         is_probing = training.ranks.is_first and config.probe.every_epochs
@@ -73,11 +74,6 @@ def pretrain(
 
         training.fit("pretrain", state, views, compute, after_step=after_step)
         return training.write("encoder", save, samples=training.order.num_rows)
-
-
-def model_and_views(config: PretrainConfig) -> tuple[SimIPU | LidarDepth, PairViews | ScanDepthViews]:
-    """What learns by the objective, and what makes its batches."""
-    return (SimIPU(config), PairViews(config)) if config.has_contrast else (LidarDepth(config), ScanDepthViews(config))
 
 
 def _quality(output: PretrainingOutput) -> Values:
