@@ -1,3 +1,5 @@
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +18,12 @@ def encoded(values: NDArray[np.integer | np.floating], suffix: str) -> bytes:
 
 def png(*values: int, dtype: type[np.unsignedinteger] = np.uint16) -> bytes:
     return encoded(np.array([values], dtype), ".png")
+
+
+def tiff(height: int, width: int) -> bytes:
+    """Nothing but a header."""
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, width), (257, height))]
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".npy"])
@@ -47,18 +55,21 @@ def test_the_largest_16_bit_value_is_no_depth_in_any_data_set() -> None:
     [
         (b"", ".npy", "empty (0 bytes)"),
         (b"v/1\x01", ".exr", "OpenEXR is not read; write the same metres as .npy or float .tif"),
-        (b"II*\0", ".tif", "cannot be decoded as a TIFF image"),
+        (b"II*\0", ".tif", "says it has 0×0 pixels; up to 64 million are read"),
+        (tiff(9000, 9000), ".tif", "says it has 9000×9000 pixels; up to 64 million are read"),
+        (tiff(2, 3), ".tif", "cannot be decoded as a TIFF image"),
         (b"text", ".tiff", "not a TIFF image"),
-        (b"text", ".png", "cannot be decoded as a depth PNG"),
+        (png(1, 2)[:-1], ".png", "truncated PNG image"),
+        (b"text", ".png", "not a PNG image"),
         (
             encoded(np.zeros((2, 3, 3), np.uint8), ".png"),
             ".png",
             "a depth map has one number a pixel, not (2, 3, 3) of uint8",
         ),
         (
-            encode_raw(np.array([[2000.0, 3000.0]])),
+            encode_raw(np.array([[20.0, 2000.0, 3000.0]])),
             ".npy",
-            "its depths start at 2000 m; are these millimetres? Write metres",
+            "half of its depths lie beyond 2000 m; are these millimetres? Write metres",
         ),
     ],
 )

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.data.images import NO_DEPTH, decode_unchanged, encode_depth
+from simipu_core.data.images import NO_DEPTH, check_pixels, encode_depth, png_values, tiff_number
 from simipu_core.data.npy import parse_npy
 from simipu_core.errors import SimipuError
 
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 FLOAT_SCALE = 256.0
 """Steps a metre of maps that hold metres; they reach to 255 m."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+"""Tags."""
 
 
 def as_depth_png(data: bytes, suffix: str, invalid: tuple[float, ...] = ()) -> bytes:
@@ -43,8 +45,8 @@ def as_depth_png(data: bytes, suffix: str, invalid: tuple[float, ...] = ()) -> b
         measured &= values < np.iinfo(values.dtype).max
     steps = 1.0 if suffix == ".png" else FLOAT_SCALE
     largest = (NO_DEPTH - 1) / steps
-    if suffix != ".png" and measured.any() and not (values[measured] <= largest).any():
-        raise SimipuError(f"its depths start at {values[measured].min():g} m; are these millimetres? Write metres")
+    if measured.any() and (median := np.median(values[measured])) > largest:
+        raise SimipuError(f"half of its depths lie beyond {median:g} m; are these millimetres? Write metres")
     measured &= values <= largest
     return encode_depth(np.where(measured, values, 0).astype(np.float64), steps)
 
@@ -54,12 +56,10 @@ def _values(data: bytes, suffix: str) -> NDArray[Any]:
         values = parse_npy(data)
         return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if suffix == ".png":
-        decoded = decode_unchanged(data)
-        if decoded is None:
-            raise SimipuError("cannot be decoded as a depth PNG")
-        return decoded
+        return png_values(data)
     if data[:4] not in (b"II*\0", b"MM\0*"):
         raise SimipuError("not a TIFF image")
+    check_pixels((tiff_number(data, _TIFF_HEIGHT) or 0, tiff_number(data, _TIFF_WIDTH) or 0))
     try:
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

@@ -99,7 +99,10 @@ class Logs(Source):
     @classmethod
     def read_depth(cls, file: Path) -> bytes:
         """A depth map of any of `DEPTH_SUFFIXES`, read as the calibration says, as a 16-bit PNG."""
-        camera = read_calibration(calibration_of(file.parents[2])).cameras[file.parent.name]
+        calibration = calibration_of(file.parents[2])
+        camera = read_calibration(calibration).cameras.get(file.parent.name)
+        if camera is None:
+            raise BrokenFrameError(calibration, f"has no camera {file.parent.name}")
         try:
             return as_depth_png(cls.read_file(file), file.suffix.lower(), camera.invalid_depths)
         except SimipuError as error:
@@ -273,11 +276,11 @@ class _Sequence:
             lens=lens.model if lens else None,
             distortion=lens.coefficients if lens else None,
             depth=depth,
-            depth_scale=depth_scale(depth, seen) if depth else None,
+            depth_scale=_depth_scale(depth, seen) if depth else None,
         )
 
 
-def depth_scale(depth: Path, camera: Camera) -> float | None:
+def _depth_scale(depth: Path, camera: Camera) -> float | None:
     """Steps a metre of a depth map as `Logs.read_depth` gives it."""
     return camera.depth_scale if depth.suffix.lower() == ".png" else FLOAT_SCALE
 
