@@ -82,27 +82,34 @@ class Experiment(Section):
         Raises:
             ValueError: the crops do not fit each other.
         """
-        augment = self.finetune.augment
         ranges: list[SizeRange] = [self.depth_data.image_sizes]
-        if augment.fixed_crop == "kb" or "garg_kb_crop" in self.evaluate.protocols:
+        if "garg_kb_crop" in self.evaluate.protocols:
             ranges.append(KB_FRAMES)
-        if augment.fixed_crop == "nyu" or "eigen_nyu" in self.evaluate.protocols:
+        if "eigen_nyu" in self.evaluate.protocols:
             ranges.append(NYU_FRAMES)
-        if augment.crop is not None:
-            room = {"none": ANY_SIZE[1], "kb": KB_SIZE, "nyu": NYU_CROP.size}[augment.fixed_crop]
-            if augment.crop[0] > room[0] or augment.crop[1] > room[1]:
-                raise ValueError(
-                    "finetune.augment.crop {}×{} is larger than what fixed_crop leaves, {}×{}: lower it or set it to "
-                    "null".format(*augment.crop, *room)
-                )
-            ranges.append((augment.crop, ANY_SIZE[1]))
+        ranges += self._trained_sizes() if self.finetune.epochs else []
         least, largest = np.array(ranges).max(axis=0)[0], np.array(ranges).min(axis=0)[1]
         if (least > largest).any():
+            crops = self.finetune.augment
             raise ValueError(
-                f"no image fits finetune.augment (fixed_crop {augment.fixed_crop}, crop {augment.crop}) and "
+                f"no image fits finetune.augment (fixed_crop {crops.fixed_crop}, crop {crops.crop}) and "
                 f"evaluate.protocols {', '.join(self.evaluate.protocols)}: take those of one camera"
             )
         return self.depth_data.model_copy(update={"image_sizes": (tuple(least.tolist()), tuple(largest.tolist()))})
+
+    def _trained_sizes(self) -> list[SizeRange]:
+        """Images that the crops of fine-tuning take."""
+        augment = self.finetune.augment
+        fixed: list[SizeRange] = {"none": [], "kb": [KB_FRAMES], "nyu": [NYU_FRAMES]}[augment.fixed_crop]
+        if augment.crop is None:
+            return fixed
+        room = {"none": ANY_SIZE[1], "kb": KB_SIZE, "nyu": NYU_CROP.size}[augment.fixed_crop]
+        if augment.crop[0] > room[0] or augment.crop[1] > room[1]:
+            raise ValueError(
+                "finetune.augment.crop {}×{} is larger than what fixed_crop leaves, {}×{}: lower it or set it to "
+                "null".format(*augment.crop, *room)
+            )
+        return [*fixed, (augment.crop, ANY_SIZE[1])]
 
     def _check_decoder(self) -> None:
         if not self.pretrain.has_decoder:

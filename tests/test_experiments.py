@@ -339,6 +339,7 @@ def test_crops_and_protocols_are_by_default_those_of_the_camera(
         ([], ((352, 640), ANY_SIZE[1])),
         (["finetune.augment.crop=null"], ANY_SIZE),
         (["finetune.augment.fixed_crop=kb"], ((352, 1216), (400, 1300))),
+        (["pretrain.objective=lidar_depth", "finetune.start=encoder_and_decoder", "finetune.epochs=0"], ANY_SIZE),
         (["evaluate.protocols=[whole_frame, eigen_nyu]", "finetune.augment.crop=[64, 64]"], ((480, 640), (480, 640))),
     ],
 )
