@@ -1,8 +1,8 @@
-"""What becomes of each corruption; ``python -m tests.checking.outcomes`` writes ``docs/corruptions.md`` anew."""
+"""What becomes of each corruption; ``python -m tests.checking.outcomes [NAME…]`` writes ``docs/corruptions.md`` anew."""
 
 import shutil
+import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from io import StringIO
@@ -151,15 +151,14 @@ def _rejected(broken: float) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    with tempfile.TemporaryDirectory() as folder:
-        work, made = Path(folder), defaultdict(str)
-        with redirect_stdout(StringIO()):
-            make_world(work / "world")
-            for data in DATA_SETS:
-                made[data.name] = section(data, outcomes(data, work / "world", work / data.name))
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(made.values()), encoding="utf-8")
+    """Write the page, or its parts of the data sets that are named."""
+    chosen = [data for data in DATA_SETS if data.name in sys.argv[1:]] or DATA_SETS
+    for data in chosen:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+            make_world(Path(folder, "world"), *data.folders)
+            made = section(data, outcomes(data, Path(folder, "world"), Path(folder)))
+        sections = written_sections() | {data.name: made}
+        PAGE.write_text(page(sections[each.name] for each in DATA_SETS if each.name in sections), encoding="utf-8")
 
 
 if __name__ == "__main__":
