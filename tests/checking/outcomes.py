@@ -1,4 +1,4 @@
-"""What becomes of each corruption; ``python -m tests.checking.outcomes [NAME…]`` writes ``docs/corruptions.md`` anew."""
+"""What becomes of each corruption; ``python -m tests.checking.outcomes [NAME…]`` writes the page of it anew."""
 
 import shutil
 import sys

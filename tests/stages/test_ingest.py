@@ -287,6 +287,6 @@ def test_images_that_do_not_fit_the_crops_are_refused_before_any_training(
         ingest(source(tmp_path / "raw", image_sizes=sizes), tmp_path / "out")
     assert (
         f"image_2/000000.png and 1 more: {files.HEIGHT}×{files.WIDTH} pixels, but finetune.augment and "
-        f"evaluate.protocols are set for {fitting}; leave out what belongs to another camera (fixed_crop, protocols), or "
-        "lower finetune.augment.crop" in str(refused.value)
+        f"evaluate.protocols are set for {fitting}; leave out what belongs to another camera (fixed_crop, protocols), "
+        "or lower finetune.augment.crop" in str(refused.value)
     )
