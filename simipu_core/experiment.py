@@ -4,18 +4,20 @@ import shlex
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from simipu_core.config.data import PairConfig, SyntheticConfig
 from simipu_core.config.depth import EvaluateConfig, FinetuneConfig
 from simipu_core.config.presets import PRESETS, Preset, merge, with_preset
 from simipu_core.config.pretrain import PretrainConfig
-from simipu_core.config.section import Section
+from simipu_core.config.section import ANY_SIZE, Section, SizeRange
 from simipu_core.config.tracking import TrackingConfig
 from simipu_core.config.training import OPTIMIZERS
 from simipu_core.config.validation import validate
-from simipu_core.data.sources import DEFAULT, SOURCES, AnySource
+from simipu_core.data.sources import DEFAULT, SOURCES, AnySource, Source, class_of
 from simipu_core.errors import SimipuError
+from simipu_core.geometry.crops import KB_FRAMES, KB_SIZE, NYU_CROP, NYU_FRAMES
 from simipu_core.yaml_files import parse_yaml, read_yaml
 
 SHORTHANDS = {"seed": ("pretrain.seed", "finetune.seed")}
@@ -53,6 +55,11 @@ class Experiment(Section):
         preset = values.get("preset", "improved") if isinstance(values, dict) else None
         return with_preset(values, preset) if isinstance(preset, str) and preset in PRESETS else values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _frame_as_the_camera(cls, values: Any) -> Any:
+        return merge(_framed(values.get("depth_data")), values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         if self.pretrain.image_encoder.name != self.finetune.encoder_name:
@@ -60,12 +67,49 @@ class Experiment(Section):
                 f"finetune.encoder_name is {self.finetune.encoder_name} but pretrain.image_encoder.name is "
                 f"{self.pretrain.image_encoder.name}: set both to the same architecture"
             )
+        _ = self.depth_frames
         if self.finetune.start == "encoder_and_decoder":
             self._check_decoder()
         deciding = self.tracking.promotion.protocol
         if deciding is not None and deciding not in self.evaluate.protocols:
             raise ValueError(f"tracking.promotion.protocol is {deciding}: add it to evaluate.protocols")
         return self
+
+    @property
+    def depth_frames(self) -> Source:
+        """`depth_data`, which takes images only that the crops of fine-tuning and evaluation fit.
+
+        Raises:
+            ValueError: the crops do not fit each other.
+        """
+        ranges: list[SizeRange] = [self.depth_data.image_sizes]
+        if "garg_kb_crop" in self.evaluate.protocols:
+            ranges.append(KB_FRAMES)
+        if "eigen_nyu" in self.evaluate.protocols:
+            ranges.append(NYU_FRAMES)
+        ranges += self._trained_sizes() if self.finetune.epochs else []
+        least, largest = np.array(ranges).max(axis=0)[0], np.array(ranges).min(axis=0)[1]
+        if (least > largest).any():
+            crops = self.finetune.augment
+            raise ValueError(
+                f"no image fits finetune.augment (fixed_crop {crops.fixed_crop}, crop {crops.crop}) and "
+                f"evaluate.protocols {', '.join(self.evaluate.protocols)}: take those of one camera"
+            )
+        return self.depth_data.model_copy(update={"image_sizes": (tuple(least.tolist()), tuple(largest.tolist()))})
+
+    def _trained_sizes(self) -> list[SizeRange]:
+        """Images that the crops of fine-tuning take."""
+        augment = self.finetune.augment
+        fixed: list[SizeRange] = {"none": [], "kb": [KB_FRAMES], "nyu": [NYU_FRAMES]}[augment.fixed_crop]
+        if augment.crop is None:
+            return fixed
+        room = {"none": ANY_SIZE[1], "kb": KB_SIZE, "nyu": NYU_CROP.size}[augment.fixed_crop]
+        if augment.crop[0] > room[0] or augment.crop[1] > room[1]:
+            raise ValueError(
+                "finetune.augment.crop {}×{} is larger than what fixed_crop leaves, {}×{}: lower it or set it to "
+                "null".format(*augment.crop, *room)
+            )
+        return [*fixed, (augment.crop, ANY_SIZE[1])]
 
     def _check_decoder(self) -> None:
         if not self.pretrain.has_decoder:
@@ -85,6 +129,21 @@ class Experiment(Section):
                 f"pretrain.lidar_depth.image_scale is {given.image_scale:g} but finetune.input_scale is "
                 f"{wanted.input_scale:g}: set both alike"
             )
+
+
+def _framed(depth_data: Any) -> dict[str, Any]:
+    """Crops and protocols that belong to the camera of a source, as it is written in an experiment."""
+    parts = depth_data.get("sources") if isinstance(depth_data, dict) else getattr(depth_data, "parts", None)
+    kinds = {_kind(part) for part in parts} if isinstance(parts, list | tuple) and parts else {_kind(depth_data)}
+    framings = {class_of(kind).framing for kind in kinds}
+    fixed_crop, crop, protocols = framings.pop() if len(framings) == 1 else Source.framing
+    augment = {"fixed_crop": fixed_crop, "crop": crop}
+    return {"finetune": {"augment": augment}, "evaluate": {"protocols": protocols}}
+
+
+def _kind(source: Any) -> str:
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return kind if isinstance(kind, str) else DEFAULT.kind
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:

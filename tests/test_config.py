@@ -303,6 +303,7 @@ PUBLISHED = {
     "finetune.input.channels": "rgb",
     "finetune.input.std": (58.395, 57.12, 57.375),
     "finetune.allow_input_mismatch": True,
+    "finetune.ignore_beyond": False,
 }
 
 

@@ -12,6 +12,7 @@ from torchvision.models import resnet18
 
 from simipu_core import project
 from simipu_core.artifacts import read_manifest
+from simipu_core.config.section import ANY_SIZE, SizeRange
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.sources import Source
 from simipu_core.data.sources.kitti_object import KittiObject
@@ -305,3 +306,49 @@ def test_every_experiment_runs_on_tiny_data_of_its_format(
     report = Report.model_validate_json((tmp_path / "report/report.json").read_text())
     assert report.headline == experiment.evaluate.protocols[0]
     assert 0 < report.abs_rel < 100
+
+
+# -- crops and protocols are the camera's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "framing"),
+    [
+        ({"kind": "logs"}, ("none", (352, 640), ("whole_frame",))),
+        ({"kind": "waymo"}, ("none", (352, 640), ("whole_frame",))),
+        ({"kind": "kitti_raw"}, ("kb", (352, 704), ("garg_kb_crop", "garg_full_frame"))),
+        ({"kind": "nyu_labelled"}, ("nyu", (416, 544), ("eigen_nyu",))),
+        (
+            {"kind": "mixed", "sources": [{"kind": "kitti_raw"}, {"kind": "waymo"}]},
+            ("none", (352, 640), ("whole_frame",)),
+        ),
+    ],
+)
+def test_crops_and_protocols_are_by_default_those_of_the_camera(
+    source: dict[str, Any], framing: tuple[Any, ...]
+) -> None:
+    made = Experiment.model_validate({"experiment": "made", "depth_data": source})
+    augment = made.finetune.augment
+    assert (augment.fixed_crop, augment.crop, made.evaluate.protocols) == framing
+    assert Experiment.model_validate(made.model_dump()) == made
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ([], ((352, 640), ANY_SIZE[1])),
+        (["finetune.augment.crop=null"], ANY_SIZE),
+        (["finetune.augment.fixed_crop=kb"], ((352, 1216), (400, 1300))),
+        (["pretrain.objective=lidar_depth", "finetune.start=encoder_and_decoder", "finetune.epochs=0"], ANY_SIZE),
+        (["evaluate.protocols=[whole_frame, eigen_nyu]", "finetune.augment.crop=[64, 64]"], ((480, 640), (480, 640))),
+    ],
+)
+def test_crops_and_protocols_say_which_images_fit(settings: list[str], sizes: SizeRange) -> None:
+    assert load("own_logs", settings).depth_frames.image_sizes == sizes
+
+
+def test_crops_of_two_cameras_do_not_go_together() -> None:
+    with pytest.raises(SimipuError, match=r"no image fits .* take those of one camera"):
+        load("own_logs", ["finetune.augment.fixed_crop=kb", "evaluate.protocols=[eigen_nyu]"])
+    with pytest.raises(SimipuError, match="500×640 is larger than what fixed_crop leaves, 352×1216"):
+        load("own_logs", ["finetune.augment.fixed_crop=kb", "finetune.augment.crop=[500, 640]"])

@@ -2,7 +2,8 @@
 
 Points where the scan jumps in depth or in reflectance should project onto image edges. Their score under the frame's
 calibration is compared with the scores under deliberate changes of it: of a right calibration every change makes it
-worse, of a wrong one some change makes it better. Single frames are ambiguous; the mean over some ten is not.
+worse, of a wrong one some change makes it better. How far it stands out from the scores under calibrations that are
+surely wrong says how much the frame can tell. Single frames are ambiguous; the mean over some ten is not.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ Floats = NDArray[np.floating]
 
 _RANGE = (2.0, 60.0)
 """Distances of the points used, metres."""
-_FRUSTUM_COSINE = 0.5
 _NEIGHBOURS = 4
 _ROW_WEIGHT = 4.0
 """Elevation counts this many times as much as azimuth, so that neighbours lie on the same scan row."""
@@ -32,6 +32,9 @@ _EDGE_SHARE = 0.1
 _REACH = 0.004
 """Distance at which the score of an edge falls to 1/e, share of the image's width."""
 _FEWEST_POINTS = 30
+ODD_TURN = "a turn"
+"""Beginning of the names of turns that are no multiples of a right angle."""
+_FEWEST_WRONG, _LEAST_SPREAD = 5, 0.02
 
 
 class Camera(NamedTuple):
@@ -53,6 +56,9 @@ class Alignment:
     """Of points scattered over the image's lower two thirds."""
     changed: dict[str, float]
     """Under each change, by its description."""
+    standing: float | None = None
+    """Standard deviations by which `unchanged` lies above the scores under calibrations that are surely wrong: near 0
+    for a wrong one, some 2.5 for a right one; None where too few of them have points in the image."""
 
 
 @cache
@@ -60,7 +66,7 @@ def changes() -> dict[str, NDArray[np.float64]]:
     """Transforms (4, 4) of the camera frame by the fault that each would undo."""
     made: dict[str, NDArray[np.float64]] = {}
     for name, axis in (("pitch", 0), ("yaw", 1), ("roll", 2)):
-        for degrees in (-4, -2, -1, 1, 2, 4):
+        for degrees in (-15, -8, -4, -2, -1, 1, 2, 4, 8, 15):
             vector = np.zeros(3)
             vector[axis] = np.deg2rad(degrees)
             made[f"{name} {degrees:+d}°"] = np.eye(4)
@@ -70,12 +76,30 @@ def changes() -> dict[str, NDArray[np.float64]]:
         made[f"camera {metres:+.2f} m sideways (the other camera of a stereo pair)"][0, 3] = metres
     for percent in (-5, -2, 2, 5):
         made[f"focal length {percent:+d} %"] = np.diag([1 + percent / 100, 1 + percent / 100, 1, 1])
-    made["front and back exchanged"] = np.diag([-1.0, 1, -1, 1])
-    made["left and right mirrored"] = np.diag([-1.0, 1, 1, 1])
-    return made
+    return made | gross_changes()
 
 
-def align(image: NDArray[np.uint8], points: Floats, camera: Camera, others: Mapping[str, Camera]) -> Alignment | None:
+@cache
+def gross_changes() -> dict[str, NDArray[np.float64]]:
+    """Turns about the upright axis, and mirrors: of a calibration that is right but for a little, all are wrong."""
+    names = {90: "a quarter turn to the left", 180: "front and back exchanged", 270: "a quarter turn to the right"}
+    made = {}
+    for degrees in range(30, 360, 30):
+        turn = np.eye(4)
+        turn[:3, :3] = cv2.Rodrigues(np.array([0, -np.deg2rad(degrees), 0]))[0]
+        made[names.get(degrees, f"{ODD_TURN} of {degrees}° to the left")] = turn
+    mirror = np.diag([-1.0, 1, 1, 1])
+    mirrored = {f"left and right mirrored, and {name}": mirror @ made[name] for name in names.values()}
+    return made | {"left and right mirrored": mirror} | mirrored
+
+
+def align(
+    image: NDArray[np.uint8],
+    points: Floats,
+    camera: Camera,
+    others: Mapping[str, Camera],
+    stored: NDArray[np.uint8] | None = None,
+) -> Alignment | None:
     """Score one frame.
 
     Args:
@@ -83,6 +107,7 @@ def align(image: NDArray[np.uint8], points: Floats, camera: Camera, others: Mapp
         points: (N, 4) x, y, z in metres, sensor frame, and reflectance 0–1.
         camera: the frame's calibration.
         others: calibrations of other frames, by name, to be tried as well.
+        stored: the image as it was before it was undistorted, if it was.
 
     Returns:
         Scores; None where image or scan shows too few edges to tell.
@@ -90,7 +115,7 @@ def align(image: NDArray[np.uint8], points: Floats, camera: Camera, others: Mapp
     near_edge = _near_edge(image)
     if near_edge is None:
         return None
-    jumps = [edge for edge in _lidar_edges(points, camera) if len(edge) >= _FEWEST_POINTS]
+    jumps = [edge for edge in _lidar_edges(points) if len(edge) >= _FEWEST_POINTS]
     unchanged = _score(near_edge, jumps, camera)
     if unchanged is None:
         return None
@@ -98,8 +123,15 @@ def align(image: NDArray[np.uint8], points: Floats, camera: Camera, others: Mapp
     tried = {name: Camera(camera.intrinsics, change @ transform) for name, change in changes().items()}
     tried |= others
     scores = {name: _score(near_edge, jumps, each) for name, each in tried.items()}
+    if stored is not None and (near_stored := _near_edge(stored)) is not None:
+        scores["no undistortion (these images are rectified already)"] = _score(near_stored, jumps, camera)
+    changed = {name: score for name, score in scores.items() if score is not None}
     chance = float(near_edge[len(near_edge) // 3 :].mean())
-    return Alignment(unchanged, chance, {name: score for name, score in scores.items() if score is not None})
+    wrong = [changed[name] for name in gross_changes() if name in changed]
+    standing = None
+    if len(wrong) >= _FEWEST_WRONG:
+        standing = (unchanged - float(np.mean(wrong))) / max(float(np.std(wrong)), _LEAST_SPREAD)
+    return Alignment(unchanged, chance, changed, standing)
 
 
 def _near_edge(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -113,20 +145,17 @@ def _near_edge(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     return np.asarray(np.exp(-distance / (_REACH * image.shape[1])), np.float32)
 
 
-def _lidar_edges(points: Floats, camera: Camera) -> list[Floats]:
+def _lidar_edges(points: Floats) -> list[Floats]:
     """Points (M, 3) on the near side of depth jumps, and points where the reflectance of a surface jumps."""
-    transform = np.asarray(camera.lidar_to_camera, np.float64).reshape(4, 4)
     xyz = points[:, :3].astype(np.float64)
-    ahead = np.einsum("j,nj->n", transform[2, :3], xyz) + transform[2, 3]
     distance = np.linalg.norm(xyz, axis=1)
     near, far = _RANGE
-    kept = (distance > near) & (distance < far) & (np.abs(ahead) > _FRUSTUM_COSINE * distance)
+    kept = (distance > near) & (distance < far)
     if kept.sum() <= _NEIGHBOURS:
         return []
     xyz, distance, reflectance = xyz[kept], distance[kept], points[kept, 3]
     azimuth = np.arctan2(xyz[:, 1], xyz[:, 0])
-    middle = np.arctan2(np.sin(azimuth).mean(), np.cos(azimuth).mean())
-    angles = np.column_stack(((azimuth - middle + np.pi) % (2 * np.pi), _ROW_WEIGHT * np.arcsin(xyz[:, 2] / distance)))
+    angles = np.column_stack((azimuth, _ROW_WEIGHT * np.arcsin(xyz[:, 2] / distance)))
     nearest = cKDTree(angles).query(angles, k=_NEIGHBOURS + 1, distance_upper_bound=_FARTHEST_NEIGHBOUR)
     gap, found = (np.asarray(each)[:, 1:] for each in nearest)  # the first is the point itself
     is_found = np.isfinite(gap)

@@ -11,6 +11,10 @@ from simipu_core.checking.survey import FrameFacts, Survey
 _GAP = 3.0
 """A gap is this many times the usual interval of its sequence."""
 _FEWEST_FRAMES = 3
+_INTERVALS = (0.002, 60.0)
+"""Seconds between a camera's frames."""
+_RECENT = (631_152_000_000_000, 2_524_608_000_000_000)
+"""The years 1990 to 2050, microseconds."""
 
 
 def check(found: Survey) -> Iterator[Finding]:
@@ -24,6 +28,7 @@ def check(found: Survey) -> Iterator[Finding]:
         severity = Severity.WARNING
         what = f"{len(missing)} frames have no time, the others have"
         yield problem("timestamps", severity, what, missing, "Complete the timestamps, or remove them all.")
+    yield from _unit(found, timed)
     yield from _order(found)
     yield from _synchronisation(found, timed)
 
@@ -41,6 +46,38 @@ def statistics(found: Survey) -> dict[str, Any]:
     return {
         "sync_error_ms": {f"p{share}": round(float(np.percentile(errors, share)), 3) for share in (50, 90, 99, 100)}
     }
+
+
+def _unit(found: Survey, timed: list[FrameFacts]) -> Iterator[Finding]:
+    """Times that lie in no year of recordings, or follow each other as no camera's do, but would in another unit."""
+    middle = float(np.median([facts.row["timestamp_us"] for facts in timed]))
+    steps = [
+        step
+        for frames in found.streams()
+        for step in np.diff([facts.row["timestamp_us"] for facts in frames if facts.row["timestamp_us"] is not None])
+        if step > 0
+    ]
+    usual = float(np.median(steps)) / 1e6 if len(steps) >= _FEWEST_FRAMES else None
+    mend = "Check the unit of the times (ns, us, ms or s), in own logs time_unit."
+    if usual is None or not _INTERVALS[0] <= usual <= _INTERVALS[1]:
+        for factor in (1000, 1_000_000, 1_000_000_000, 1 / 1000, 1 / 1_000_000):
+            if _is_recent(middle * factor) and not _is_recent(middle):
+                what = (
+                    f"times are of {_year(middle)}; {factor:g} times as large they would be of {_year(middle * factor)}"
+                )
+                yield problem("time unit", Severity.FAULT, what, [], mend)
+                return
+    if usual is not None and not _INTERVALS[0] <= usual <= _INTERVALS[1]:
+        what = f"frames follow each other every {usual:.3g} s, as no camera's do"
+        yield problem("time unit", Severity.FAULT if usual < _INTERVALS[0] else Severity.WARNING, what, [], mend)
+
+
+def _is_recent(time_us: float) -> bool:
+    return _RECENT[0] <= time_us <= _RECENT[1]
+
+
+def _year(time_us: float) -> str:
+    return f"the year {1970 + int(time_us // 31_556_952e6)}" if abs(time_us) < 1e18 else "no year"
 
 
 def _order(found: Survey) -> Iterator[Finding]:

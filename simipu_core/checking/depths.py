@@ -19,10 +19,11 @@ _SCALES = {
     1 / 1000: "metres read as millimetres",
 }
 _FEWEST_COMMON = 50
-_RATIO = 1.25
+_RATIO = 1.07
 _UNUSUAL = 2.5
 _AGREEMENT = 0.5
 _FEW_VALID = 0.01
+_MUCH_CAPPED = 0.05
 
 
 def check(found: Survey) -> Iterator[Finding]:
@@ -34,6 +35,7 @@ def check(found: Survey) -> Iterator[Finding]:
     yield _scale(found, measured)
     yield from _unusual(measured)
     yield _density(found, measured)
+    yield from _codes(measured)
     yield from _agreement(found, measured)
 
 
@@ -107,6 +109,19 @@ def _density(found: Survey, measured: Measured) -> Finding:
     if valid > 0.999:
         what += "; holes were filled in"
     return ok("depth density", what)
+
+
+def _codes(measured: Measured) -> Iterator[Finding]:
+    """Maps in which many pixels hold one and the same largest depth."""
+    capped = [
+        f"{facts.sample_id} ({100 * depth.capped:.0f} % of its depths)"
+        for facts, depth in measured
+        if depth.capped > _MUCH_CAPPED
+    ]
+    if capped:
+        what = f"{len(capped)} depth maps hold their largest depth at many pixels: a code for sky, or a cap"
+        mend = "Write 0 where nothing was measured, or name the code in invalid_depths of own logs; 65535 is known."
+        yield problem("depth codes", Severity.WARNING, what, capped, mend)
 
 
 def _agreement(found: Survey, measured: Measured) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simipu_core.checking.pictures import STILL
+from simipu_core.checking.pictures import STILL, shows_something
 from simipu_core.checking.report import Finding, Severity, ok, problem
 from simipu_core.checking.survey import FrameFacts, Survey, thumbnail
 from simipu_core.data.formats.files import read_file
@@ -61,13 +61,17 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
         if facts.row["image_sha256"] in seen
     ]
     if not same:
-        pictures = _pictures(sides["train"])
-        nearest = _nearest(_pictures(sides["eval"]), pictures)
+        trained, scored = (list(filter(shows_something, sides[side])) for side in ("train", "eval"))
+        nearest = _nearest(_pictures(scored), _pictures(trained)) if trained and scored else []
         same = [
-            f"{facts.sample_id} ≈ {sides['train'][other].sample_id}"
-            for facts, (other, apart) in zip(sides["eval"], nearest, strict=True)
+            f"{facts.sample_id} ≈ {trained[other].sample_id}"
+            for facts, (other, apart) in zip(scored, nearest, strict=False)
             if apart < STILL
         ]
+    scans = {facts.row["points_sha256"]: facts.sample_id for facts in sides["train"] if facts.row["points_sha256"]}
+    shared = [
+        f"{facts.sample_id} = {scans[scan]}" for facts in sides["eval"] if (scan := facts.row["points_sha256"]) in scans
+    ]
     sequences = sorted({facts.sequence for facts in sides["train"]} & {facts.sequence for facts in sides["eval"]})
     if same:
         what = f"{len(same)} evaluation images are training images too, or look the same"
@@ -76,7 +80,10 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
         what = f"{len(sequences)} sequences are on both sides of the split ({found.source.split})"
         mend = "Neighbouring frames look alike, so scores are flattering; split by_sequence to be strict."
         yield problem("leakage", Severity.WARNING, what, sequences, mend)
-    if not same and not sequences:
+    if shared and not same:
+        what = f"{len(shared)} evaluation frames have the scan of a training frame, of another camera of the rig"
+        yield problem("leakage", Severity.WARNING, what, shared, "Split by_sequence, so that a scan is on one side.")
+    if not same and not sequences and not shared:
         yield ok("leakage", "training and evaluation share no sequence and no image")
 
 

@@ -12,9 +12,12 @@ from simipu_core.checking.survey import FrameFacts, Survey
 
 _NO_CONTRAST = 2.0
 """Standard deviation of grey values, 0–255."""
+_TELLING = 8.0
+"""Least standard deviation of a thumbnail's grey values, 0–255."""
 STILL = 1.0
 """Mean difference of two thumbnails' grey values below which they show the same."""
 _MUCH_STANDING = 0.2
+_Digest = Literal["image_sha256", "points_sha256", "depth_sha256"]
 
 
 def check(found: Survey) -> Iterator[Finding]:
@@ -42,6 +45,11 @@ def difference(one: FrameFacts, other: FrameFacts) -> float:
     """Mean absolute difference of two thumbnails, grey values 0–255."""
     left, right = (np.frombuffer(facts.thumbnail, np.uint8).astype(np.int16) for facts in (one, other))
     return float(np.abs(left - right).mean())
+
+
+def shows_something(facts: FrameFacts) -> bool:
+    """Whether a thumbnail shows enough to be told from others: not night, fog or a wall."""
+    return float(np.frombuffer(facts.thumbnail, np.uint8).std()) > _TELLING
 
 
 def _count_sizes(found: Survey) -> Counter[tuple[int, int]]:
@@ -88,16 +96,17 @@ def _looks(found: Survey) -> Iterator[Finding]:
 
 def _duplicates(found: Survey) -> Iterator[Finding]:
     repeated = False
-    kinds: tuple[tuple[Literal["image_sha256", "points_sha256", "depth_sha256"], str], ...] = (
-        ("image_sha256", "the same image"),
-        ("points_sha256", "the same scan"),
-        ("depth_sha256", "the same depth map"),
+    kinds: tuple[tuple[_Digest, Literal["image", "points", "depth"], str], ...] = (
+        ("image_sha256", "image", "the same image"),
+        ("points_sha256", "points", "the same scan"),
+        ("depth_sha256", "depth", "the same depth map"),
     )
-    for digest, consequence in kinds:
-        copies: dict[str, list[str]] = defaultdict(list)
+    for digest, part, consequence in kinds:
+        of_files: dict[str, dict[str, str]] = defaultdict(dict)  # cameras of one rig share a scan: one file is no copy
         for facts in found.facts:
-            if sha256 := facts.row[digest]:
-                copies[sha256].append(facts.sample_id)
+            if (sha256 := facts.row[digest]) and (file := facts.row[part]):
+                of_files[sha256].setdefault(file, facts.sample_id)
+        copies = {sha256: list(names.values()) for sha256, names in of_files.items()}
         groups = [" = ".join(names[:3]) for names in copies.values() if len(names) > 1]
         if not groups:
             continue

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simipu_core.checking.alignment import Alignment, Camera, align
 from simipu_core.config import PairConfig
+from simipu_core.config.section import SizeRange
 from simipu_core.data.catalogue import Content, read_content
 from simipu_core.data.formats.scans import NONE_DROPPED, Dropped
 from simipu_core.data.frames import Frame, Rejected, too_much
@@ -50,6 +51,8 @@ class DepthFacts:
     """Median of depth / LiDAR depth."""
     agreement: float = 1.0
     """Share where they differ by less than a tenth."""
+    capped: float = 0.0
+    """Share of the measured pixels that hold the very largest depth: a code, or a cap."""
     copied: float = 0.0
     """Share of the map's pixels that hold just what projecting this one scan gives."""
 
@@ -77,6 +80,10 @@ class FrameFacts:
     share_in_image: float = 0.0
     share_ahead: float = 0.0
     """Points in front of the camera."""
+    reflectance: float | None = None
+    """Of the brightest thousandth of the points."""
+    farthest: float | None = None
+    """Distance of the farthest hundredth of the points, metres."""
     dropped: Dropped = NONE_DROPPED
     """Points of the scan that are no measurements."""
     depth: DepthFacts | None = None
@@ -145,7 +152,7 @@ def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> 
     tried = _spread([frame for frame, _ in frames])
     facts: list[FrameFacts] = []
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
-    measure_one = partial(_measure, root, pair, tried, cameras)
+    measure_one = partial(_measure, root, source.image_sizes, pair, tried, cameras)
     with closing(map_frames(measure_one, frames, "check", rejected=_too_much)) as results:
         for result in results:
             if isinstance(result, Rejected):
@@ -167,13 +174,19 @@ def camera_of(frame: Frame) -> Camera | None:
 
 
 def _measure(
-    root: Path, pair: PairConfig, tried: frozenset[str], cameras: Mapping[str, Camera], item: tuple[Frame, str]
+    root: Path,
+    sizes: SizeRange,
+    pair: PairConfig,
+    tried: frozenset[str],
+    cameras: Mapping[str, Camera],
+    item: tuple[Frame, str],
 ) -> FrameFacts | Rejected:
     frame, split = item
-    content = read_content(root, frame)
+    content = read_content(root, frame, sizes)
     if isinstance(content, Rejected):
         return content
-    image = through_pinhole(decode_image(content.image), content.row)
+    stored = decode_image(content.image)
+    image = through_pinhole(stored, content.row)
     height, width = image.shape[:2]
     files = [file for file in (frame.image, frame.points, frame.depth) if file]
     is_png = content.image.startswith(b"\x89PNG")
@@ -188,6 +201,8 @@ def _measure(
             "num_in_image": int(inside.sum()),
             "share_in_image": float(inside.mean()),
             "share_ahead": float((depth > 0).mean()),
+            "reflectance": float(np.quantile(points[:, 3], 0.999)),
+            "farthest": float(np.quantile(np.linalg.norm(points[:, :3], axis=1), 0.99)),
             "dropped": content.scan.dropped,
         }
         if frame.depth:
@@ -195,7 +210,7 @@ def _measure(
         if frame.sample_id in tried:
             own = camera_of(frame)
             others = {name: camera for name, camera in cameras.items() if own and not _same(camera, own)}
-            facts["alignment"] = align(image, points, own, others) if own else None
+            facts["alignment"] = align(image, points, own, others, stored if frame.lens else None) if own else None
     if content.depth is not None and frame.depth_scale:
         facts["depth"] = _depth_facts(content, frame.depth_scale, projected)
     return FrameFacts(
@@ -227,13 +242,15 @@ def _depth_facts(content: Content, scale: float, projected: NDArray[np.float64] 
     known = metres > 0
     values = metres[known]
     facts = (float(known.mean()), float(np.median(values)), float(np.quantile(values, 0.99)))
+    capped = float((values == values.max()).mean())
     common = known & (projected > 0) if projected is not None else np.zeros_like(known)
     if projected is None or not common.any():
-        return DepthFacts(*facts)
+        return DepthFacts(*facts, capped=capped)
     ratio = metres[common] / projected[common]
     copied = np.abs(metres[common] - projected[common]) <= 1.5 / scale
     return DepthFacts(
         *facts,
+        capped=capped,
         num_common=int(common.sum()),
         ratio=float(np.median(ratio)),
         agreement=float((np.abs(ratio - 1) < _AGREE).mean()),

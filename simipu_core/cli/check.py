@@ -56,7 +56,7 @@ def check(
     from simipu_core.data.sources import AnySource
     from simipu_core.stages import check as stage
 
-    source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data
+    source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_frames
     if kind is not None:
         values: dict[str, Any] = {"kind": kind, "root": source.root}
         source = validate(AnySource, values, "--kind")

@@ -67,7 +67,7 @@ def ingest(
     chosen = load(experiment, overrides)
     from simipu_core.stages import ingest as stage
 
-    source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_data
+    source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_frames
     with tracked(f"ingest_{use}", chosen, no_track, out) as run:
         report(stage.ingest(source, out, root=root, run=run), out)
 

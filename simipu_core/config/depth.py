@@ -13,13 +13,14 @@ class DepthAugmentConfig(ColourConfig):
     """Augmentation of fine-tuning frames (docs/method.md, "Depth augmentation")."""
 
     fixed_crop: Literal["none", "kb", "nyu"] = "kb"
-    """`kb`: the 352×1216 KITTI benchmark crop; `nyu`: rows 45–472, columns 43–608."""
+    """`kb`: the 352×1216 KITTI benchmark crop; `nyu`: rows 45–472, columns 43–608. Left out, and so with `crop`, it is
+    that of the camera of `depth_data`: `kb` for KITTI, `nyu` for NYU, `none` for any other."""
     rotation_deg: float = Field(2.5, ge=0, le=45)
     """Largest rotation, degrees, applied with probability one half."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a left-right mirror."""
     crop: Size | None = (352, 704)
-    """Random crop, height and width in pixels; null keeps the whole frame."""
+    """Random crop, height and width in pixels; null keeps the whole frame. NYU: 416×544; other cameras: 352×640."""
 
 
 class OneCycleConfig(Section):
@@ -69,6 +70,8 @@ class FinetuneConfig(LoopConfig):
     """Widths of the decoder's up-blocks, stride 16 to stride 2."""
     max_depth: float = Field(80.0, gt=0)
     """Largest depth the net can answer, metres."""
+    ignore_beyond: bool = True
+    """Leave labels beyond `max_depth` out of the loss: the net cannot answer so. Published: they take part."""
     min_depth: float = Field(1e-3, gt=0)
     """Smallest depth it answers at inference, metres."""
     input_scale: float = Field(1.0, gt=0, le=1)
@@ -144,7 +147,8 @@ class EvaluateConfig(Section):
     protocols: tuple[Protocol, ...] = ("garg_kb_crop", "garg_full_frame")
     """Named protocols; the first one is the headline. `garg_kb_crop`: ground truth cropped to 352×1216, then
     the Garg fractions · `garg_full_frame`: Garg fractions of the full frame · `eigen_nyu`: rows 45–471, columns
-    41–601 · `whole_frame`: every pixel with ground truth."""
+    41–601 · `whole_frame`: every pixel with ground truth. Left out, they are those of the camera of `depth_data`:
+    KITTI's, `eigen_nyu`, or, for any other, `whole_frame`."""
     depth_range: DepthRange = (1e-3, 80.0)
     """Ground-truth depths that count, metres, exclusive."""
     flip: bool = True

@@ -35,7 +35,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
                 "stop_point_gradient": True,
             },
         },
-        "finetune": {"allow_input_mismatch": True},
+        "finetune": {"allow_input_mismatch": True, "ignore_beyond": False},
     },
 }
 

@@ -62,6 +62,9 @@ DepthRange = Annotated[tuple[Annotated[float, Field(ge=0)], Positive], AfterVali
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Size = tuple[Pixels, Pixels]
 """Height and width, pixels."""
+SizeRange = tuple[Size, Size]
+"""Least and largest height and width, pixels."""
+ANY_SIZE = ((1, 1), (1 << 16, 1 << 16))
 DecoderChannels = tuple[Count, Count, Count, Count]
 PixelRange = Annotated[tuple[Pixels, Pixels], AfterValidator(_ascending)]
 Seed = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simipu_core.config.section import ANY_SIZE, Size, SizeRange
 from simipu_core.data.formats.scans import Scan
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause, natural
 from simipu_core.data.images import UPRIGHT, check_depth, check_image, orientation
@@ -41,12 +42,13 @@ class Content:
     depth: bytes | None
 
 
-def examine(root: Path, frame: Frame) -> FrameRow | Rejected:
+def examine(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> FrameRow | Rejected:
     """Open every file of a frame and check it.
 
     Args:
         root: folder the paths in the catalogue are relative to.
         frame: candidate from a source.
+        sizes: of images that are taken.
 
     Returns:
         Its row but for the split, or what is wrong with the frame.
@@ -54,11 +56,11 @@ def examine(root: Path, frame: Frame) -> FrameRow | Rejected:
     Raises:
         StorageError: storage fails, which says nothing about the frame.
     """
-    content = read_content(root, frame)
+    content = read_content(root, frame, sizes)
     return content if isinstance(content, Rejected) else content.row
 
 
-def read_content(root: Path, frame: Frame) -> Content | Rejected:
+def read_content(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> Content | Rejected:
     """The same as :func:`examine`, with what was read."""
     source, file, scan, depth = source_named(frame.source), frame.image, None, None
     try:
@@ -74,13 +76,14 @@ def read_content(root: Path, frame: Frame) -> Content | Rejected:
         if frame.size and size != frame.size:
             tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > UPRIGHT else ""
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}{}".format(*size, *frame.size, tag))
+        _check_size(size, sizes)
         _check_matrices(frame)
         if frame.points:
             _check_rigid(frame)
             scan = source.read_scan(frame.points)
         if frame.depth:
             file = frame.depth
-            depth = source.read_file(file)
+            depth = source.read_depth(file)
             check_depth(depth, size)
     except BrokenFrameError as error:
         return Rejected(frame.sample_id, frame.sequence, error.file, error.reason)
@@ -172,6 +175,16 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
     ]
     text = json.dumps(sorted(entries, key=lambda entry: natural(entry["sample_id"])), indent=1, ensure_ascii=False)
     (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _check_size(size: Size, sizes: SizeRange) -> None:
+    (least, largest), (height, width) = sizes, size
+    if not (least[0] <= height <= largest[0] and least[1] <= width <= largest[1]):
+        fitting = "{}×{}".format(*least) + (f" to {largest[0]}×{largest[1]}" if largest != ANY_SIZE[1] else " and more")
+        raise SimipuError(
+            f"{height}×{width} pixels, but finetune.augment and evaluate.protocols are set for {fitting}; leave out "
+            "what belongs to another camera (fixed_crop, protocols), or lower finetune.augment.crop"
+        )
 
 
 def _check_matrices(frame: Frame) -> None:

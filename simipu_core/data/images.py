@@ -19,6 +19,8 @@ from simipu_core.data.npy import MAGIC, parse_npy
 from simipu_core.errors import SimipuError
 
 JPEG_QUALITY = 95
+NO_DEPTH = np.iinfo(np.uint16).max
+"""Value of a depth map that, like 0, is no measurement."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEAD = 33
 """Bytes of signature and first chunk."""
@@ -35,6 +37,8 @@ _ORIENTATION = 0x0112
 """EXIF's tag."""
 UPRIGHT = 4
 """EXIF's numbers up to this one leave height and width as they are."""
+_TIFF_BYTES = {1: 1, 3: 2, 4: 4}
+"""Of the types of whole numbers."""
 _NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 """A byte of data, and markers that stand alone."""
 _MOST_SCANS = 64
@@ -131,24 +135,49 @@ def orientation(data: bytes) -> int:
             tags = data[position + 8 : position + int.from_bytes(data[position : position + 2], "big")]
         if tags or marker == _START_OF_SCAN:
             break
-    order: Literal["big", "little"] = "big" if tags.startswith(b"MM") else "little"
-    first = int.from_bytes(tags[4:8], order)
-    for entry in range(int.from_bytes(tags[first : first + 2], order)):
-        record = tags[first + 2 + 12 * entry :][:12]
-        if int.from_bytes(record[:2], order) == _ORIENTATION:
-            value = int.from_bytes(record[8:10], order)
-            return value if 1 <= value <= 8 else 1
-    return 1
+    value = tiff_number(tags, _ORIENTATION)
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def tiff_number(data: bytes, tag: int) -> int | None:
+    """A whole number in the first directory of TIFF data, which EXIF's are too; None where there is none."""
+    order: Literal["big", "little"] = "big" if data.startswith(b"MM") else "little"
+    first = int.from_bytes(data[4:8], order)
+    for entry in range(int.from_bytes(data[first : first + 2], order)):
+        start = first + 2 + 12 * entry
+        if int.from_bytes(data[start : start + 2], order) == tag:
+            length = _TIFF_BYTES.get(int.from_bytes(data[start + 2 : start + 4], order), 0)
+            return int.from_bytes(data[start + 8 : start + 8 + length], order)
+    return None
+
+
+def check_pixels(size: tuple[int, int]) -> None:
+    """Refuse an image whose header asks for no pixel, or for more than are read."""
+    height, width = size
+    if not 0 < height * width <= _MOST_PIXELS:
+        raise SimipuError(f"says it has {height}×{width} pixels; up to {_MOST_PIXELS >> 20} million are read")
+
+
+def png_values(data: bytes) -> NDArray[Any]:
+    """Values of a whole PNG file in their own type, (H, W) or (H, W, channels).
+
+    Raises:
+        SimipuError: what is wrong with it.
+    """
+    check_png(data)
+    values = _decode(data, cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise SimipuError("cannot be decoded as a depth PNG")
+    return values
 
 
 def _decode(data: bytes, flags: int) -> NDArray[Any] | None:
     """What OpenCV makes of a PNG or JPEG file whose header asks for a sane number of pixels."""
     try:
-        height, width = image_size(data)
+        size = image_size(data)
     except SimipuError:
         return None
-    if not 0 < height * width <= _MOST_PIXELS:
-        raise SimipuError(f"says it has {height}×{width} pixels; up to {_MOST_PIXELS >> 20} million are read")
+    check_pixels(size)
     if data.startswith(_PNG):
         deque(_png_chunks(data), 0)
     elif (scans := data.count(bytes((0xFF, _START_OF_SCAN)))) > _MOST_SCANS:  # in data 0xFF is followed by 0
@@ -211,9 +240,18 @@ def decode_depth(data: bytes, scale: float) -> NDArray[np.float32]:
 def depth_values(data: bytes) -> NDArray[np.uint16]:
     """Decode a 16-bit depth PNG, or :func:`encode_raw`'s bytes, to its (H, W) uint16 values.
 
+    `NO_DEPTH`, the largest one, becomes 0: sensors write it for sky, glare and whatever else they did not measure.
+
     Raises:
         SimipuError: not decodable, or not one channel of 16 bits.
     """
+    values = stored_depth(data)
+    is_code = values == NO_DEPTH
+    return np.where(is_code, np.uint16(0), values) if is_code.any() else values
+
+
+def stored_depth(data: bytes) -> NDArray[np.uint16]:
+    """The same, with `NO_DEPTH` as it is stored."""
     if data.startswith(MAGIC):
         return _decode_raw(data, np.uint16, 2)
     values = _decode(data, cv2.IMREAD_UNCHANGED)
@@ -236,7 +274,7 @@ def encode_depth(depth: NDArray[np.floating], scale: float, notes: Mapping[str, 
         SimipuError: a depth does not fit 16 bits at this scale.
     """
     values = np.rint(depth * scale)
-    if values.max(initial=0) > np.iinfo(np.uint16).max:
+    if values.max(initial=0) >= NO_DEPTH:
         raise SimipuError(
             f"a depth of {depth.max():.0f} m does not fit 16 bits at {scale:g} steps a metre; lower pair.depth_range."
         )
@@ -277,7 +315,7 @@ def decode_whole(data: bytes) -> NDArray[np.uint8]:
     """
     size = image_size(data)
     if data.startswith(_PNG):
-        _check_png(data)
+        check_png(data)
     elif not any(marker == _END for marker, _ in _jpeg_segments(data)):
         raise SimipuError("truncated JPEG image")
     image = decode_image(data)
@@ -310,9 +348,7 @@ def check_depth(data: bytes, size: tuple[int, int]) -> None:
     """
     if not data:
         raise SimipuError("empty (0 bytes)")
-    if not data.startswith(_PNG):
-        raise SimipuError("not a PNG image")
-    _check_png(data)
+    check_png(data)
     values = depth_values(data)
     if values.shape != size:
         (height, width), (rows, columns) = size, values.shape
@@ -321,8 +357,14 @@ def check_depth(data: bytes, size: tuple[int, int]) -> None:
         raise SimipuError("has no pixel with a measurement")
 
 
-def _check_png(data: bytes) -> None:
-    """Check each chunk: OpenCV decodes damaged files without complaint."""
+def check_png(data: bytes) -> None:
+    """Check each chunk of a PNG file: OpenCV decodes damaged ones without complaint.
+
+    Raises:
+        SimipuError: what is wrong with it.
+    """
+    if not data.startswith(_PNG):
+        raise SimipuError("not a PNG image")
     view = memoryview(data)
     for kind, start, end in _png_chunks(data):
         if zlib.crc32(view[start:end]) != int.from_bytes(data[end : end + 4], "big"):

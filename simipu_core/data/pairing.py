@@ -10,13 +10,23 @@ from numpy.typing import NDArray
 
 from simipu_core.config import PairConfig
 from simipu_core.data.frames import BrokenFrameError, Rejected
-from simipu_core.data.images import decode_image, depth_values, encode_depth, encode_jpeg, encode_png, encode_raw
+from simipu_core.data.images import (
+    NO_DEPTH,
+    decode_image,
+    encode_depth,
+    encode_jpeg,
+    encode_png,
+    encode_raw,
+    stored_depth,
+)
 from simipu_core.data.lenses import through_pinhole
 from simipu_core.data.schema import CatalogueRow, DepthRow, ImageRow, PairRow
 from simipu_core.data.sources import source_named
 from simipu_core.geometry.cameras import in_image, project
 from simipu_core.geometry.visibility import cell_size, visible
 
+_AHEAD = np.deg2rad(30)
+"""Angle between a camera's heading and its scanner's x up to which `pretrain.points.point_range` fits as it is."""
 PROJECTED_SCALE = 256.0
 """Steps a metre of depth maps made from LiDAR, as in KITTI's own."""
 
@@ -33,6 +43,8 @@ class Packed:
     """Of the whole scan; only of pair rows, as the next."""
     share_occluded: float = 0.0
     """Of the points in the image."""
+    num_codes: int = 0
+    """Pixels of depth rows whose largest value says that nothing was measured."""
     histogram: NDArray[np.int64] | None = None
     """Number of pixels by 16-bit depth value, (65536,); only of depth rows that train."""
 
@@ -67,11 +79,12 @@ def pack_pair(root: Path, config: PairConfig, frame: CatalogueRow) -> Packed | R
     """
     try:
         scan = _project_scan(root, config, frame)
+        points, lidar_to_camera = facing(scan.points, scan.lidar_to_camera)
         row: PairRow = {
             **_image_columns(root, config, frame),
-            "points": scan.points.tobytes(),
+            "points": points.tobytes(),
             "visible": np.packbits(scan.is_visible).tobytes(),
-            "lidar_to_camera": scan.lidar_to_camera,
+            "lidar_to_camera": lidar_to_camera,
         }
         return Packed(
             row,
@@ -82,6 +95,29 @@ def pack_pair(root: Path, config: PairConfig, frame: CatalogueRow) -> Packed | R
         )
     except BrokenFrameError as error:
         return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
+
+
+def facing(
+    points: NDArray[np.float32], lidar_to_camera: Sequence[float]
+) -> tuple[NDArray[np.float32], Sequence[float]]:
+    """Turn a scan about its upright axis until x points the way the camera looks, where that is far from x.
+
+    Args:
+        points: (N, 4) metres in the sensor frame, and reflectance.
+        lidar_to_camera: (16,) row by row.
+
+    Returns:
+        The same of a sensor frame whose x is the camera's heading; as they were where it is within `_AHEAD` of x.
+    """
+    transform = np.reshape(np.asarray(lidar_to_camera, np.float64), (4, 4))
+    heading = float(np.arctan2(transform[2, 1], transform[2, 0]))
+    if abs(heading) <= _AHEAD:
+        return points, lidar_to_camera
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(heading), -np.sin(heading)], [np.sin(heading), np.cos(heading)]]
+    turned = points.copy()
+    turned[:, :2] = np.einsum("nj,jk->nk", points[:, :2].astype(np.float64), turn[:2, :2])
+    return turned, (transform @ turn).ravel().tolist()
 
 
 def too_much_to_pack(root: Path, frame: CatalogueRow, reason: str) -> Rejected:
@@ -107,7 +143,9 @@ def pack_depth(root: Path, config: PairConfig, official: str, frame: CatalogueRo
             if config.depth_from == "official"
             else (_projected_depth(root, config, frame), PROJECTED_SCALE, "projected_lidar")
         )
-        values = depth_values(data)
+        stored = stored_depth(data)
+        is_code = stored == NO_DEPTH
+        values = np.where(is_code, np.uint16(0), stored)
         row: DepthRow = {
             **_image_columns(root, config, frame),
             "depth": encode_raw(values) if config.image_encoding == "raw" else data,
@@ -115,7 +153,8 @@ def pack_depth(root: Path, config: PairConfig, official: str, frame: CatalogueRo
             "depth_origin": origin,
         }
         histogram = np.bincount(values.ravel(), minlength=1 << 16) if frame["split"] == "train" else None
-        return Packed(row, frame["split"], int(np.count_nonzero(values)), histogram=histogram)
+        measured, codes = int(np.count_nonzero(values)), int(np.count_nonzero(is_code))
+        return Packed(row, frame["split"], measured, num_codes=codes, histogram=histogram)
     except BrokenFrameError as error:
         return Rejected(frame["sample_id"], frame["sequence"], error.file, error.reason)
 
@@ -144,7 +183,10 @@ def _official_depth(root: Path, frame: CatalogueRow) -> tuple[bytes, float]:
     """The 16-bit PNG of a frame's ground truth, and its steps a metre."""
     if not (frame["depth"] and frame["depth_sha256"] and frame["depth_scale"]):
         raise BrokenFrameError(root / frame["image"], "has no depth map with a scale")
-    return _read(root / frame["depth"], frame["depth_sha256"], frame["source"]), frame["depth_scale"]
+    file = root / frame["depth"]
+    data = source_named(frame["source"]).read_depth(file)
+    _check_unchanged(file, hashlib.sha256(data).hexdigest(), frame["depth_sha256"])
+    return data, frame["depth_scale"]
 
 
 def _projected_depth(root: Path, config: PairConfig, frame: CatalogueRow) -> bytes:

@@ -34,6 +34,7 @@ class _Waiting:
     num_points: int
     share_in_image: float
     share_occluded: float
+    num_codes: int
     file: Path
     offset: int
     length: int
@@ -105,7 +106,14 @@ def _store_packed(
         offset = stream.tell()
         stream.write(data)
     return _Waiting(
-        packed.split, packed.num_points, packed.share_in_image, packed.share_occluded, file, offset, data.size
+        packed.split,
+        packed.num_points,
+        packed.share_in_image,
+        packed.share_occluded,
+        packed.num_codes,
+        file,
+        offset,
+        data.size,
     )
 
 
@@ -120,5 +128,11 @@ def _take(waiting: _Waiting, schema: pa.Schema) -> Packed:
         values, counts = np.array(pairs, np.int64).reshape(2, -1)
         histogram = np.bincount(values, counts, _DEPTH_VALUES).astype(np.int64)
     return Packed(
-        row, waiting.split, waiting.num_points, waiting.share_in_image, waiting.share_occluded, histogram=histogram
+        row,
+        waiting.split,
+        waiting.num_points,
+        waiting.share_in_image,
+        waiting.share_occluded,
+        waiting.num_codes,
+        histogram=histogram,
     )

@@ -34,6 +34,10 @@ class Crop(NamedTuple):
         return Crop(self.top + outer.top, self.bottom + outer.top, self.left + outer.left, self.right + outer.left)
 
 
+KB_FRAMES = (KB_SIZE, (400, 1300))
+"""Least and largest frames of KITTI's cameras, which its crop is meant for."""
+NYU_FRAMES = ((480, 640), (480, 640))
+"""The frames of NYU Depth v2, which its crops are meant for."""
 NYU_CROP = Crop(45, 472, 43, 608)
 """Training crop of NYU Depth v2 (docs/method.md, "Depth augmentation")."""
 EIGEN_NYU = Crop(45, 471, 41, 601)
@@ -50,7 +54,7 @@ def kb_crop(height: int, width: int) -> Crop:
     if height < rows or width < columns:
         raise SimipuError(
             f"the frame is {height}×{width}, smaller than the KITTI benchmark crop {rows}×{columns}; "
-            "use fixed_crop `none` and the protocol `garg_full_frame` for such frames."
+            "use fixed_crop `none` and the protocol `whole_frame` for such frames."
         )
     left = (width - columns) // 2
     return Crop(height - rows, height, left, left + columns)

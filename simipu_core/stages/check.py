@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from simipu_core import storage
-from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures, returns
+from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures, returns, scans
 from simipu_core.checking.page import page
 from simipu_core.checking.report import BrokenFrame, Finding, Report
 from simipu_core.checking.survey import Survey, survey
@@ -14,7 +14,7 @@ from simipu_core.files import disk_errors, write_file
 from simipu_core.stages.ingest import SYNTHETIC_FILE
 
 REPORT_FILE, PAGE_FILE = "check.json", "check.html"
-_CHECKS = (counts, calibrations, clocks, returns, depths, pictures, leakage)
+_CHECKS = (counts, calibrations, scans, returns, clocks, depths, pictures, leakage)
 
 
 def check(source: Source, pair: PairConfig, out: Path | None = None, *, root: str | None = None) -> Report:

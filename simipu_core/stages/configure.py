@@ -79,7 +79,7 @@ def sections(experiment: Experiment) -> Sections:
     control = experiment.finetune.model_copy(update={"init": CONTROL_START, "init_file": None})
     return {
         "ingest_pretrain": to_parameter(experiment.pretrain_data),
-        "ingest_depth": to_parameter(experiment.depth_data),
+        "ingest_depth": to_parameter(experiment.depth_frames),
         "pair": to_parameter(experiment.pair),
         "pretrain": to_parameter(experiment.pretrain),
         "finetune": to_parameter(experiment.finetune),

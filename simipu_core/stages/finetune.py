@@ -12,6 +12,7 @@ from simipu_core.data.batches import DepthBatch
 from simipu_core.data.depth_views import DepthViews
 from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
+from simipu_core.errors import SimipuError
 from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
 from simipu_core.models.depth_net import DepthNet, TrainingCameras, build_depth_net, save_depth_net
@@ -51,10 +52,11 @@ def finetune(
         SimipuError: the inputs do not fit each other, training diverged, or it was asked to end.
     """
     encoder = encoder and local_artifact(encoder)
+    shards = Shards(depth, "depth", "train")
     with begin(
         "finetune",
         config,
-        Shards(depth, "depth", "train"),
+        shards,
         out,
         encoder=read_manifest(encoder, "encoder") if encoder else None,
         init_file=weights_source(config.encoder_name, config.init, config.init_file),
@@ -65,6 +67,7 @@ def finetune(
         weights = encoder / "encoder.safetensors" if encoder else None
         net = build_depth_net(config, weights, cameras=cameras_of(training.shards))
         if training.steps:
+            _check_scale(depth, shards.manifest, config.max_depth)
             _train(training, net, config)
         return training.write(
             "depth_net",
@@ -97,8 +100,11 @@ def _train(training: Training[DepthRow], net: DepthNet, config: FinetuneConfig) 
 
     def compute(batch: DepthBatch) -> tuple[Tensor, Callable[[], Values]]:
         prediction = at_size_of(batch.depth, network(batch.images))
-        terms = {"sig": LossTerm(sig_loss(prediction, batch.depth, config.sig_lambda))}
-        return weighted_sum(terms), lambda: logged(terms)
+        beyond = batch.depth > config.max_depth
+        labels = batch.depth.masked_fill(beyond, 0.0) if config.ignore_beyond else batch.depth
+        terms = {"sig": LossTerm(sig_loss(prediction, labels, config.sig_lambda))}
+        share = beyond.sum() / (batch.depth > 0).sum().clamp(min=1)
+        return weighted_sum(terms), lambda: logged(terms) | {"share_beyond_max_depth": share}
 
     training.fit(
         "finetune" if config.needs_pretraining else f"finetune ({config.init})",
@@ -107,3 +113,13 @@ def _train(training: Training[DepthRow], net: DepthNet, config: FinetuneConfig) 
         compute,
         clip_norm=config.clip_norm,
     )
+
+
+def _check_scale(depth: Path, manifest: Manifest, max_depth: float) -> None:
+    """Refuse labels of which the net could not answer half."""
+    median = manifest.counts["median_depth_train"]
+    if median > max_depth:
+        raise SimipuError(
+            f"{depth}: half of its depth labels lie beyond {median:.3g} m, but finetune.max_depth is {max_depth:g}; "
+            "raise it, or mend the scale of the labels."
+        )

@@ -45,7 +45,7 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
     broken = [frame for frame, _ in kept if isinstance(frame, Rejected)]
     examined: list[FrameRow] = []
     group = _container if any(map(_container, candidates[:1])) else None
-    examine = partial(catalogue.examine, folder)
+    examine = partial(catalogue.examine, folder, sizes=source.image_sizes)
     with closing(map_frames(examine, candidates, "ingest", group=group, rejected=too_much)) as results:
         for result in results:
             if isinstance(result, Rejected):

@@ -91,12 +91,14 @@ class _Statistics:
         self.broken: list[Rejected] = []
         self.rows: dict[str, int] = {"train": 0, "eval": 0}
         self.num_points = 0
+        self.num_codes = 0
         self.shares: list[tuple[float, float]] = []
         self.histograms: dict[float, NDArray[np.int64]] = {}
 
     def add(self, packed: Packed) -> None:
         self.rows[packed.split] += 1
         self.num_points += packed.num_points
+        self.num_codes += packed.num_codes
         self.shares.append((packed.share_in_image, packed.share_occluded))
         if packed.histogram is not None and "depth_scale" in packed.row:
             scale = packed.row["depth_scale"]
@@ -107,7 +109,8 @@ class _Statistics:
         counts: dict[str, float] = {"frames": frames, "broken": len(self.broken)}
         if target == "depth":
             median = median_depth(self.histograms)
-            return {**counts, **self.rows, "mean_depth_pixels": self.num_points / frames, "median_depth_train": median}
+            pixels = {"mean_depth_pixels": self.num_points / frames, "mean_code_pixels": self.num_codes / frames}
+            return {**counts, **self.rows, **pixels, "median_depth_train": median}
         in_image, occluded = np.array(self.shares).T
         return {
             **counts,

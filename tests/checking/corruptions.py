@@ -133,6 +133,10 @@ def _set(points: NDArray[np.float32], value: float) -> None:
     points[len(points) // 2, 0] = value
 
 
+def _multiply(numbers: NDArray[np.float32], factor: float) -> None:
+    numbers *= factor
+
+
 def _scale(factor: float) -> Callable[[NDArray[np.uint16]], NDArray[np.uint16]]:
     return lambda values: np.clip(np.rint(values * factor), 0, 65535).astype(np.uint16)
 
@@ -207,6 +211,13 @@ CORRUPTIONS = (
     Corruption("scan of ten points", "scan", _content("scan", lambda data: data[: 16 * 30]), never=("waymo",)),
     Corruption("scan is a copy of another frame's", "scan", _copy("scan"), never=("waymo",)),
     Corruption("scan exchanged with another frame's", "scan", _exchange_scans, never=("waymo",)),
+    Corruption("scan in millimetres", "scan", _points(lambda points: _multiply(points[:, :3], 1000)), never=("waymo",)),
+    Corruption(
+        "reflectance 255 times too small",
+        "scan",
+        _points(lambda points: _multiply(points[:, 3], 1 / 255)),
+        never=("waymo",),
+    ),
     Corruption("calibration missing", "calibration", _file("calibration", lambda file: file.unlink())),
     Corruption(
         "calibration is not text", "calibration", _file("calibration", lambda file: file.write_bytes(b"\xff\xfe" * 40))
@@ -261,6 +272,13 @@ CORRUPTIONS = (
     Corruption("depth map all zero", "depth", _depth(np.zeros_like)),
     Corruption("depth 1000/256 times too large", "depth", _depth(_scale(1000 / 256))),
     Corruption("depth 1000/256 times too small", "depth", _depth(_scale(256 / 1000))),
+    Corruption("depth 10 % too large", "depth", _depth(_scale(1.1))),
+    Corruption(
+        "depth map with 65535 in its holes",
+        "depth",
+        _depth(lambda values: np.where(values == 0, np.uint16(65535), values)),
+        never=("nyu_labelled",),
+    ),
     Corruption("depth map of another frame", "depth", _copy("depth")),
     Corruption("depth map with NaN", "depth", _spoil_depth(np.nan), only=("nyu_labelled",)),
     Corruption("depth map with an infinity", "depth", _spoil_depth(np.inf), only=("nyu_labelled",)),

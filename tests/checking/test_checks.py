@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures
+from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures, scans
+from simipu_core.checking.calibrations import misplaced_centre
 from simipu_core.checking.report import Finding, Severity, by_share
 from simipu_core.checking.survey import DepthFacts, evenly, thumbnail
 from simipu_core.config import PairConfig
@@ -188,6 +189,19 @@ def test_copies_and_a_standing_vehicle_are_told() -> None:
     assert one(list(pictures.check(survey(copies))), "duplicates").names == ("made/drive/0000 = made/drive/0001",)
 
 
+def test_cameras_of_a_rig_share_their_scans() -> None:
+    rig = [
+        facts(
+            i, sample_id=f"logs/run/{camera}/{i}", image_sha256=f"{camera}{i}", points=f"{i}.bin", points_sha256=f"{i}"
+        )
+        for i in range(3)
+        for camera in ("left", "right")
+    ]
+    assert "duplicates" not in {check for check, *_ in bad(list(pictures.check(survey(rig))))}
+    copy = facts(3, points="3.bin", points_sha256="0")
+    assert one(list(pictures.check(survey([*rig, copy]))), "duplicates").names == ("logs/run/left/0 = made/drive/0003",)
+
+
 # -- calibration -----------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +268,81 @@ def test_raw_training_frames_of_test_drives_are_told(tmp_path: Path) -> None:
     report = check(any_source(kind="kitti_raw", root=str(tmp_path)), PairConfig())
     told = [each for each in report.findings if each.check == "leakage"][-1]
     assert (told.names, told.what[:46]) == ((TEST_DRIVE,), "2 training frames come from 1 test drives of t")
+
+
+def test_a_scan_on_both_sides_of_the_split_is_told() -> None:
+    rig = [facts(0, points_sha256="scan", points="s"), facts(1, "eval", "other", points_sha256="scan", points="s")]
+    assert one(list(leakage.check(survey(rig))), "leakage").names == ("made/other/0001 = made/drive/0000",)
+
+
+def test_night_and_fog_look_alike_without_being_the_same() -> None:
+    dark = [replace(frame, thumbnail=bytes(512)) for frame in (facts(0), facts(1, "eval", "other"))]
+    assert bad(list(leakage.check(survey(dark)))) == []
+
+
+# -- units and conventions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cx", "cy", "size", "words"),
+    [
+        (609.6, 172.9, (375, 1242), None),  # KITTI
+        (816.3, 491.5, (900, 1600), None),  # nuScenes
+        (960.0, 240.0, (886, 1920), None),  # cropped at the top
+        (491.5, 816.3, (900, 1600), "cx and cy are exchanged: the principal point 492, 816 in images of 900×1600"),
+        (408.1, 245.8, (900, 1600), "the intrinsics are those of images 0.53 times as large"),
+        (609.6, 172.9, (187, 621), "the intrinsics are those of images 1.9 times as large"),
+        (60.0, 450.0, (900, 1600), "the principal point lies far from the centre"),
+    ],
+)
+def test_intrinsics_of_other_images_are_told_by_their_centre(
+    cx: float, cy: float, size: tuple[int, int], words: str | None
+) -> None:
+    told = misplaced_centre((700.0, 0.0, cx, 0.0, 700.0, cy, 0.0, 0.0, 1.0), size)
+    assert told is None if words is None else told is not None and told.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "what"),
+    [
+        (1_532_402_927_612_460, 100_000, None),
+        (10_000_000, 100_000, None),  # since the machine was switched on
+        (1_532_402_927_612, 100, "times are of the year 1970; 1000 times as large they would be of the year 2018"),
+        (1_532_402_927_612_460_000, 10**8, "times are of no year; 0.001 times as large they would be of the year 2018"),
+        (10_000, 100, "frames follow each other every 0.0001 s, as no camera's do"),
+    ],
+)
+def test_times_in_another_unit_are_told(first: int, step: int, what: str | None) -> None:
+    frames = [facts(i, timestamp_us=first + step * i, points_timestamp_us=None) for i in range(5)]
+    told = [each.what for each in clocks.check(survey(frames)) if each.check == "time unit"]
+    assert told == ([what] if what else [])
+
+
+@pytest.mark.parametrize(
+    ("reflectance", "farthest", "check", "severity"),
+    [
+        (0.9, 75.0, None, None),
+        (1 / 255, 75.0, "reflectance", Severity.FAULT),
+        (0.0, 75.0, "reflectance", Severity.WARNING),
+        (0.9, 75_000.0, "scan range", Severity.FAULT),
+        (0.9, 0.075, "scan range", Severity.FAULT),
+    ],
+)
+def test_units_of_scans_are_told(
+    reflectance: float, farthest: float, check: str | None, severity: Severity | None
+) -> None:
+    frames = [replace(facts(i), reflectance=reflectance, farthest=farthest) for i in range(3)]
+    told = [(each.check, each.severity) for each in scans.check(survey(frames)) if each.severity is not Severity.OK]
+    assert told == ([(check, severity)] if check else [])
+
+
+def test_a_depth_scale_that_is_wrong_by_ten_per_cent_is_told_by_the_scan() -> None:
+    off = replace(SOUND, num_common=900, ratio=1.1)
+    assert "1.1 times the scan's depth" in one(with_depth(off, off), "depth scale").names[0]
+
+
+def test_depths_that_are_codes_are_told() -> None:
+    assert one(with_depth(replace(SOUND, capped=0.4)), "depth codes").names == ("made/drive/0000 (40 % of its depths)",)
 
 
 # -- small parts -----------------------------------------------------------------------------------------------------

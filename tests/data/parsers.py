@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import yaml
@@ -20,6 +21,7 @@ from pipelines.cluster import load_cluster
 from simipu_core.artifacts import Manifest, read_manifest
 from simipu_core.data import bags, catalogue
 from simipu_core.data.formats.clouds import parse_cloud
+from simipu_core.data.formats.depth_maps import as_depth_png
 from simipu_core.data.formats.log_calibration import read_calibration
 from simipu_core.data.formats.scans import measured
 from simipu_core.data.frames import BrokenFrameError
@@ -141,7 +143,10 @@ def _depth_maps(_: Path) -> list[Case]:
     readers = (partial(decode_depth, scale=256.0), decode_image, parse_npy)
     valid = files.depth(0, SMALL)
     cases = [Case(data, read) for data in (valid, raw) for read in readers]
-    return [Case(valid, partial(check_depth, size=SMALL)), *cases]
+    metres = np.arange(480, dtype=np.float32).reshape(SMALL) / 4
+    formats = ((".png", valid), (".npy", encode_raw(metres)), (".tif", bytes(cv2.imencode(".tif", metres)[1])))
+    own = [Case(data, partial(as_depth_png, suffix=suffix)) for suffix, data in formats]
+    return [Case(valid, partial(check_depth, size=SMALL)), *cases, *own]
 
 
 def _tree(kind: str) -> Prepare:

@@ -1,22 +1,27 @@
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from simipu_core.config import PairConfig
+from simipu_core.data.catalogue import read_frames
 from simipu_core.data.frames import Frame, Rejected
-from simipu_core.data.images import decode_image, encode_png
+from simipu_core.data.images import decode_depth, decode_image, encode_png, encode_raw
 from simipu_core.data.lenses import Lens, undistort
+from simipu_core.data.pairing import Packed, pack_depth
+from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
 from simipu_core.data.sources.logs import Logs, mutual_nearest
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
 from simipu_core.stages.pair import pair
+from simipu_core.synthetic.calibration import rotation
 from tests.data import clouds, files
 from tests.sources import any_source
 
@@ -351,3 +356,55 @@ def test_packing_undistorts_images(tmp_path: Path, encoding: str) -> None:
     assert np.abs(expected.astype(int) - original).mean() > 10
     off = np.abs(expected.astype(int) - packed)
     assert off.mean() < (4 if encoding == "jpeg" else 1e-9)
+
+
+@pytest.mark.parametrize(("suffix", "scale"), [(".npy", 256.0), (".tif", 256.0), (".png", 10.0)])
+def test_depth_maps_of_own_cameras_are_packed(tmp_path: Path, suffix: str, scale: float) -> None:
+    text = calibration(cameras__front__depth_scale=10, cameras__front__invalid_depths=[90])
+    folder = log(tmp_path, ["1", "2"], text=text)
+    size = (files.HEIGHT, files.WIDTH)
+    values = np.full(size, 90, np.uint8) if suffix == ".png" else np.full(size, 90, np.float32)
+    values[0, :4] = (50, 0, 51, 52) if suffix == ".png" else (5.0, np.nan, 5.1, 5.2)
+    data = encode_raw(values) if suffix == ".npy" else bytes(cv2.imencode(suffix, values)[1])
+    files.write(folder / f"depth/front/1{suffix}", data)
+    source = any_source(kind="logs", root=str(tmp_path))
+    assert ingest(source, tmp_path / "frames").counts["with_depth"] == 1
+    (row, _) = read_frames(tmp_path / "frames")
+    packed = pack_depth(tmp_path, PairConfig(), "official", row)
+    assert isinstance(packed, Packed)
+    depth = cast(DepthRow, packed.row)
+    assert (packed.num_points, depth["depth_scale"]) == (3, scale)
+    np.testing.assert_allclose(decode_depth(depth["depth"], scale)[0, :5], [5, 0, 5.1, 5.2, 0], atol=0.002)
+
+
+def test_a_png_of_depth_needs_its_scale(tmp_path: Path) -> None:
+    folder = log(tmp_path, ["1"])
+    files.write(folder / "depth/front/1.png", files.depth())
+    (frame,) = listing(tmp_path)
+    assert isinstance(frame, Rejected)
+    assert frame.reason == "the camera front has no depth_scale: metres = value / depth_scale"
+
+
+def test_names_may_be_decimal_seconds(tmp_path: Path) -> None:
+    log(tmp_path, ["1532402927.612460", "1532402927.7"], text=calibration(time_unit="s"))
+    assert [frame.timestamp_us for frame in sound(tmp_path)] == [1_532_402_927_612_460, 1_532_402_927_700_000]
+
+
+def test_images_and_scans_in_different_units_of_time_are_refused(tmp_path: Path) -> None:
+    text = calibration(time_unit="ns")
+    log(tmp_path, ["1532402927612460"], text=text, scan_names=["1532402927612460000"])
+    (frame,) = listing(tmp_path)
+    assert isinstance(frame, Rejected)
+    assert frame.reason == (
+        "images are named in another unit of time than scans (1532402927612460 and 1532402927612460000), or by another "
+        "clock"
+    )
+
+
+def test_a_quaternion_in_the_other_order_that_lays_the_camera_down_is_refused(tmp_path: Path) -> None:
+    x, y, z, w = Rotation.from_matrix(np.array(TURN) @ rotation(0, 0, np.deg2rad(90))).as_quat().tolist()
+    wrong = {"translation": SHIFT, "quaternion_xyzw": [w, x, y, z]}
+    log(tmp_path, ["1"], text=calibration(cameras__front__lidar_to_camera=wrong))
+    (frame,) = listing(tmp_path)
+    assert isinstance(frame, Rejected)
+    assert "the other order, real part first, lets it stand upright: write quaternion_wxyz" in frame.reason

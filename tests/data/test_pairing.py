@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simipu_core.data.formats.scans import parse_points
-from simipu_core.data.pairing import depth_map
+from simipu_core.data.pairing import depth_map, facing
 from simipu_core.errors import SimipuError
 from simipu_core.stages.pair import median_depth
+from simipu_core.synthetic.calibration import rotation
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 80))
@@ -44,3 +45,20 @@ def test_a_damaged_scan_is_found_with_its_reason(data: bytes, reason: str) -> No
 
 def test_a_sound_scan_is_counted() -> None:
     assert parse_points(bytes(48)).shape == (3, 4)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0, 90.0, 180.0, -110.0])
+def test_scans_face_the_way_the_camera_looks(degrees: float) -> None:
+    points = np.random.default_rng(0).uniform(-50, 50, (20, 4)).astype(np.float32)
+    ahead = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
+    turn = np.eye(4)
+    turn[:3, :3] = rotation(0, 0, np.deg2rad(degrees))
+    turned, transform = facing(points, (ahead @ turn).ravel().tolist())
+    made = np.reshape(transform, (4, 4))
+    seen, before = points[:, :3] @ (ahead @ turn)[:3, :3].T, turned[:, :3] @ made[:3, :3].T
+    np.testing.assert_allclose(seen, before, atol=1e-4)
+    np.testing.assert_array_equal(turned[:, 2:], points[:, 2:])
+    if abs(degrees) > 30:
+        np.testing.assert_allclose(made, ahead, atol=1e-12)  # the camera looks along x
+    else:
+        assert turned is points

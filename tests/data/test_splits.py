@@ -121,3 +121,13 @@ def test_neither_side_is_empty(train_share: float) -> None:
 def test_folders_called_test_evaluate() -> None:
     found = frames(**{"official_splits/test/bath": 1, "sync/bath": 1, "sync/latest": 1})
     assert assign(found, "folders") == ["eval", "train", "train"]
+
+
+def test_a_scan_that_cameras_share_stays_on_one_side() -> None:
+    found: list[Frame | Rejected] = [
+        Frame(f"{camera}{index}", "logs", "a", Path(f"{camera}{index}.png"), (1.0,) * 9, points=Path(f"{index}.bin"))
+        for index in range(4)
+        for camera in ("left", "right")
+    ]
+    split = splits.within_sequence(found, 0.6)  # five of the eight frames, which would cut the third scan in two
+    assert split == ["train"] * 6 + ["eval"] * 2

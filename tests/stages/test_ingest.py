@@ -12,6 +12,7 @@ import pytest
 
 from simipu_core import storage
 from simipu_core.artifacts import read_manifest, sha256_file
+from simipu_core.config.section import ANY_SIZE, SizeRange
 from simipu_core.data.catalogue import examine, read_frames
 from simipu_core.data.frames import Frame, Rejected
 from simipu_core.data.schema import CATALOGUE
@@ -268,3 +269,24 @@ def test_a_catalogue_artifact_is_whole(tmp_path: Path) -> None:
     manifest = ingest(source(tmp_path / "raw"), tmp_path / "out")
     assert read_manifest(tmp_path / "out", "catalogue") == manifest
     assert set(manifest.files) == {"frames.parquet", "rejected.json"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fitting"),
+    [
+        (((352, 1216), (400, 1300)), "352×1216 to 400×1300"),  # a smaller camera than KITTI's
+        (((1, 1), (20, 1300)), "1×1 to 20×1300"),
+        (((352, 640), ANY_SIZE[1]), "352×640 and more"),
+    ],
+)
+def test_images_that_do_not_fit_the_crops_are_refused_before_any_training(
+    tmp_path: Path, sizes: SizeRange, fitting: str
+) -> None:
+    files.kitti_object(tmp_path / "raw", 2)
+    with pytest.raises(SimipuError) as refused:
+        ingest(source(tmp_path / "raw", image_sizes=sizes), tmp_path / "out")
+    assert (
+        f"image_2/000000.png and 1 more: {files.HEIGHT}×{files.WIDTH} pixels, but finetune.augment and "
+        f"evaluate.protocols are set for {fitting}; leave out what belongs to another camera (fixed_crop, protocols), "
+        "or lower finetune.augment.crop" in str(refused.value)
+    )

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from simipu_core.artifacts import read_manifest
 from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, LidarDepthConfig, OneCycleConfig
+from simipu_core.data.images import decode_depth, encode_depth
 from simipu_core.data.schema import DepthRow
 from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
@@ -99,7 +100,7 @@ def test_the_net_learns_depth_and_is_scored_beside_its_baselines(folder: Path, d
     scratch = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
     recorder = Recorder()
     finetune(depth, scratch, folder / "control", encoder=None, run=recorder)
-    assert recorder.steps[0].keys() == {"loss", "gradient_norm", "lr"}
+    assert recorder.steps[0].keys() == {"loss", "share_beyond_max_depth", "gradient_norm", "lr"}
     evaluate(model, depth, EVALUATE, folder / "report", control=folder / "control")
     report = Report.model_validate_json((folder / "report" / "report.json").read_text())
     assert report.num_images == 5
@@ -222,8 +223,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments, config.model_dump_json()], stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while not list(store.glob("*/step-*.json")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(store.glob("*/step-*.json")) and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     process.wait()
@@ -259,3 +259,36 @@ def test_of_several_cameras_the_median_and_the_ranges_are_told(tmp_path: Path) -
     rows.append(row(3, 0.5, (48, 96)))
     shards = write_shards(tmp_path / "without", "depth", train=rows, eval=[depth_row(5)])
     assert cameras_of(Shards(shards, "depth", "train")) is None
+
+
+def test_labels_beyond_the_largest_depth_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [depth_row(i) for i in range(4)]
+    far, without = ([_with_far_labels(row, metres) for row in rows] for metres in (200.0, 0.0))
+    config = FINETUNE.model_copy(update={"epochs": 1, "init": "torch_default"})
+    weights, shares = {}, {}
+    for name, frames, settings in (
+        ("far", far, config),
+        ("without", without, config),
+        ("published", far, config.model_copy(update={"ignore_beyond": False})),
+    ):
+        run = Recorder()
+        depth = write_shards(tmp_path / f"depth_{name}", "depth", train=frames, eval=frames)
+        finetune(depth, settings, tmp_path / name, encoder=None, run=run)
+        weights[name] = (tmp_path / name / "model.safetensors").read_bytes()
+        shares[name] = next(values for values in run.steps.values() if "share_beyond_max_depth" in values)[
+            "share_beyond_max_depth"
+        ]
+    assert weights["far"] == weights["without"] != weights["published"]
+    assert shares["far"] == shares["published"] > 0.1
+    assert shares["without"] == 0
+
+
+def test_labels_of_which_half_are_out_of_reach_are_refused(depth: Path, tmp_path: Path) -> None:
+    config = FINETUNE.model_copy(update={"max_depth": 10.0, "init": "torch_default"})
+    with pytest.raises(SimipuError, match=r"half of its depth labels lie beyond 12 m, but finetune.max_depth is 10; "):
+        finetune(depth, config, tmp_path / "out", encoder=None)
+
+
+def _with_far_labels(row: DepthRow, metres: float) -> DepthRow:
+    depth = decode_depth(row["depth"], 256)
+    return {**row, "depth": encode_depth(np.where(depth > 20, np.float32(metres), depth), 256)}

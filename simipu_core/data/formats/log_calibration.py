@@ -19,6 +19,8 @@ NAME = "calibration.yaml"
 PER_SECOND = {"ns": 1_000_000_000, "us": 1_000_000, "ms": 1000, "s": 1}
 """Units in which file names may count time."""
 _TOLERANCE = 1e-3
+_LYING, _UPRIGHT = 0.5, 0.8
+"""Cosines between a camera's down and the vehicle's."""
 _FARTHEST = 50.0
 """Metres between sensors of one vehicle; more is a mistaken unit."""
 
@@ -56,6 +58,16 @@ class Transform(Section):
         x, y, z, w = self.quaternion_xyzw or np.roll(self.quaternion_wxyz or (1, 0, 0, 0), -1)
         return pose(np.array(self.translation, np.float64), np.array([x, y, z, w], np.float64))
 
+    def other_order(self) -> Matrix | None:
+        """Rotation (3, 3) of the same four numbers in the other order; None of a matrix."""
+        if self.quaternion_xyzw is not None:
+            w, x, y, z = self.quaternion_xyzw
+        elif self.quaternion_wxyz is not None:
+            x, y, z, w = self.quaternion_wxyz
+        else:
+            return None
+        return pose(np.zeros(3), np.array([x, y, z, w], np.float64))[:3, :3]
+
 
 class Distortion(Section):
     """What the lens does; images are undistorted when they are packed."""
@@ -87,6 +99,11 @@ class Camera(Section):
     """3×3, row by row, instead of fx, fy, cx and cy."""
     distortion: Distortion | None = None
     """Left out: images are rectified."""
+    depth_scale: float | None = Field(None, gt=0)
+    """Steps a metre of depth maps that are .png, of 8 to 16 bits: metres = value / depth_scale. Others hold metres."""
+    invalid_depths: tuple[float, ...] = ()
+    """Stored values of depth maps that are no measurement, such as 4095 for sky; 0, the largest value of 8 or 16 bits,
+    negative ones, NaN and infinities never are."""
     lidar_to_camera: Transform | None = None
     """Moves points of the only LiDAR to the camera's frame."""
     camera_to_lidar: Transform | None = None
@@ -111,7 +128,29 @@ class Camera(Section):
                 "give one of lidar_to_camera, camera_to_lidar, vehicle_to_camera and camera_to_vehicle: where the "
                 "camera sits"
             )
+        self._stands_upright()
         return self
+
+    def _stands_upright(self) -> None:
+        """Refuse a quaternion under which the camera lies, if it stands upright with the numbers in the other order."""
+        for placed, is_to_camera in (
+            (self.lidar_to_camera, True),
+            (self.vehicle_to_camera, True),
+            (self.camera_to_lidar, False),
+            (self.camera_to_vehicle, False),
+        ):
+            other = placed.other_order() if placed else None
+            if placed is None or other is None:
+                continue
+            down, other_down = (
+                float((each if is_to_camera else each.T)[1, 2]) for each in (placed.as_matrix()[:3, :3], other)
+            )
+            if down > -_LYING and other_down < -_UPRIGHT:
+                raise ValueError(
+                    "the quaternion lays the camera on its side or back, where the other order, real part "
+                    f"{'first' if placed.quaternion_xyzw else 'last'}, lets it stand upright: write "
+                    f"{'quaternion_wxyz' if placed.quaternion_xyzw else 'quaternion_xyzw'}; or `matrix`, if it is meant"
+                )
 
     def matrix(self) -> Matrix:
         """(3, 3) float64, camera metres to pixels."""

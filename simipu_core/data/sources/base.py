@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from simipu_core.config.data import SyntheticConfig
-from simipu_core.config.section import Address, Range, Section, Size
+from simipu_core.config.depth import Protocol
+from simipu_core.config.section import ANY_SIZE, Address, Range, Section, Size, SizeRange
 from simipu_core.data import splits
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.formats.scans import Scan, measured, parse_points
@@ -44,6 +45,17 @@ class Plausible(NamedTuple):
 
     median: Range
     largest: float
+
+
+class Framing(NamedTuple):
+    """Which parts of a camera's frames are trained on and scored, unless the experiment says otherwise."""
+
+    fixed_crop: Literal["none", "kb", "nyu"]
+    """`finetune.augment.fixed_crop`."""
+    crop: Size
+    """`finetune.augment.crop`."""
+    protocols: tuple[Protocol, ...]
+    """`evaluate.protocols`."""
 
 
 INDOOR, OUTDOOR = Plausible((0.7, 7.0), 12.0), Plausible((3.0, 60.0), 130.0)
@@ -105,12 +117,17 @@ class Source(Section):
     """Share of frames or sequences that train, for `within_sequence` and `by_sequence`."""
     max_broken_share: float = Field(0.05, ge=0, le=1)
     """Largest tolerated share of broken frames, 0–1; more stops the step."""
+    image_sizes: SizeRange = ANY_SIZE
+    """Least and largest height and width of an image, pixels; others are rejected. The pipeline narrows it to what the
+    crops of `finetune.augment` and `evaluate.protocols` take."""
 
     expected: ClassVar[str]
     """What lies in the root, shown where nothing is found there."""
     licence: ClassVar[str]
     """Licence of the data."""
 
+    framing: ClassVar[Framing] = Framing("none", (352, 640), ("whole_frame",))
+    """Of any camera; benchmarks have their own."""
     typical: ClassVar[Typical] = Typical((375, 1242), 800_000, 190_000, 275_000, 170_000, 70_000)
     usual_share: ClassVar[Range] = (0.01, 1.0)
     """Usual share of a scan's points in the image."""
@@ -202,6 +219,15 @@ class Source(Section):
             BrokenFrameError: it cannot be read or holds no sound points.
         """
         return make_scan(file, cls.read_file(file), parse_points)
+
+    @classmethod
+    def read_depth(cls, file: Path) -> bytes:
+        """A depth map as a PNG of one channel with 16 bits, metres = value / the frame's `depth_scale`.
+
+        Raises:
+            BrokenFrameError: it cannot be read.
+        """
+        return cls.read_file(file)
 
     @classmethod
     def container(cls, file: Path) -> Path | None:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from simipu_core.config.data import SyntheticConfig
 from simipu_core.data import splits
-from simipu_core.data.sources.base import Benchmark, Found, Source
+from simipu_core.data.sources.base import Benchmark, Found, Framing, Source
 from simipu_core.data.splits import Split, eigen_test
 
 
@@ -16,6 +16,7 @@ class KittiSource(Source):
     """`none`: all frames train · `within_sequence`: the first `train_share` of each sequence trains, the rest
     evaluates · `by_sequence`: whole sequences · `eigen`: the Eigen split of KITTI raw."""
 
+    framing: ClassVar = Framing("kb", (352, 704), ("garg_kb_crop", "garg_full_frame"))
     licence: ClassVar = "CC BY-NC-SA 3.0 (KITTI)"
     usual_share: ClassVar = (0.08, 0.30)  # KITTI's own scans have 13–21 %
     dates: ClassVar = {

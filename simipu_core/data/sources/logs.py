@@ -3,7 +3,8 @@
 Images are .png or .jpg, scans have one of `CLOUD_SUFFIXES`. ``calibration.yaml`` (`log_calibration`) lies in the
 sequence, or in ``logs/`` for all that have none. Where it states a `time_unit`, names are times, and of each camera
 those images and scans are paired that are each other's nearest in time; the faster sensor's others are left out and
-counted. Without it an image and its scan have the same name.
+counted. Without it an image and its scan have the same name. ``depth/<camera>/<name>`` may hold a depth map for an
+image of this name, in one of `DEPTH_SUFFIXES`.
 
 Symbolic links are followed: a root may be a farm of links. Names of sequences, sensors and files consist of letters,
 digits, ``.``, ``_``, ``+`` and ``-``.
@@ -13,6 +14,7 @@ import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,8 +22,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.depth_maps import DEPTH_SUFFIXES, FLOAT_SCALE, as_depth_png
 from simipu_core.data.formats.log_calibration import (
     PER_SECOND,
+    Camera,
     LogCalibration,
     calibration_of,
     read_calibration,
@@ -45,7 +49,11 @@ from simipu_core.errors import SimipuError
 
 NAME = "logs"
 _SOUND_NAME = re.compile(r"[A-Za-z0-9._+-]+")
+_TIME = re.compile(r"[0-9]+(\.[0-9]{1,12})?")
+"""A time, perhaps of decimal seconds."""
 _MOST_DIGITS = 19
+_OTHER_UNIT = 500
+"""Ratio of times of images and scans that only another unit explains."""
 _READ = f"{', '.join(CLOUD_SUFFIXES[:-1])} or {CLOUD_SUFFIXES[-1]}"
 
 
@@ -87,6 +95,18 @@ class Logs(Source):
     def read_scan(cls, file: Path) -> Scan:
         """The points of a scan, read as the calibration says."""
         return _parse_scan(file, cls.read_file(file))
+
+    @classmethod
+    def read_depth(cls, file: Path) -> bytes:
+        """A depth map of any of `DEPTH_SUFFIXES`, read as the calibration says, as a 16-bit PNG."""
+        calibration = calibration_of(file.parents[2])
+        camera = read_calibration(calibration).cameras.get(file.parent.name)
+        if camera is None:
+            raise BrokenFrameError(calibration, f"has no camera {file.parent.name}")
+        try:
+            return as_depth_png(cls.read_file(file), file.suffix.lower(), camera.invalid_depths)
+        except SimipuError as error:
+            raise BrokenFrameError(file, str(error)) from None
 
     def rendered(self, world: SyntheticConfig) -> list[str]:
         """Of what `simipu synthesize` writes."""
@@ -161,11 +181,18 @@ class _Sequence:
         scans = files_by_stem(self._folder / "scans" / lidar, *CLOUD_SUFFIXES)
         found = []
         for name in names:
-            pairs = self._by_time(images[name], scans, calibration) if calibration.time_unit else None
+            maps = files_by_stem(self._folder / "depth" / name, *DEPTH_SUFFIXES)
+            try:
+                pairs = self._by_time(images[name], scans, calibration) if calibration.time_unit else None
+            except BrokenFrameError as error:
+                yield from self._reject_all({name: images[name]}, error)
+                continue
             for image, scan in pairs or [(stem, stem) for stem in {**images[name], **scans}]:
                 sample_id = f"{self._prefix}/{name}/{image}"
-                make = partial(self._frame, sample_id, name, lidar, calibration, (images[name], image), (scans, scan))
-                order = int(image) if calibration.time_unit and image.isdecimal() else 0
+                make = partial(
+                    self._frame, sample_id, name, lidar, calibration, (images[name], image), (scans, scan), maps
+                )
+                order = _time_us(image, calibration) or 0
                 found.append(((order, natural(image), name), attempt(sample_id, self._folder.name, make)))
         for _, frame in sorted(found, key=lambda entry: entry[0]):
             yield frame
@@ -192,6 +219,13 @@ class _Sequence:
         scanned = sorted((name for name in scans if name in clock), key=clock.__getitem__)
         if not seen or not scanned:
             return [(name, name) for name in {**images, **scans}]
+        image, scan = (clock[each[len(each) // 2]] for each in (seen, scanned))
+        if max(image, scan) > _OTHER_UNIT * max(min(image, scan), 1):
+            raise BrokenFrameError(
+                self._folder,
+                f"images are named in another unit of time than scans ({seen[0]} and {scanned[0]}), or by another "
+                "clock",
+            )
         nearest = mutual_nearest([clock[name] for name in seen], [clock[name] for name in scanned])
         if len(nearest) < max(len(seen), len(scanned)):
             print(
@@ -209,6 +243,7 @@ class _Sequence:
         calibration: LogCalibration,
         image: tuple[Files, str],
         scan: tuple[Files, str],
+        maps: Files,
     ) -> Frame:
         images, scans = self._folder / "images" / camera, self._folder / "scans" / lidar
         for (_, name), folder in ((image, images), (scan, scans)):
@@ -224,6 +259,9 @@ class _Sequence:
             raise BrokenFrameError(scans / scan[1], f"the image {taken.name} has no such scan of {_READ}")
         seen = calibration.cameras[camera]
         lens = seen.distortion
+        depth = maps.find(image[1])
+        if depth and depth.suffix.lower() == ".png" and seen.depth_scale is None:
+            raise BrokenFrameError(depth, f"the camera {camera} has no depth_scale: metres = value / depth_scale")
         return Frame(
             sample_id=sample_id,
             source=NAME,
@@ -237,13 +275,20 @@ class _Sequence:
             size=seen.size,
             lens=lens.model if lens else None,
             distortion=lens.coefficients if lens else None,
+            depth=depth,
+            depth_scale=_depth_scale(depth, seen) if depth else None,
         )
 
 
+def _depth_scale(depth: Path, camera: Camera) -> float | None:
+    """Steps a metre of a depth map as `Logs.read_depth` gives it."""
+    return camera.depth_scale if depth.suffix.lower() == ".png" else FLOAT_SCALE
+
+
 def _time_us(name: str, calibration: LogCalibration) -> int | None:
-    if calibration.time_unit is None or not (name.isascii() and name.isdecimal()) or len(name) > _MOST_DIGITS:
+    if calibration.time_unit is None or not _TIME.fullmatch(name) or len(name.partition(".")[0]) > _MOST_DIGITS:
         return None
-    time = int(name) * 1_000_000 // PER_SECOND[calibration.time_unit]
+    time = int(Decimal(name) * 1_000_000 / PER_SECOND[calibration.time_unit])
     return time if time < 1 << 62 else None
 
 

@@ -23,7 +23,7 @@ from simipu_core.data.frames import (
     files_by_stem,
     natural,
 )
-from simipu_core.data.sources.base import INDOOR, Found, Official, Source, Typical
+from simipu_core.data.sources.base import INDOOR, Found, Framing, Official, Source, Typical
 from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
 
@@ -31,6 +31,7 @@ DEPTH_SCALE = 1000.0
 INTRINSICS = (518.8579, 0.0, 325.5824, 0.0, 519.4696, 253.7362, 0.0, 0.0, 1.0)
 """Of the colour camera, 480×640 pixels, from the data set's toolbox."""
 TYPICAL = Typical((480, 640), 49_000, 90_000, 0, 174_000, 0)
+FRAMING = Framing("nyu", (416, 544), ("eigen_nyu",))
 LICENCE = "NYU Depth v2 (no licence stated)"
 TESTING = 654
 _TRAINING = 24_231
@@ -53,6 +54,7 @@ class Nyu(Source):
 
     expected: ClassVar = "nyu/<scene>/rgb_*.jpg"
     licence: ClassVar = LICENCE
+    framing: ClassVar = FRAMING
     typical: ClassVar = TYPICAL
     plausible_depth: ClassVar = INDOOR
     shown_depth: ClassVar = 10.0

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from simipu_core.data.frames import BrokenFrameError, Frame, Listing, attempt
 from simipu_core.data.sources.base import INDOOR, Found, Official, Source
-from simipu_core.data.sources.nyu import DEPTH_SCALE, INTRINSICS, LICENCE, TESTING, TYPICAL
+from simipu_core.data.sources.nyu import DEPTH_SCALE, FRAMING, INTRINSICS, LICENCE, TESTING, TYPICAL
 from simipu_core.data.splits import Split, nyu_test
 from simipu_core.errors import SimipuError
 from simipu_core.parallel import apart
@@ -35,6 +35,7 @@ class NyuLabelled(Source):
 
     expected: ClassVar = f"nyu_labelled/{FILE}"
     licence: ClassVar = LICENCE
+    framing: ClassVar = FRAMING
     typical: ClassVar = TYPICAL
     plausible_depth: ClassVar = INDOOR
     shown_depth: ClassVar = 10.0

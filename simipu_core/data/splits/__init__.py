@@ -56,7 +56,11 @@ def within_sequence(found: Sequence[Frame | Rejected], train_share: float) -> li
         sequences[frame.sequence].append(index)
     result: list[Split | None] = ["train"] * len(found)
     for indices in sequences.values():
-        for index in indices[_share(len(indices), train_share) :]:
+        cut = _share(len(indices), train_share)
+        scans = [getattr(found[index], "points", None) for index in indices]
+        while 0 < cut < len(indices) - 1 and scans[cut] is not None and scans[cut] == scans[cut - 1]:
+            cut += 1  # a scan that several cameras share stays on one side
+        for index in indices[cut:]:
             result[index] = "eval"
     return result
 
