@@ -2,24 +2,23 @@
 
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simipu_core.artifacts import write_artifact
-from simipu_core.config import validate
+from simipu_core.artifacts import sha256_file, write_artifact
+from simipu_core.data.catalogue import write_frames
 from simipu_core.data.images import encode_png, upright
-from simipu_core.data.sources import AnySource
+from simipu_core.data.schema import CATALOGUE, CatalogueRow
 from simipu_core.errors import SimipuError
 from simipu_core.prediction.inputs import Broken, Frame, find
-from simipu_core.stages.ingest import ingest
-from tests.data import files
 from tests.prediction.pictures import picture, pixels, video
-from tests.samples import INTRINSICS, depth_row, pair_row, write_shards
+from tests.samples import HEIGHT, INTRINSICS, WIDTH, depth_row, pair_row, write_shards
 
 
 def frames(*arguments: object) -> list[Frame | Broken]:
@@ -138,19 +137,40 @@ def test_shards_bring_their_intrinsics(tmp_path: Path) -> None:
         assert frame.intrinsics.size == frame.read().shape[:2]
 
 
-def test_a_catalogue_reads_its_raw_files(tmp_path: Path) -> None:
-    files.kitti_object(tmp_path / "raw", 2)
-    source = validate(AnySource, {"kind": "kitti_object", "root": str(tmp_path / "raw")}, "source")
-    ingest(source, tmp_path / "frames")
-    first, second = frames(tmp_path / "frames")
+def catalogue(root: Path, out: Path, *rows: Mapping[str, object]) -> Path:
+    """An artifact as ingest makes it, of pictures below a root."""
+    blank: dict[str, Any] = dict.fromkeys(CATALOGUE.names)
+    blank |= {"source": "kitti_object", "sequence": "s", "split": "train", "intrinsics": INTRINSICS.ravel().tolist()}
+    blank |= {"height": HEIGHT, "width": WIDTH}
+    with write_artifact(out, "catalogue", inputs={}, parameters={}, licence="", origin=str(root)) as draft:
+        digests = ({"image_sha256": sha256_file(root / str(row["image"]))} for row in rows)
+        made = [{**blank, **row, **digest} for row, digest in zip(rows, digests, strict=True)]
+        write_frames(cast(list[CatalogueRow], made), draft.path)
+    return out
+
+
+def test_a_catalogue_reads_its_raw_files_and_undoes_the_lens(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"raw/{name}.png", 1)
+    lens = {"lens": "plumb_bob", "distortion": [-0.3, 0.1, 0.0, 0.0]}
+    rows = {"sample_id": "s/a", "image": "a.png"}, {"sample_id": "s/b", "image": "b.png", **lens}
+    first, second = frames(catalogue(tmp_path / "raw", tmp_path / "frames", *rows))
     assert isinstance(first, Frame)
     assert isinstance(second, Frame)
-    assert first.name.startswith("kitti_object/")
+    assert (first.name, second.name) == ("s/a", "s/b")
     assert first.intrinsics
-    assert first.intrinsics.size == first.read().shape[:2]
-    next((tmp_path / "raw").rglob("000001.png")).write_bytes(encode_png(pixels(0)))
+    assert (first.intrinsics.size, first.intrinsics.matrix()) == ((HEIGHT, WIDTH), tuple(INTRINSICS.ravel()))
+    np.testing.assert_array_equal(first.read(), pixels(1))
+    assert not np.array_equal(second.read(), pixels(1))
+    picture(tmp_path / "raw/b.png", 2)
     with pytest.raises(SimipuError, match="changed since it was ingested"):
         second.read()
+
+
+def test_names_that_lead_out_of_the_folder_are_broken(tmp_path: Path) -> None:
+    picture(tmp_path / "raw/a.png")
+    made = catalogue(tmp_path / "raw", tmp_path / "frames", {"sample_id": "../../a", "image": "a.png"})
+    assert names(made) == ["broken: has a sample_id that is no file name; run ingest again"]
 
 
 def test_other_artifacts_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Promotion, rollback and what goes wrong with them, on versions without weights: only the registry is asked."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,8 +10,12 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
+from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.models.depth_net import DepthNetSpec
+from simipu_core.models.weights import read_spec
+from simipu_core.prediction.predictor import load
 from simipu_core.tracking import delivery, promotion, promotion_log
 from simipu_core.tracking.overview import overview
 from simipu_core.tracking.promotion import problems, promote, promote_instead_of, registered_weights, rollback
@@ -269,3 +274,17 @@ def test_weights_that_are_not_sound_are_refused(client: MlflowClient, config: Tr
     ):
         with pytest.raises(SimipuError, match=message), registered_weights(address):
             pass
+
+
+def test_a_registered_net_is_loaded_by_its_address(
+    client: MlflowClient, config: TrackingConfig, net: Path, tmp_path: Path
+) -> None:
+    file = weights(tmp_path, 9)
+    file.parent.mkdir(parents=True)
+    shutil.copy(net / "model.safetensors", file)
+    tags = {"weights_sha256": sha256_file(file)}
+    made = client.create_model_version(config.model_name, file.parents[1].as_uri(), tags=tags)
+    predictor = load(f"models:/{config.model_name}/{made.version}", device="cpu")
+    assert predictor.net.spec == read_spec(file, DepthNetSpec)
+    with pytest.raises(SimipuError, match="not a readable safetensors file"):
+        load(f"models:/{config.model_name}/1")
