@@ -17,8 +17,9 @@ override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal 
 # Two packages come as source only; no other one is built here. The other locks take that over from the first.
 override WHEELS  := --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
 override IMAGES  := data train mlflow
-# The first of these that is one of the versions in pyproject.toml, and can make an environment, makes .venv.
-override PYTHONS := python3.13 python3.12 python3.11 python3 python
+# The first of these that is one of the versions in pyproject.toml, and can make an environment, makes .venv; that of
+# the images comes first.
+override PYTHONS := python3.11 python3.12 python3.13 python3 python
 override SUITS   := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 # These gather the arguments of a command, "$$@".

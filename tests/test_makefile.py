@@ -142,7 +142,7 @@ def with_pythons(checkout: Path, *suitable: str) -> Path:
     programs.mkdir()
     for name in ("make", "sh"):
         (programs / name).symlink_to(str(shutil.which(name)))
-    for name in ("python3.13", "python3.12", "python3.11", "python3", "python"):
+    for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
         (programs / name).write_text(
             f'#!/bin/sh\ntest "$1" = -m || exit {int(name not in suitable)}\necho "{name} $*" >> "$LOG"\n'
         )
@@ -151,9 +151,14 @@ def with_pythons(checkout: Path, *suitable: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("there", "taken"), [(("python3.11", "python3.12"), "python3.12"), (("python3", "python"), "python3")]
+    ("there", "taken"),
+    [
+        (("python3.12", "python3.11"), "python3.11"),
+        (("python3.13", "python3"), "python3.13"),
+        (("python3", "python"), "python3"),
+    ],
 )
-def test_the_newest_python_that_suits_makes_the_environment(checkout: Path, there: tuple[str, ...], taken: str) -> None:
+def test_the_first_python_that_suits_makes_the_environment(checkout: Path, there: tuple[str, ...], taken: str) -> None:
     programs = with_pythons(checkout, *there)
     assert make(checkout, ".venv/bin/python", PATH=str(programs)) == f"{taken} -m venv --clear .venv\n"
     named = make(checkout, ".venv/bin/python", PATH=str(programs), PYTHON=str(programs / "python3.11"))
@@ -163,7 +168,7 @@ def test_the_newest_python_that_suits_makes_the_environment(checkout: Path, ther
 def test_without_one_it_is_told_which_are_needed(checkout: Path) -> None:
     programs = with_pythons(checkout)
     for given, tried in (
-        ([], "python3.13 python3.12 python3.11 python3 python"),
+        ([], "python3.11 python3.12 python3.13 python3 python"),
         (["PYTHON=/no/such python"], "/no/such python"),
     ):
         done = subprocess.run(
