@@ -1,4 +1,4 @@
-# `make` lists what can be done. Only Python 3.11 and make are assumed; everything else is installed into .venv.
+# `make` lists what can be done. Only Python and make are assumed; everything else is installed into .venv.
 # What is given to make (EXPERIMENT=…, REASON=…) reaches the shell as an exported variable, in quotes: "$$REASON". It is
 # taken literally: what it holds is run neither by make nor by the shell.
 GIVEN      := BASE CAMPAIGN CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT IMAGE MINUTES PYTHON REASON REGISTRY RUN \
@@ -6,7 +6,6 @@ GIVEN      := BASE CAMPAIGN CLUSTER CRON DATA DATA_IMAGE DOCKER EVERY EXPERIMENT
 $(foreach name,$(GIVEN) $(.VARIABLES),$(if $(or $(filter command,$(firstword $(origin $(name)))),\
     $(and $(filter $(name),$(GIVEN)),$(filter environment,$(origin $(name))))),\
     $(eval override $(name) := $$(value $(name)))))
-PYTHON     ?= python3.11
 EXPERIMENT ?= demo
 DOCKER     ?= docker
 export $(GIVEN)
@@ -18,6 +17,10 @@ override COMPILE := $(UV) pip compile --quiet --python-version 3.11 --universal 
 # Two packages come as source only; no other one is built here. The other locks take that over from the first.
 override WHEELS  := --only-binary :all: --no-binary antlr4-python3-runtime --no-binary kfp-server-api
 override IMAGES  := data train mlflow
+# The first of these that is one of the versions in pyproject.toml, and can make an environment, makes .venv; that of
+# the images comes first.
+override PYTHONS := python3.11 python3.12 python3.13 python3 python
+override SUITS   := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 # These gather the arguments of a command, "$$@".
 override CHOICE   = set -f; set -- --experiment "$$EXPERIMENT"; \
@@ -43,7 +46,7 @@ setup-dev: .venv/.dev-stamp ## install what tests and lint need too
 
 pipeline: setup $(if $(filter docker,$(RUNNER)),images) ## run all five steps [EXPERIMENT=demo | SWEEP=improved] [DATA=folder] [SET="finetune.epochs=3 …"] [RUNNER=docker]
 	@$(if $(filter docker,$(RUNNER)),$(TAGGED) export SIMIPU_IMAGE="$${REGISTRY}simipu-train:$$tag" SIMIPU_DATA_IMAGE="$${REGISTRY}simipu-data:$$tag";) \
-	    $(CHOICE) $(SOURCE) $(PIPELINE) local "$$@" $${RUNNER:+--runner "$$RUNNER"}
+	    $(CHOICE) $(SOURCE) exec $(PIPELINE) local "$$@" $${RUNNER:+--runner "$$RUNNER"}
 
 compile: setup ## write build/pipeline-EXPERIMENT.yaml for Kubeflow [EXPERIMENT=demo] [SET=…] [CLUSTER=cluster.yaml IMAGE=…]
 	@$(CHOICE) $(PLACE) $(PIPELINE) compile "$$@"
@@ -137,7 +140,9 @@ clean: ## remove build/ (step outputs, their cache, checkpoints); keeps data/ an
 	@rm -rf build
 
 .venv/bin/python:
-	@"$$PYTHON" -m venv .venv
+	@if test -n "$$PYTHON"; then set -- "$$PYTHON"; else set -- $(PYTHONS); fi; \
+	for each in "$$@"; do if "$$each" -c '$(SUITS)' >/dev/null 2>&1; then exec "$$each" -m venv --clear .venv; fi; done; \
+	echo "error: Python 3.11, 3.12 or 3.13 with its module venv is needed, and none of these is it: $$*; install one, or say where it is: PYTHON=/path/to/python3." >&2; exit 1
 
 .venv/bin/uv: requirements-build.lock | .venv/bin/python
 	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock && touch $@

@@ -39,12 +39,12 @@ RESULTS = Path(__file__).parent / "results"
 ARMS: dict[str, list[str]] = {
     "scratch": ["finetune.init=kaiming_zero_gamma"],
     "improved": [],
-    "labelled encoder": ["finetune.init=checkpoint", "finetune.init_file={folder}/labelled_net/model.safetensors"],
+    "LiDAR regression": ["finetune.init=checkpoint", "finetune.init_file={folder}/regression_net/model.safetensors"],
     "default_init": ["finetune.init=torch_default"],
     "reference": ["preset=reference", "pretrain.contrast.group_size=4"],
 }
-"""Arms that are run with every seed. `labelled encoder` is no control but a ceiling: it starts from an encoder that was
-trained for depth with the scans of all pre-training frames as labels."""
+"""Arms that are run with every seed. `LiDAR regression` starts from an encoder that was trained from scratch on the
+depth of the projected scans of all pre-training frames."""
 
 CONTROLS = ("scratch", "default_init")
 
@@ -81,8 +81,8 @@ class Study:
     """Fine-tuning epochs for each number of labelled frames."""
     seeds: int
     ablation_seeds: int
-    labelled_epochs: int = 0
-    """Passes over the pre-training frames for the labelled encoder; 0 leaves this arm out."""
+    regression_epochs: int = 0
+    """Passes over the pre-training frames for the encoder of `LiDAR regression`; 0 leaves this arm out."""
 
 
 STUDIES = {
@@ -107,7 +107,7 @@ STUDIES = {
         labels={32: 75, 128: 19},
         seeds=5,
         ablation_seeds=1,
-        labelled_epochs=3,
+        regression_epochs=3,
     ),
     "real": Study(
         experiment="kitti_sample",
@@ -132,21 +132,21 @@ def prepare(study: Study, folder: Path, data: str | None) -> None:
             shutil.rmtree(folder / "catalogue", ignore_errors=True)
             ingest.ingest(source, folder / "catalogue", root=raw)
             pair.pair(folder / "catalogue", experiment.pair, target, folder / target)  # type: ignore[arg-type]
-    if study.labelled_epochs and not (folder / "labelled_net").is_dir():
-        _train_with_labels(study, folder, raw)
+    if study.regression_epochs and not (folder / "regression_net").is_dir():
+        _regress_scans(study, folder, raw)
 
 
-def _train_with_labels(study: Study, folder: Path, raw: str) -> None:
-    """A depth net from scratch on all pre-training frames, their scans as labels."""
+def _regress_scans(study: Study, folder: Path, raw: str) -> None:
+    """A depth net from scratch on the scans of all pre-training frames."""
     source = load_experiment(experiment_file(study.experiment), list(study.settings)).pretrain_data.kind
     labels = [f"depth_data.kind={source}", "depth_data.split=within_sequence", "depth_data.train_share=0.97"]
     experiment = configured(study, [*labels, "pair.depth_from=projected_lidar", *ARMS["scratch"]], seed=0)
-    if not (folder / "labelled").is_dir():
+    if not (folder / "regression").is_dir():
         shutil.rmtree(folder / "catalogue", ignore_errors=True)
         ingest.ingest(experiment.depth_data, folder / "catalogue", root=raw)
-        pair.pair(folder / "catalogue", experiment.pair, "depth", folder / "labelled")
-    config = experiment.finetune.model_copy(update={"epochs": study.labelled_epochs})
-    finetune.finetune(folder / "labelled", config, folder / "labelled_net", encoder=None)
+        pair.pair(folder / "catalogue", experiment.pair, "depth", folder / "regression")
+    config = experiment.finetune.model_copy(update={"epochs": study.regression_epochs})
+    finetune.finetune(folder / "regression", config, folder / "regression_net", encoder=None)
 
 
 def run_arm(study: Study, folder: Path, name: str, settings: list[str], seed: int) -> float:
@@ -243,7 +243,7 @@ def main() -> None:
     if not arguments.table:
         prepare(study, folder, arguments.data)
         arms = {
-            name: settings for name, settings in ARMS.items() if name != "labelled encoder" or study.labelled_epochs
+            name: settings for name, settings in ARMS.items() if name != "LiDAR regression" or study.regression_epochs
         }
         tasks = [(name, settings, seed) for name, settings in arms.items() for seed in range(study.seeds)]
         tasks += [(name, settings, s) for s in range(study.ablation_seeds) for name, settings in ABLATIONS.items()]

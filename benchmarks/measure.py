@@ -35,13 +35,14 @@ def seconds(tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: boo
 
 def store(name: str, result: Mapping[str, Any]) -> None:
     """Print a result, and write it to ``benchmarks/results/NAME.json``."""
-    text = json.dumps(_rounded(result), indent=2, ensure_ascii=False)
+    text = json.dumps(rounded(result), indent=2, ensure_ascii=False)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(f"{name} {text}")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Numbers to four digits."""
     if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
+        return {key: rounded(entry) for key, entry in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value

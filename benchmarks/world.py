@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.recipes import Folder
 from simipu_core.config import PairConfig, SyntheticConfig
+from simipu_core.config.section import Size
 from simipu_core.data.sources.kitti_depth import KittiDepth
 from simipu_core.data.sources.kitti_object import KittiObject
 from simipu_core.stages.ingest import ingest
@@ -14,14 +15,14 @@ _OBJECTS = KittiObject()
 _DRIVES = KittiDepth(split="by_sequence", train_share=0.99)
 
 
-def render(folder: Path, num_frames: int) -> Folder:
-    """Render as many object frames, and as many training frames with ground truth, 375×1242 pixels with full scans."""
+def render(folder: Path, num_frames: int, size: Size = (375, 1242), points: int = 120_000) -> Folder:
+    """Render as many object frames, and as many training frames with ground truth, by default as large as KITTI's."""
     world = SyntheticConfig(
         object_frames=num_frames,
         drives=num_frames + 1,  # the last one is for evaluation
         frames_per_drive=1,
-        image_size=(375, 1242),
-        lidar_points=120_000,
+        image_size=size,
+        lidar_points=points,
     )
     synthesize(world, folder)
     return Folder(

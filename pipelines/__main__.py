@@ -13,6 +13,7 @@ from pipelines.output import show_anything
 from simipu_core import project
 from simipu_core.cli.options import ExperimentOption, SetOption
 from simipu_core.errors import SimipuError, plain_errors
+from simipu_core.termination import ended_by_signal
 
 app = typer.Typer(
     help="Run the five-step pipeline on this machine, or on Kubeflow.",
@@ -89,5 +90,5 @@ app.add_typer(remote.app)
 
 if __name__ == "__main__":
     show_anything()
-    with plain_errors():
+    with plain_errors(), ended_by_signal():
         sys.exit(app())

@@ -1,7 +1,7 @@
 """Kubeflow Pipelines from outside: runs, versions of the pipeline, schedules."""
 
 import json
-import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from pipelines.session import Session
 from pipelines.states import FINISHED, StepState, steps
 from pipelines.submission import Package
 from pipelines.workflow import Pod, Workflow
-from simipu_core.termination import ended_by_sigterm
+from simipu_core.termination import ended_by_signal
 
 NAME = "simipu"
 """Name of the pipeline, and of the group that holds its runs."""
@@ -387,19 +387,15 @@ class Trigger(NamedTuple):
 def _making(what: str) -> Iterator[None]:
     """Say that something may have been made, where the request for it ends without a clear answer."""
     sentence = f"It is not known whether {what}."
-
-    def say() -> None:
-        os.write(2, f"{sentence}\n".encode())
-
     try:
-        with ended_by_sigterm(say):
+        with ended_by_signal():
             yield
     except ApiError as error:
         if error.status and not error.transient:
             raise
         raise ApiError(f"{error} {sentence}", error.status) from None
-    except KeyboardInterrupt:
-        say()
+    except (KeyboardInterrupt, SystemExit):
+        print(sentence, file=sys.stderr, flush=True)
         raise
 
 

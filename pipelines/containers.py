@@ -1,14 +1,16 @@
 """Run the steps in their images, on this machine's Docker engine: no network, not as root."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from kfp import local
 
 from components import DATA_IMAGE, IMAGE
+from pipelines.processes import PATIENCE_S, without_shell
 from simipu_core import project
 from simipu_core.errors import SimipuError
 
@@ -52,20 +54,41 @@ def docker_runner(readable: Iterable[Path]) -> local.DockerRunner:
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Give all containers these environment variables too; kfp.local knows only those of single tasks."""
+def steps_in_containers(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have kfp.local give all containers these environment variables, and stop one that nobody waits for any more.
+
+    It knows only variables of single tasks, and would leave a container running.
+    """
     from kfp.local import docker_task_handler as handler
 
     original = handler.run_docker_container
 
-    def run(*given: Any, environment: Mapping[str, str] | None = None, **named: Any) -> int:
-        return int(original(*given, environment={**variables, **(environment or {})}, **named))
+    def run(
+        client: Any, image: str, command: Sequence[str], environment: Mapping[str, str] | None = None, **named: Any
+    ) -> int:
+        name, given = f"simipu-{uuid4().hex}", {**variables, **(environment or {})}
+        command = without_shell(command)
+        try:
+            return int(original(client, image, command, environment=given, name=name, init=True, **named))
+        except BaseException:
+            _stop(client, name)
+            raise
 
     handler.run_docker_container = run
     try:
         yield
     finally:
         handler.run_docker_container = original
+
+
+def _stop(client: Any, name: str) -> None:
+    from docker.errors import DockerException
+
+    with suppress(DockerException, OSError):
+        try:
+            client.containers.get(name).stop(timeout=PATIENCE_S)
+        except KeyboardInterrupt:  # pressed again
+            client.containers.get(name).kill()
 
 
 def _check_engine(*images: str) -> None:

@@ -83,7 +83,7 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
         How it ended.
 
     Raises:
-        KeyboardInterrupt: as it comes, after saying that the run goes on.
+        KeyboardInterrupt, SystemExit: as it comes, after saying that the run goes on.
     """
     pace = pace or Pace()
     try:
@@ -92,7 +92,7 @@ def follow(client: Client, run_id: str, console: Console, pace: Pace | None = No
         _say(console, f"error: {error}")
         _say(console, f"How the run ends is not known; it may go on. {_how_to_go_on(run_id)}")
         return Outcome.UNKNOWN
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         _say(console, f"The run goes on. {_how_to_go_on(run_id)}")
         raise
     outcome = Outcome.FAILED

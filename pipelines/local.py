@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from kfp.dsl.base_component import BaseComponent
 from rich.console import Console
 from rich.markdown import Markdown
 
-from pipelines.containers import docker_runner, environment
+from pipelines.containers import docker_runner, steps_in_containers
 from pipelines.options import Runner
 from pipelines.output import step_lines
+from pipelines.processes import steps_as_processes
 from pipelines.raw import raw_uris, with_pinned_weights
 from pipelines.rows import title, uris
 from pipelines.simipu import pipeline
@@ -29,10 +31,15 @@ from simipu_core.evaluation.report import Report
 from simipu_core.experiment import Experiment
 from simipu_core.stages.table import MARKDOWN
 from simipu_core.storage import split_pin
-from simipu_core.termination import end_children, ended_by_sigterm
+from simipu_core.termination import ended_by_signal
 from simipu_core.tracking.mlflow_run import PARENT_RUN_ID, tracking_uri
 from simipu_core.tracking.pipeline_run import PipelineRun, start_parent
 from simipu_core.tracking.registry import ModelVersion, aliases
+
+GO_ON = (
+    "The same command goes on from here: finished steps come from the cache, an unfinished training starts from its "
+    "last checkpoint."
+)
 
 
 def run(experiment: Experiment, runner: Runner = "process") -> Summary:
@@ -49,16 +56,16 @@ def run(experiment: Experiment, runner: Runner = "process") -> Summary:
         SimipuError: with the cause that the failed step gave.
     """
     begun = time.monotonic()
-    experiment = with_pinned_weights(experiment)
-    addresses = raw_uris(experiment)
-    steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
-    parent = start_parent(experiment)
-    with _reported(parent):
-        outputs = _execute(pipeline(experiment), parent, addresses, runner)
-        steps |= _steps(parent, outputs)
-        summary = _summary(experiment, parent, outputs, steps, begun)
-        summary.write(project.root() / "build" / "summary.json")
-    parent.finish({f"{protocol}/abs_rel": scores["abs_rel"] for protocol, scores in summary.metrics.items()})
+    with _stoppable():
+        experiment = with_pinned_weights(experiment)
+        addresses = raw_uris(experiment)
+        steps = {"raw": Step(seconds=time.monotonic() - begun, cached=False)}
+        with _parent(experiment) as parent:
+            outputs = _execute(pipeline(experiment), parent, addresses, runner)
+            steps |= _steps(parent, outputs)
+            summary = _summary(experiment, parent, outputs, steps, begun)
+            summary.write(project.root() / "build" / "summary.json")
+            parent.record({f"{protocol}/abs_rel": scores["abs_rel"] for protocol, scores in summary.metrics.items()})
     return summary
 
 
@@ -76,29 +83,46 @@ def run_sweep(rows: Sequence[Experiment], console: Console, runner: Runner = "pr
     Raises:
         SimipuError: with the cause that the failed step gave.
     """
-    rows = [with_pinned_weights(row) for row in rows]
-    made, addresses = pipeline(rows), raw_uris(rows)
-    parent = start_parent(rows[0], title(rows), {row.experiment: row.model_dump(mode="json") for row in rows})
-    with _reported(parent):
-        table = Path(_execute(made, parent, addresses, runner)["results"].path)
-        console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
-        console.print(f"Table    {table}", soft_wrap=True)
-    parent.finish({})
+    with _stoppable():
+        rows = [with_pinned_weights(row) for row in rows]
+        made, addresses = pipeline(rows), raw_uris(rows)
+        settings = {row.experiment: row.model_dump(mode="json") for row in rows}
+        with _parent(rows[0], title(rows), settings) as parent:
+            table = Path(_execute(made, parent, addresses, runner)["results"].path)
+            console.print(Markdown((table / MARKDOWN).read_text(encoding="utf-8")))
+            console.print(f"Table    {table}", soft_wrap=True)
     return table
 
 
 @contextmanager
-def _reported(parent: PipelineRun) -> Iterator[None]:
-    """Report to MLflow what ends the block early."""
+def _stoppable() -> Iterator[None]:
+    """A signal ends the block with all that it has begun; then it is said how to go on."""
     try:
-        with ended_by_sigterm(end_children):
+        with ended_by_signal():
             yield
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(OSError):
+            print(GO_ON, file=sys.stderr, flush=True)
+        raise
+
+
+@contextmanager
+def _parent(*about: Any) -> Iterator[PipelineRun]:
+    """The run in MLflow that the steps' runs nest under; it is ended as the block ends.
+
+    Args:
+        about: as for `start_parent`.
+    """
+    parent = start_parent(*about)
+    try:
+        yield parent
     except Exception as error:
         parent.fail(str(error))
         raise
     except (KeyboardInterrupt, SystemExit):
-        parent.fail("interrupted", "KILLED")
+        parent.fail("stopped by a signal.", "KILLED")
         raise
+    parent.finish()
 
 
 def _execute(
@@ -122,7 +146,8 @@ def _execute(
         enable_caching=True,
         cache_root=str(build_folder / "kfp-cache" / sha256_text(parent.history)[:16]),
     )
-    with step_lines() as lines, environment({**variables, "HOME": "/tmp"}) if in_docker else nullcontext():  # noqa: S108
+    as_asked = steps_in_containers({**variables, "HOME": "/tmp"}) if in_docker else steps_as_processes()  # noqa: S108
+    with step_lines() as lines, as_asked:
         try:
             outputs: dict[str, Any] = made(**arguments).outputs
         except RuntimeError as error:

@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines import processes
 from pipelines.rows import Rows, as_rows, roots
 from simipu_core import project, storage
 from simipu_core.config import FinetuneConfig, ImageEncoderConfig
@@ -111,11 +111,7 @@ def _check_merged(file: Path) -> None:
 
 def _dvc(*arguments: str) -> None:
     tools = str(Path(sys.executable).parent)
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=project.root(),
-        env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"},
-        check=False,
-    )
-    if done.returncode:
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    if processes.run(command, folder=project.root(), environment=environment):
         raise SimipuError(f"dvc {' '.join(arguments)} failed (see the lines above); mend it and run again.")

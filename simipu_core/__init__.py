@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from simipu_core.models.foreign import read_encoder as read_encoder
     from simipu_core.models.image_branch import save_encoder as save_encoder
     from simipu_core.models.simipu import SimIPU as SimIPU
+    from simipu_core.prediction.intrinsics import Intrinsics as Intrinsics
+    from simipu_core.prediction.predictor import load as load
     from simipu_core.training.devices import to_device as to_device
 
 _HOMES = {
@@ -61,6 +63,8 @@ _HOMES = {
     "read_encoder": "simipu_core.models.foreign",
     "SimIPU": "simipu_core.models.simipu",
     "save_encoder": "simipu_core.models.image_branch",
+    "Intrinsics": "simipu_core.prediction.intrinsics",
+    "load": "simipu_core.prediction.predictor",
     "to_device": "simipu_core.training.devices",
 }
 __all__ = [*_HOMES]

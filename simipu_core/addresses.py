@@ -7,6 +7,9 @@ from simipu_core.errors import SimipuError
 
 S3 = "s3://"
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/+)(?P<rest>.*)", re.DOTALL)
+_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_LONGEST_KEY = 800
+"""Bytes; S3 has room for 1024 with the names of the files below."""
 _OF_S3 = ("s3", "s3a", "s3n")
 """The second and third are Hadoop's."""
 _NAMES = {
@@ -33,6 +36,7 @@ def plain(address: str) -> str:
     if scheme in _OF_S3:
         if len(found["slashes"]) != 2:
             raise SimipuError(f"{address}: is no address; write s3://bucket/prefix.")
+        s3_parts(f"{S3}{rest}")
         return f"{S3}{rest}"
     if scheme == "file":
         host, _, path = rest.partition("/") if len(found["slashes"]) == 2 else ("", "", rest)
@@ -44,3 +48,34 @@ def plain(address: str) -> str:
         f"{address.partition('?')[0]}: addresses of {name} ({scheme}://) are not read; copy or mount it as a local "
         "folder, or use S3 (s3://bucket/prefix, on any endpoint that AWS_ENDPOINT_URL names)."
     )
+
+
+def s3_parts(address: str) -> tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``.
+
+    Raises:
+        SimipuError: no such address, or a name that S3 refuses; credentials in it are not repeated.
+    """
+    bucket, _, key = address.removeprefix(S3).partition("/")
+    if not bucket:
+        raise SimipuError(f"{address}: names no bucket; write s3://bucket/prefix.")
+    if {"@", ":"} & set(bucket) or "X-Amz-" in f"{bucket}{key}":
+        raise SimipuError(
+            "An s3:// address is of the form s3://bucket/prefix, without credentials or signatures; set those as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise SimipuError(
+            f"{S3}{bucket}: no bucket can be called so; a name has 3 to 63 lower-case letters, digits, dots and "
+            "hyphens, a letter or digit at each end."
+        )
+    if key and {"", ".", ".."} & set(key.removesuffix("/").split("/")):
+        raise SimipuError(
+            f"{S3}{bucket}/{key}: leads to no folder; write names, not . or .., with one slash between them."
+        )
+    if len(key.encode()) > _LONGEST_KEY:
+        raise SimipuError(
+            f"{S3}{bucket}/{key[:40]}…: is {len(key.encode())} bytes long, which leaves no room for the names below; "
+            f"choose a prefix of at most {_LONGEST_KEY}."
+        )
+    return bucket, key

@@ -140,16 +140,17 @@ def draft_folder(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
-    """A private folder in ``TMPDIR``, removed when the block ends; those of killed processes are removed first.
+def temporary_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
+    """A private folder, removed when the block ends; those of killed processes are removed first.
 
     Args:
         name: what it is for.
+        parent: where it is made; ``TMPDIR`` by default.
 
     Raises:
         OSError: it cannot be made.
     """
-    with draft_folder(Path(tempfile.gettempdir()) / f"simipu-{name}") as folder:
+    with draft_folder((parent or Path(tempfile.gettempdir())) / f"simipu-{name}") as folder:
         folder.chmod(0o700)
         yield folder
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import ExitStack, closing
 from functools import cache
 from itertools import groupby, islice
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from simipu_core.errors import SimipuError
@@ -25,8 +27,8 @@ Rejection = Callable[[ItemT, str], ResultT]
 _FEWEST = 128
 """Below this many items starting processes takes longer than it saves."""
 _MOST_WORKERS = 16
-_LONGEST_FOLDER = 80
-"""Characters of a folder that a socket's address has room for."""
+_LONGEST_FOLDER = 52
+"""Bytes of a folder's name below which there is room for the name of a socket, of 107 bytes in all."""
 _CHUNK = 4
 _KILLED = "A worker process was killed, most likely because memory ran out; free memory or use a larger machine."
 
@@ -96,12 +98,24 @@ def apart(function: Callable[..., Iterable[ResultT]], *arguments: Any) -> Genera
 
 @cache
 def keep_sockets() -> None:
-    """Have multiprocessing keep its sockets where the next process finds and removes them if this one is killed."""
-    folder = ExitStack()
-    place = folder.enter_context(temporary_folder("mp"))
-    if len(str(place)) > _LONGEST_FOLDER:
-        folder.close()
-        return
+    """Have multiprocessing keep its sockets where the next process finds and removes them if this one is killed.
+
+    They go to /tmp where the name of ``TMPDIR`` is too long for them.
+
+    Raises:
+        SimipuError: that cannot be written either.
+    """
+    folder, own = ExitStack(), Path(tempfile.gettempdir())
+    parent = own if len(os.fsencode(own)) <= _LONGEST_FOLDER else Path("/tmp")  # noqa: S108
+    try:
+        place = folder.enter_context(temporary_folder("mp", parent))
+    except OSError as error:
+        if parent == own:
+            raise
+        raise SimipuError(
+            f"{own}: is too long a name for the sockets of worker processes, and /tmp cannot be written; set TMPDIR to "
+            f"a folder of at most {_LONGEST_FOLDER} characters."
+        ) from error
     multiprocessing.current_process()._config["tempdir"] = str(place)  # type: ignore[attr-defined]
     Finalize(None, folder.close, exitpriority=-100)
 

@@ -53,7 +53,7 @@ def checkpoints() -> str | Path:
         SimipuError: it is an address of another storage.
     """
     place = addresses.plain(os.environ.get("SIMIPU_CHECKPOINTS", ""))
-    return place if place.startswith(addresses.S3) else Path(place or root() / "build" / "checkpoints")
+    return place.rstrip("/") if place.startswith(addresses.S3) else Path(place or root() / "build" / "checkpoints")
 
 
 def cache() -> Path:

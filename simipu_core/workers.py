@@ -21,7 +21,7 @@ from threading import Thread
 from traceback import format_exc
 from typing import Any, NamedTuple, Self, TypeVar
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import SimipuError, machine_errors
 
 MEMORY, SECONDS = "SIMIPU_FRAME_MEMORY", "SIMIPU_FRAME_SECONDS"
 """Settings of the environment: MiB, and seconds of processor time, that reading one frame or message may take."""
@@ -88,7 +88,10 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, bounds, dict(os.environ))
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _variable("ARROW_DEFAULT_MEMORY_POOL", "system"):  # its own takes a GiB at a time, which would count
+        with (
+            starting(),
+            _variable("ARROW_DEFAULT_MEMORY_POOL", "system"),
+        ):  # its own takes a GiB at a time, which would count
             self._process.start()
         theirs.close()
         self.is_new = True
@@ -137,6 +140,24 @@ class Worker:
             return LostError(seconds, is_bound=True, may_differ=False)
         name = signal.Signals(-code).name if code < 0 else f"code {code}"
         return LostError(f"{self._out_of_memory()}, or breaks its reader ({name})", is_bound=True, may_differ=True)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Say what to do where a process cannot be started.
+
+    Raises:
+        SimipuError: it cannot.
+    """
+    try:
+        with machine_errors():
+            yield
+    except (OSError, EOFError) as error:  # EOFError: the fork server could not
+        reason = str(error) if isinstance(error, OSError) else "the fork server ended"
+        raise SimipuError(
+            f"No process can be started here ({reason}); allow `fork`, and raise the limit of processes (ulimit -u, "
+            "docker run --pids-limit)."
+        ) from error
 
 
 def _setting(name: str) -> int:
@@ -188,7 +209,8 @@ def _variable(name: str, value: str) -> Iterator[None]:
 def _begin(environment: dict[str, str]) -> None:
     os.environ.clear()  # the fork server's is as old as itself, credentials included
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's goes to all; the one that gives work ends this one
+    for sent_by_the_terminal in (signal.SIGINT, signal.SIGHUP):  # to all; the one that gives work ends this one
+        signal.signal(sent_by_the_terminal, signal.SIG_IGN)
     import cv2
 
     cv2.setNumThreads(0)

@@ -3,7 +3,7 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +16,7 @@ _DROPPED = {"connection", "expect", "transfer-encoding", "content-length"}
 
 @dataclass
 class Fault:
-    """What happens to the next requests whose first line holds `match`."""
+    """What happens to the next requests whose first line holds `match`, and which have a header."""
 
     kind: Literal["error", "cut", "drop", "hang", "flip", "slow"]
     """`error` answers with `status` and `code` · `cut` ends the connection within the body · `drop` ends it before the
@@ -26,6 +26,7 @@ class Fault:
     times: int = 1
     status: int = 503
     code: str = "SlowDown"
+    header: str = ""
 
 
 @dataclass
@@ -42,11 +43,14 @@ class Proxy:
     """Faults besides."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, request: str) -> Fault | None:
+    def take(self, request: str, headers: Mapping[str, str]) -> Fault | None:
         """Note a request; what is to happen to it."""
         with self._lock:
             self.requests.append(request)
-            fault = next((fault for fault in self.faults if fault.match in request and fault.times), None)
+            meant = (
+                each for each in self.faults if each.match in request and (not each.header or each.header in headers)
+            )
+            fault = next((fault for fault in meant if fault.times), None)
             if fault:
                 fault.times -= 1
         self.watch(request)
@@ -62,7 +66,7 @@ def proxy(target: str) -> Iterator[Proxy]:
         protocol_version = "HTTP/1.1"
 
         def forward(self) -> None:
-            fault = made.take(f"{self.command} {self.path}")
+            fault = made.take(f"{self.command} {self.path}", dict(self.headers))
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if fault and fault.kind == "slow":
                 time.sleep(1)

@@ -24,6 +24,7 @@ COMMANDS = {
     "pretrain": ["--out", "--experiment", "--set", "--no-track"],
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--register", "--experiment", "--set", "--no-track"],
+    "predict": ["--out", "--save", "--intrinsics", "--device", "--precision", "--flip", "--batch-size", "--overwrite"],
     "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
     "check": ["--kind", "--root", "--out", "--experiment", "--set"],
     "table": ["--out"],

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,63 @@ def test_images_on_a_base_by_digest_are_pushed(checkout: Path) -> None:
     said = make(checkout, "push", BASE_NAME=f"python@sha256:{DIGEST}")
     assert said.count("push --quiet\n") == 3
     assert said.rindex("inspect --format") > said.rindex("push --quiet")
+
+
+def with_pythons(checkout: Path, *suitable: str) -> Path:
+    """A folder with what make starts, and every Python, of which those given are of a right version."""
+    (checkout / ".venv/bin/python").unlink()
+    programs = checkout / "programs"
+    programs.mkdir()
+    for name in ("make", "sh"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
+        (programs / name).write_text(
+            f'#!/bin/sh\ntest "$1" = -m || exit {int(name not in suitable)}\necho "{name} $*" >> "$LOG"\n'
+        )
+        (programs / name).chmod(0o755)
+    return programs
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (("python3.12", "python3.11"), "python3.11"),
+        (("python3.13", "python3"), "python3.13"),
+        (("python3", "python"), "python3"),
+    ],
+)
+def test_the_first_python_that_suits_makes_the_environment(checkout: Path, there: tuple[str, ...], taken: str) -> None:
+    programs = with_pythons(checkout, *there)
+    assert make(checkout, ".venv/bin/python", PATH=str(programs)) == f"{taken} -m venv --clear .venv\n"
+    named = make(checkout, ".venv/bin/python", PATH=str(programs), PYTHON=str(programs / "python3.11"))
+    assert named == ("python3.11 -m venv --clear .venv\n" if "python3.11" in there else "")
+
+
+def test_without_one_it_is_told_which_are_needed(checkout: Path) -> None:
+    programs = with_pythons(checkout)
+    for given, tried in (
+        ([], "python3.11 python3.12 python3.13 python3 python"),
+        (["PYTHON=/no/such python"], "/no/such python"),
+    ):
+        done = subprocess.run(
+            [programs / "make", "--silent", "setup", *given], cwd=checkout, env={"PATH": str(programs)},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[0] == (
+            "error: Python 3.11, 3.12 or 3.13 with its module venv is needed, and none of these is it: "
+            f"{tried}; install one, or say where it is: PYTHON=/path/to/python3."
+        )
+
+
+def test_the_versions_that_suit_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    classifiers = [name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name]
+    assert classifiers == ["3.11", "3.12", "3.13"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    (suits,) = re.findall(r"SUITS +:= (.+)", TEXT)
+    for minor in range(9, 16):
+        monkeypatch.setattr(sys, "version_info", (3, minor, 0, "final", 0))
+        with pytest.raises(SystemExit) as ended:
+            exec(suits)
+        assert (not ended.value.code) == (f"3.{minor}" in classifiers)

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from simipu_core.config import (
     ContrastConfig,
     FinetuneConfig,
     ImageViewConfig,
+    PairConfig,
     PretrainConfig,
     SyntheticConfig,
 )
@@ -29,6 +31,7 @@ from simipu_core.models.simipu import SimIPU
 from simipu_core.planning import Device, plan
 from simipu_core.planning.cost import finetuning_cost, pretraining_cost
 from simipu_core.planning.frames import frames
+from simipu_core.planning.loading import depth_rate, pair_rate
 from simipu_core.planning.plan import padded_sizes
 from simipu_core.project import experiment_file, experiments
 from simipu_core.synthetic import synthesize
@@ -320,3 +323,49 @@ def test_what_does_not_fit_is_said_with_the_accumulate_that_mends_it() -> None:
         f"pretrain does not fit: {held + state:.3g} GB in fp32, of 0.01 GB; use more devices, smaller images, or "
         "pretrain.precision=bf16 and pretrain.point_encoder.recompute_groups=true."
     )
+
+
+def test_what_is_slowest_decides_the_time_and_the_price() -> None:
+    experiment = load_experiment(experiment_file("demo"))
+    alone = plan(experiment, Device(num=2, price=2.0))
+    fed, starved = (plan(experiment, Device(num=2, price=2.0, cores=n)) for n in (10**6, 8))
+    for stage, same, slow in zip(alone.stages, fed.stages, starved.stages, strict=True):
+        assert (stage.limit, same.limit, slow.limit) == ("device", "device", "loader")
+        assert stage.seconds == same.seconds == stage.steps * stage.batch_size / stage.device_samples
+        assert slow.seconds == stage.steps * stage.batch_size / (8 * stage.core_samples)
+        assert stage.cores_needed == math.ceil(stage.device_samples / stage.core_samples)
+        assert slow.price == pytest.approx(2 * 2.0 * slow.seconds / 3600)
+    assert starved.price == pytest.approx(sum(stage.price or 0 for stage in starved.stages))
+    assert alone.price is not None
+
+
+def test_a_known_gpu_reaches_two_fifths_of_its_peak() -> None:
+    device = Device.named("a100")
+    assert device.rate("bf16") == pytest.approx(0.4 * 312e12)
+    assert device.rate("fp32") == pytest.approx(0.04 * 312e12)
+
+
+def test_rates_of_loading_are_those_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/loader.json").read_text())["samples_per_second_and_core"]
+    packing = {encoding: PairConfig(image_encoding=encoding) for encoding in ("source", "jpeg", "raw")}
+    for encoding, pair in packing.items():
+        without = PretrainConfig(objective="lidar_depth")
+        assert pair_rate(without, pair, (375, 1242)) == pytest.approx(measured[f"pairs_{encoding}"], rel=0.05)
+        assert pair_rate(PretrainConfig(), pair, (375, 1242)) == pytest.approx(
+            measured[f"pairs_with_geometry_{encoding}"], rel=0.1
+        )
+        assert depth_rate(pair, (375, 1242)) == pytest.approx(measured[f"depth_{encoding}"], rel=0.05)
+        assert depth_rate(pair, (750, 1242)) == pytest.approx(depth_rate(pair, (375, 1242)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--gpu", "tpu"], "tpu is not known; write one of a100, h100, h200, l4, l40s, or --tflops and --memory"),
+        (["--gpu", "h100", "--tflops", "3"], "--tflops and --gpu both say how fast it is"),
+    ],
+)
+def test_gpus_that_are_not_known_are_refused(options: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(app, ["plan", "demo", *options], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.output.replace("│", " ").split())

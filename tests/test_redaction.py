@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,23 @@ def test_the_store_is_no_argument_of_the_ui(monkeypatch: pytest.MonkeyPatch) -> 
     assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///x.db"
     assert started
     assert not any("sqlite" in argument for argument in started[0])
+
+
+def test_the_ui_is_shown_the_store_of_a_folder_with_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[str] = []
+    folder, links = tmp_path / "100% ü?", tmp_path / "links"
+    (folder / "mlruns").mkdir(parents=True)
+    links.mkdir()
+    (folder / "params.yaml").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(links))
+    monkeypatch.setattr(os, "execv", lambda program, arguments: started.append(program))
+    runpy.run_module("simipu_core.tracking.ui", run_name="__main__")
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{links}/store/mlflow.db"
+    assert (links / "store").resolve() == folder / "mlruns"
+    assert started == [str(links / "python" / "bin" / Path(sys.executable).name)]
 
 
 def test_a_registry_that_is_away_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

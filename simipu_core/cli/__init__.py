@@ -2,8 +2,9 @@
 
 import typer
 
-from simipu_core.cli import check, experiment, logs, models, stages, weights
+from simipu_core.cli import check, experiment, logs, models, predict, stages, weights
 from simipu_core.errors import plain_errors
+from simipu_core.termination import ended_by_signal
 
 _HELP = """
 Depth from single images, from cameras and LiDAR that drove together.
@@ -24,6 +25,10 @@ Run all of them with `make pipeline`, or one by one:
     simipu finetune build/depth --encoder build/encoder --out build/net
     simipu evaluate build/net build/depth --out build/report
 
+The network then tells the depth of your own pictures and videos:
+
+    simipu predict build/net holiday.jpg drive.mp4
+
 `simipu` stands in .venv/bin; `source .venv/bin/activate` makes the short name work. `simipu STEP --help` explains each
 step. Settings come from params.yaml or experiments/, and from --set.
 """
@@ -35,11 +40,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _commands in (stages, check, logs, experiment, models, weights):
+for _commands in (stages, predict, check, logs, experiment, models, weights):
     _commands.add_to(app)
 
 
 def main() -> None:
     """Run the command; a problem the user can mend ends as one line on stderr and exit code 1."""
-    with plain_errors():
+    with plain_errors(), ended_by_signal():
         app()

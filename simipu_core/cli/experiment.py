@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.table import Table
 
-    from simipu_core.planning import Plan, StagePlan
+    from simipu_core.planning import Device, Plan, StagePlan
 
 
 class Explained(NamedTuple):
@@ -64,6 +64,10 @@ def plan(
         str, typer.Argument(metavar="EXPERIMENT", help="`demo`, a NAME in experiments/, or a YAML file.")
     ] = "demo",
     overrides: SetOption = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A known GPU: a100, h100, h200, l4 or l40s, at 40 % of its bf16 peak."),
+    ] = None,
     tflops: Annotated[
         float | None,
         typer.Option(
@@ -73,11 +77,21 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    memory: Annotated[float, typer.Option(min=1e-3, help="Memory of one device, GB.")] = 80.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="Memory of one device, GB; by default 80, or that of --gpu.", show_default=False),
+    ] = None,
     efficiency: Annotated[
         float, typer.Option(min=1e-6, max=1, help="Share of it that training reaches, where it is a peak value.")
     ] = 1.0,
     devices: Annotated[int, typer.Option(min=1, help="Devices that share every batch.")] = 1,
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processor cores beside them all: what the loader has.", show_default=False),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of an hour of one device, in any currency.", show_default=False)
+    ] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", parser=place, help="Pre-training shards or catalogue, to count what is there."),
@@ -87,20 +101,21 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print numbers in plain units as JSON.")] = False,
 ) -> None:
-    """Say what an experiment will take before it runs: steps, FLOPs, memory, time, disk.
+    """Say what an experiment will take before it runs: steps, FLOPs, memory, time, disk, and what limits it.
 
     Needs no data: without --pairs and --depth it takes the data sets' official numbers of frames.
 
-    Example: `simipu plan reference/kitti_kitti --devices 8`
+    Example: `simipu plan reference/kitti_kitti --gpu h100 --devices 8 --cores 128 --price 2.5`
     """
     chosen = load(experiment, overrides)
     from rich.console import Console
     from rich.text import Text
 
-    from simipu_core.planning import Device
     from simipu_core.planning import plan as make
 
-    made = make(chosen, Device(tflops, memory, efficiency, devices), pairs=pairs, depth=depth)
+    device = _device(gpu, tflops, memory)
+    device = replace(device, efficiency=efficiency, num=devices, cores=cores, price=price)
+    made = make(chosen, device, pairs=pairs, depth=depth)
     if as_json:
         print(json.dumps(asdict(made), indent=2))
         return
@@ -108,6 +123,19 @@ def plan(
     console.print(_table(made))
     for note in made.notes:
         console.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def _device(gpu: str | None, tflops: float | None, memory: float | None) -> "Device":
+    from simipu_core.planning import GPUS, Device
+
+    if gpu is None:
+        return Device(tflops, memory or 80.0)
+    if (name := gpu.lower()) not in GPUS:
+        raise typer.BadParameter(f"{gpu} is not known; write one of {', '.join(GPUS)}, or --tflops and --memory.")
+    known = Device.named(name)
+    if tflops is not None:
+        raise typer.BadParameter("--tflops and --gpu both say how fast it is; give one of them.")
+    return known if memory is None else replace(known, memory_gb=memory)
 
 
 _ROWS: dict[str, "Callable[[StagePlan], str]"] = {
@@ -126,7 +154,13 @@ _ROWS: dict[str, "Callable[[StagePlan], str]"] = {
     "checkpoints": lambda stage: _amount(stage.checkpoint_bytes, "B"),
     "weights handed on": lambda stage: _amount(stage.result_bytes, "B"),
     "FLOPs": lambda stage: _amount(stage.flops, "FLOP"),
+    "computed": lambda stage: f"{stage.device_samples:.3g} samples/s",
+    "loaded by a core": lambda stage: f"{stage.core_samples:.3g} samples/s",
+    "cores needed": lambda stage: f"{stage.cores_needed}",
+    "read": lambda stage: f"{_amount(stage.bytes_per_second, 'B')}/s",
+    "what limits": lambda stage: stage.limit,
     "time": lambda stage: _duration(stage.seconds),
+    "price": lambda stage: "" if stage.price is None else f"{stage.price:,.2f}",
 }
 
 
@@ -142,8 +176,11 @@ def _table(made: "Plan") -> "Table":
         "FLOPs": _amount(made.flops, "FLOP"),
         "time": _duration(made.seconds),
         "disk": _amount(made.disk_bytes, "B"),
+        "price": "" if made.price is None else f"{made.price:,.2f}",
     }
     for name, value in _ROWS.items():
+        if name == "price" and made.price is None:
+            continue
         table.add_row(name, *(value(stage) for stage in made.stages), totals.get(name, ""))
     for use, size in made.shard_bytes.items():
         table.add_row(f"{use} shards", *("" for _ in made.stages), _amount(size, "B"))

@@ -59,7 +59,7 @@ class LoopConfig(Section):
     workers: int = Field(2, ge=0)
     """Loader processes a rank, one thread each."""
     checkpoint_every: int = Field(200, ge=1)
-    """Steps between checkpoints that a killed run resumes from; one more is written on SIGTERM."""
+    """Steps between checkpoints that a killed run resumes from; one more is written when a signal ends it."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints kept."""
     log_every: int = Field(10, ge=1)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from simipu_core.config.section import ANY_SIZE, Size, SizeRange
 from simipu_core.data.formats.scans import Scan
-from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
-from simipu_core.data.images import check_depth, check_image, orientation
+from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause, natural
+from simipu_core.data.images import UPRIGHT, check_depth, check_image, orientation
 from simipu_core.data.parquet import PARQUET_ERRORS
 from simipu_core.data.schema import CATALOGUE, CatalogueRow, FrameRow
 from simipu_core.data.shards import check_format
@@ -25,8 +25,6 @@ from simipu_core.storage import StorageError
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 _LATEST_US = 1 << 62
-_UPRIGHT = 4
-"""EXIF's numbers up to this one leave height and width as they are."""
 _TRANSFORM = 16
 """Numbers of a 4×4 matrix."""
 
@@ -76,7 +74,7 @@ def read_content(root: Path, frame: Frame, sizes: SizeRange = ANY_SIZE) -> Conte
         image = source.read_file(file)
         height, width = size = check_image(image)
         if frame.size and size != frame.size:
-            tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > _UPRIGHT else ""
+            tag = " (its EXIF tag turns it, which is not followed)" if orientation(image) > UPRIGHT else ""
             raise SimipuError("{}×{} pixels, but its calibration is for {}×{}{}".format(*size, *frame.size, tag))
         _check_size(size, sizes)
         _check_matrices(frame)
@@ -139,13 +137,13 @@ def check_broken_share(broken: list[Rejected], total: int, largest: float, setti
 
 
 def write_frames(rows: Iterable[CatalogueRow], folder: Path) -> None:
-    """Write ``frames.parquet``, sorted by sample_id."""
-    in_order = sorted(rows, key=lambda row: row["sample_id"])
+    """Write ``frames.parquet``, in natural order of sample_id."""
+    in_order = sorted(rows, key=lambda row: natural(row["sample_id"]))
     pq.write_table(pa.Table.from_pylist(in_order, schema=CATALOGUE), folder / FRAMES_FILE)
 
 
 def read_frames(folder: Path) -> list[CatalogueRow]:
-    """Rows of a catalogue, in order of sample_id.
+    """Rows of a catalogue, in natural order of sample_id.
 
     Raises:
         SimipuError: written in another format, damaged, with a path that leads out of the data's root, or with a
@@ -175,7 +173,7 @@ def write_rejected(broken: list[Rejected], folder: Path, root: Path) -> None:
     entries = [
         {"sample_id": each.sample_id, "file": _relative(each.file, root), "reason": each.reason} for each in broken
     ]
-    text = json.dumps(sorted(entries, key=lambda entry: entry["sample_id"]), indent=1, ensure_ascii=False)
+    text = json.dumps(sorted(entries, key=lambda entry: natural(entry["sample_id"])), indent=1, ensure_ascii=False)
     (folder / REJECTED_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 

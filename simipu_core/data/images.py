@@ -7,7 +7,7 @@ import io
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ JPEG_QUALITY = 95
 NO_DEPTH = np.iinfo(np.uint16).max
 """Value of a depth map that, like 0, is no measurement."""
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD = 33
+"""Bytes of signature and first chunk."""
 _JPEG = b"\xff\xd8"
 _MOST_PIXELS = 1 << 26
 _COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -33,6 +35,8 @@ _CMYK = 4
 """Channels."""
 _ORIENTATION = 0x0112
 """EXIF's tag."""
+UPRIGHT = 4
+"""EXIF's numbers up to this one leave height and width as they are."""
 _TIFF_BYTES = {1: 1, 3: 2, 4: 4}
 """Of the types of whole numbers."""
 _NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
@@ -258,8 +262,13 @@ def stored_depth(data: bytes) -> NDArray[np.uint16]:
     return np.asarray(values, np.uint16)
 
 
-def encode_depth(depth: NDArray[np.floating], scale: float) -> bytes:
+def encode_depth(depth: NDArray[np.floating], scale: float, notes: Mapping[str, str] | None = None) -> bytes:
     """Encode (H, W) metres as a 16-bit PNG, rounded to the nearest 1/scale metres; 0 is no measurement.
+
+    Args:
+        depth: (H, W) metres.
+        scale: values of a metre.
+        notes: texts to store in the file (``tEXt``) by keyword, Latin-1.
 
     Raises:
         SimipuError: a depth does not fit 16 bits at this scale.
@@ -269,11 +278,37 @@ def encode_depth(depth: NDArray[np.floating], scale: float) -> bytes:
         raise SimipuError(
             f"a depth of {depth.max():.0f} m does not fit 16 bits at {scale:g} steps a metre; lower pair.depth_range."
         )
-    return _encode(".png", values.astype(np.uint16))
+    png = _encode(".png", values.astype(np.uint16))
+    texts = b"".join(_png_chunk(b"tEXt", f"{key}\0{text}".encode("latin-1")) for key, text in (notes or {}).items())
+    return png[:_PNG_HEAD] + texts + png[_PNG_HEAD:]
+
+
+def png_notes(data: bytes) -> dict[str, str]:
+    """The texts of a PNG file (``tEXt``) by keyword.
+
+    Raises:
+        SimipuError: truncated.
+    """
+    texts = (data[start + 4 : end] for kind, start, end in _png_chunks(data) if kind == b"tEXt")
+    return {key: text for key, _, text in (each.decode("latin-1").partition("\0") for each in texts)}
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def check_image(data: bytes) -> tuple[int, int]:
     """Check that an image file is whole, by its checksums and end mark, and decodes; return height and width.
+
+    Raises:
+        SimipuError: what is wrong with it.
+    """
+    height, width, _ = decode_whole(data).shape
+    return height, width
+
+
+def decode_whole(data: bytes) -> NDArray[np.uint8]:
+    """The same as :func:`decode_image` of a PNG or JPEG file, which must be whole by its checksums and end mark.
 
     Raises:
         SimipuError: what is wrong with it.
@@ -283,9 +318,26 @@ def check_image(data: bytes) -> tuple[int, int]:
         check_png(data)
     elif not any(marker == _END for marker, _ in _jpeg_segments(data)):
         raise SimipuError("truncated JPEG image")
-    if decode_image(data).shape[:2] != size:
+    image = decode_image(data)
+    if image.shape[:2] != size:
         raise SimipuError("decodes to another size than its header says")
-    return size
+    return image
+
+
+def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """An image (H, W, …) as viewers show it.
+
+    Args:
+        image: pixels as stored.
+        orientation: EXIF's number, 1 to 8.
+    """
+    if orientation > UPRIGHT:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def check_depth(data: bytes, size: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -14,9 +15,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import SimipuError, machine_errors
+from simipu_core.termination import REQUESTS
+from simipu_core.workers import starting
 
 RowT = TypeVar("RowT")
 RowT_co = TypeVar("RowT_co", covariant=True)
@@ -163,9 +166,28 @@ class _MicroBatches(Dataset[Any], Generic[RowT, BatchT]):
         rngs = [np.random.default_rng([self.order.seed, first + place, 1]) for place in range(len(indices))]
         self.rows.expect(self.order.rows_ahead(step))
         try:
-            return self.make([self.rows.row(index) for index in indices], rngs)
+            with machine_errors():
+                batch = self.make([self.rows.row(index) for index in indices], rngs)
+                if get_worker_info():
+                    _share(batch)
         except SimipuError as error:  # handed over, since the loader would wrap it in a traceback
             return error
+        return batch
+
+
+def _share(value: Any) -> None:
+    """Move the tensors of a batch to shared memory.
+
+    Sending them would do it, too, but in a thread whose error nobody hears: the trainer would wait for ever.
+    """
+    if isinstance(value, torch.Tensor):
+        value.share_memory_()  # type: ignore[no-untyped-call]
+    elif is_dataclass(value):
+        for field in fields(value):
+            _share(getattr(value, field.name))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _share(each)
 
 
 def batches(
@@ -195,7 +217,8 @@ def batches(
         accumulate: micro-batches a step on each rank, loaded one after the other.
 
     Raises:
-        SimipuError: the batch cannot be cut into so many micro-batches, or a row cannot be used.
+        SimipuError: the batch cannot be cut into so many micro-batches, a row cannot be used, or no process can be
+            started.
 
     Close the iterator (``contextlib.closing``) to end the processes when leaving early.
     """
@@ -213,7 +236,7 @@ def batches(
         worker_init_fn=partial(_begin_worker, dict(os.environ)) if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    with _sigterm_held():
+    with _requests_held(), starting():
         loaded = iter(loader)
     try:
         for batch in loaded:
@@ -221,17 +244,17 @@ def batches(
                 raise batch
             yield batch
     finally:
-        del loaded  # ends its processes, which SIGTERM does not, also where an error keeps this frame
+        del loaded  # ends its processes, which signals do not, also where an error keeps this frame
 
 
 @contextmanager
-def _sigterm_held() -> Iterator[None]:
-    """Processes started here do not die of SIGTERM, which may go to a whole group: the trainer goes on to save first.
+def _requests_held() -> Iterator[None]:
+    """Processes started here do not die of a request to end, which may go to a whole group: the trainer saves first.
 
     A signal that comes meanwhile is delivered to this process afterwards.
     """
     resource_tracker.ensure_running()  # which would undo the mask if it started meanwhile
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
         yield
     finally:

@@ -227,7 +227,7 @@ def _check_sync(points: Path, config: PairConfig, frame: CatalogueRow) -> None:
 
 
 def _image_columns(root: Path, config: PairConfig, frame: CatalogueRow) -> ImageRow:
-    image = _read(root / frame["image"], frame["image_sha256"], frame["source"])
+    image = read_catalogued_image(root, frame)
     if config.image_encoding != "source" or frame["lens"]:
         pixels = through_pinhole(decode_image(image), frame)
         encode = {"source": encode_png, "jpeg": encode_jpeg, "raw": encode_raw}[config.image_encoding]
@@ -242,6 +242,15 @@ def _image_columns(root: Path, config: PairConfig, frame: CatalogueRow) -> Image
         "width": frame["width"],
         "intrinsics": frame["intrinsics"],
     }
+
+
+def read_catalogued_image(root: Path, frame: CatalogueRow) -> bytes:
+    """Bytes of a catalogued frame's image, as stored.
+
+    Raises:
+        BrokenFrameError: it cannot be read, or changed since ingest checked it.
+    """
+    return _read(root / frame["image"], frame["image_sha256"], frame["source"])
 
 
 def _read(file: Path, sha256: str, source: str) -> bytes:

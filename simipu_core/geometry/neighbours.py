@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.compiled import compiled
 from simipu_core.errors import SimipuError
 
 _MAX_CELLS_PER_AXIS = 256
@@ -61,7 +61,7 @@ def ball_query(
     return [np.ascontiguousarray(part) for part in np.split(found, offsets, axis=1)]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
     """Cells larger than the radius: corner, cell sides, cells per axis, rows by cell, and each cell's first row."""
     origin, far = xyz[0].copy(), xyz[0].copy()
@@ -88,57 +88,97 @@ def _grid(xyz, radius):  # type: ignore[no-untyped-def] # pragma: no cover
     return origin, cell, shape, members, starts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _query(centres, origin, cell, shape, members, starts, placed, low, high, counts, nearest):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Neighbours, kept sorted by a key that holds the distance, where it counts, above the point's index."""
+    """Neighbours by a key that holds the distance, where it counts, above the point's index.
+
+    Points are measured and sorted into rings without branches, which processors cannot foresee here.
+    """
     num_radii = len(high)
     offsets = np.zeros(num_radii + 1, np.int64)
     offsets[1:] = np.cumsum(counts)
     found = np.empty((len(centres), offsets[-1]), np.int32)
-    keys = np.empty(offsets[-1], np.int64)
+    near = np.empty(len(members) + 1, np.int64)
+    distances = np.empty(len(members) + 1, np.float32)
+    bits = distances.view(np.int32)  # those of numbers that are not negative sort as the numbers do
+    keys = np.empty((num_radii, len(members) + 1), np.int64)
     filled = np.empty(num_radii, np.int64)
     first = np.empty(3, np.int64)
     last = np.empty(3, np.int64)
-    measured = np.empty(1, np.float32)
-    bits = measured.view(np.int32)  # those of numbers that are not negative sort as the numbers do
+    xs, ys, zs = placed
+    furthest, is_ring = high[num_radii - 1], low[num_radii - 1] > 0
     for m in range(len(centres)):
-        filled[:] = 0
         x, y, z = centres[m]
         for axis in range(3):
             home = int(np.floor((centres[m, axis] - origin[axis]) / cell[axis]))
             first[axis] = min(max(home - 1, 0), shape[axis])
             last[axis] = min(max(home + 2, 0), shape[axis])
+        num = 0
         for i in range(first[0], last[0]):
             for j in range(first[1], last[1]):
                 row = (i * shape[1] + j) * shape[2]
                 for slot in range(starts[row + first[2]], starts[row + last[2]]):
-                    dx, dy, dz = placed[0, slot] - x, placed[1, slot] - y, placed[2, slot] - z
+                    dx, dy, dz = xs[slot] - x, ys[slot] - y, zs[slot] - z
                     distance = dx * dx + dy * dy + dz * dz
-                    if distance >= high[num_radii - 1]:
-                        continue
-                    key = members[slot]
-                    if nearest:
-                        measured[0] = distance
-                        key |= np.int64(bits[0]) << 32
-                    for r in range(num_radii):
-                        if distance >= high[r] or (distance < low[r] and distance != 0):
-                            continue
-                        begin, position = offsets[r], offsets[r] + filled[r]
-                        if filled[r] < counts[r]:
-                            filled[r] += 1
-                        else:
-                            position -= 1
-                            if key > keys[position]:
-                                continue
-                        while position > begin and keys[position - 1] > key:
-                            keys[position] = keys[position - 1]
-                            position -= 1
-                        keys[position] = key
+                    distances[num], near[num] = distance, members[slot]
+                    num += distance < furthest
+        filled[:] = 0
+        for n in range(num):
+            distance, key = distances[n], near[n]
+            if nearest:
+                key |= np.int64(bits[n]) << 32
+            if is_ring and distance > 0:
+                r = 0
+                for outer in range(num_radii - 1):
+                    r += distance >= high[outer]
+                keys[r, filled[r]] = key
+                filled[r] += 1
+            else:
+                for r in range(num_radii):
+                    keys[r, filled[r]] = key
+                    filled[r] += distance < high[r]
         for r in range(num_radii):
-            begin, end = offsets[r], offsets[r] + filled[r]
+            begin, kept = offsets[r], min(filled[r], counts[r])
+            if kept < filled[r]:
+                _least_first(keys[r], filled[r], kept)
+            _sort(keys[r], kept)
             found[m, begin] = -1
-            for position in range(begin, end):
-                found[m, position] = keys[position] & 0xFFFFFFFF
-            for position in range(end, offsets[r + 1]):
+            for n in range(kept):
+                found[m, begin + n] = keys[r, n] & 0xFFFFFFFF
+            for position in range(begin + kept, offsets[r + 1]):
                 found[m, position] = found[m, begin]
     return found
+
+
+@compiled
+def _least_first(keys, end, num):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Move the `num` least of ``keys[:end]`` to the front (Hoare's selection)."""
+    begin = 0
+    while end - begin > 1:
+        pivot, i, j = keys[(begin + end) >> 1], begin, end - 1
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if num <= j:
+            end = j + 1
+        elif num >= i:
+            begin = i
+        else:
+            return
+
+
+@compiled
+def _sort(keys, num):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Sort ``keys[:num]``, which are few."""
+    for n in range(1, num):
+        key, position = keys[n], n
+        while position > 0 and keys[position - 1] > key:
+            keys[position] = keys[position - 1]
+            position -= 1
+        keys[position] = key

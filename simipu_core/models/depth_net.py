@@ -7,11 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from simipu_core.config import FinetuneConfig, InputConfig, Section
+from simipu_core.config.section import Positive, Range, Size
 from simipu_core.errors import SimipuError
 from simipu_core.models.depth_decoder import DecoderSpec, DepthDecoder
 from simipu_core.models.image_encoder import Normalize, feature_channels, image_encoder
 from simipu_core.models.initialise import initialise
 from simipu_core.models.weights import load_weights, read_spec, save_weights
+
+
+class TrainingCameras(Section):
+    """The cameras whose frames a depth net was trained on, in pixels of their frames before crop and `input_scale`.
+
+    `size`, `fx` and `fy` are those of one camera, the one with the median focal length; the ranges are over all frames.
+    """
+
+    size: Size
+    """Height and width."""
+    fx: Positive
+    fy: Positive
+    focal_range: Range
+    """Smallest and largest focal length; the mean of fx and fy each."""
+    side_range: Range
+    """Side of a square with as many pixels as the smallest and as the largest frame."""
 
 
 class DepthNetSpec(Section):
@@ -31,6 +48,8 @@ class DepthNetSpec(Section):
     min_depth: float
     max_depth: float
     """Depth bounds, metres."""
+    cameras: TrainingCameras | None = None
+    """None: not known, as in files of older versions."""
 
 
 class DepthNet(nn.Module):
@@ -49,7 +68,9 @@ class DepthNet(nn.Module):
         return torch.sigmoid(logits.float()) * self.spec.max_depth
 
 
-def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> DepthNet:
+def build_depth_net(
+    config: FinetuneConfig, encoder_weights: Path | None, *, cameras: TrainingCameras | None = None
+) -> DepthNet:
     """A depth net ready for fine-tuning, its encoder initialised as `config.init` says, and its decoder by `start`.
 
     The decoder's random weights do not depend on where the encoder's come from.
@@ -58,6 +79,7 @@ def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> Dep
         config: sizes, conventions and the encoder's start.
         encoder_weights: ``encoder.safetensors`` of the pre-training, if and only if `config.init` is `pretrained`;
             loaded strictly. With `config.start` at `encoder_and_decoder`, ``decoder.safetensors`` lies beside it.
+        cameras: of the frames that it is trained on; they are stored with its weights.
 
     Raises:
         SimipuError: encoder weights are missing or out of place; or they are of another architecture, or of another
@@ -71,6 +93,7 @@ def build_depth_net(config: FinetuneConfig, encoder_weights: Path | None) -> Dep
         input_scale=config.input_scale,
         min_depth=config.min_depth,
         max_depth=config.max_depth,
+        cameras=cameras,
     )
     if config.init != "pretrained" and encoder_weights:
         raise SimipuError(

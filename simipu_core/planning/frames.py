@@ -35,6 +35,11 @@ class Frames:
     origin: str
     """Where these numbers come from, in words."""
 
+    @property
+    def row_bytes(self) -> float:
+        """Mean bytes of a frame in the shards."""
+        return self.shard_bytes / (self.train + self.evaluated)
+
 
 def frames(experiment: Experiment, use: Use, folder: Path | None) -> Frames:
     """The frames for pre-training (`pairs`) or for fine-tuning and evaluation (`depth`).

@@ -1,8 +1,10 @@
 """The plan of an experiment: one entry a training stage, and the disk all of it takes."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,18 @@ from simipu_core.experiment import Experiment
 from simipu_core.geometry.crops import NYU_CROP, kb_crop
 from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cost
 from simipu_core.planning.frames import Frames, frames
+from simipu_core.planning.loading import depth_rate, pair_rate
 
 _DRAWS = 256  # batches whose mean image size counts
+GPUS: dict[str, tuple[float, float]] = {
+    "a100": (312, 80),
+    "h100": (989, 80),
+    "h200": (989, 141),
+    "l4": (121, 24),
+    "l40s": (362, 48),
+}
+"""Dense bf16 peak, TFLOP/s, and memory, GB, as the maker states them."""
+_REACHED = 0.4  # of a GPU's bf16 peak
 _FULL_PRECISION = 0.1  # of a GPU's throughput in bf16 is left in fp32
 _FULL = 0.9  # of a GPU's memory is taken for full: gradients of activations and workspaces come on top
 
@@ -35,10 +47,23 @@ class Device:
     """Share of it that training reaches; 1 where `tflops` is a sustained value."""
     num: int = 1
     """Devices that share every batch."""
+    cores: int | None = None
+    """Processor cores beside all of them; None leaves loading out."""
+    price: float | None = None
+    """Of an hour of one device, in any currency."""
+    is_bf16: bool = False
+    """`tflops` is that of bf16; a tenth of it is left in fp32."""
+
+    @classmethod
+    def named(cls, gpu: str) -> Self:
+        """One of `GPUS`, of whose peak training reaches 40 %."""
+        peak, memory = GPUS[gpu]
+        return cls(tflops=_REACHED * peak, memory_gb=memory, is_bf16=True)
 
     def rate(self, precision: str) -> float:
         """Throughput of one device in a stage of this precision, FLOPs a second."""
-        tflops = self.tflops or 400 * (1 if precision == "bf16" else _FULL_PRECISION)
+        share = 1 if precision == "bf16" else _FULL_PRECISION
+        tflops = 400 * share if self.tflops is None else self.tflops * (share if self.is_bf16 else 1)
         return 1e12 * tflops * self.efficiency
 
 
@@ -72,7 +97,20 @@ class StagePlan:
     accumulate_that_fits: int | None
     """The fewest with which they would; None where they do, or where none does."""
     flops: int
+    device_samples: float
+    """Samples a second that all devices compute."""
+    core_samples: float
+    """Samples a second that one core loads."""
+    cores_needed: int
+    """Cores with which the loader does not limit."""
+    bytes_per_second: float
+    """Read from the shards."""
+    limit: str
+    """What is slowest: `device`, or `loader` with the cores that are there."""
     seconds: float
+    """At the rate of what is slowest."""
+    price: float | None
+    """Of the devices for that time."""
     checkpoint_bytes: int
     """Of all that are kept at a time."""
     result_bytes: int
@@ -90,6 +128,8 @@ class Plan:
     steps: int
     flops: int
     seconds: float
+    price: float | None
+    """Of the devices, where that of an hour is known."""
     disk_bytes: int
     """Shards, results, and the checkpoints of the stage that keeps most; they are removed after it."""
     notes: list[str]
@@ -115,9 +155,9 @@ def plan(
     finetune, stages, found = experiment.finetune, [], {}
     if finetune.needs_pretraining:
         found["pairs"] = frames(experiment, "pairs", pairs)
-        stages.append(_pretraining(experiment.pretrain, found["pairs"], device))
+        stages.append(_pretraining(experiment, found["pairs"], device))
     found["depth"] = frames(experiment, "depth", depth)
-    stages.append(_finetuning(finetune, found["depth"], device))
+    stages.append(_finetuning(experiment, found["depth"], device))
     if finetune.needs_control:
         stages.append(replace(stages[-1], stage="control"))
     shard_bytes = {use: each.shard_bytes for use, each in found.items()}
@@ -129,26 +169,46 @@ def plan(
         steps=sum(stage.steps for stage in stages),
         flops=sum(stage.flops for stage in stages),
         seconds=sum(stage.seconds for stage in stages),
+        price=None if device.price is None else sum(stage.price or 0 for stage in stages),
         disk_bytes=sum(shard_bytes.values()) + results + max(stage.checkpoint_bytes for stage in stages),
         notes=[*_warnings(experiment, stages, device), *_notes(experiment, stages, found, device)],
     )
 
 
-def _pretraining(config: PretrainConfig, found: Frames, device: Device) -> StagePlan:
+def _pretraining(experiment: Experiment, found: Frames, device: Device) -> StagePlan:
+    config = experiment.pretrain
     samples = _micro_batch(config, "pretrain", device)
     mean, largest = padded_sizes(config, found.size, samples)
+    loaded = pair_rate(config, experiment.pair, found.size)
     return _stage(
-        "pretrain", config, found.train, device, mean, largest, lambda size: pretraining_cost(config, samples, size)
+        "pretrain",
+        config,
+        found.train,
+        device,
+        loaded,
+        found.row_bytes,
+        mean,
+        largest,
+        lambda size: pretraining_cost(config, samples, size),
     )
 
 
-def _finetuning(config: FinetuneConfig, found: Frames, device: Device) -> StagePlan:
+def _finetuning(experiment: Experiment, found: Frames, device: Device) -> StagePlan:
+    config = experiment.finetune
     samples = _micro_batch(config, "finetune", device)
     depth = _training_crop(config, found.size)
     image = config.shown_size(depth)
     frames = min(found.train, config.max_frames or found.train)
     return _stage(
-        "finetune", config, frames, device, image, image, lambda size: finetuning_cost(config, samples, size, depth)
+        "finetune",
+        config,
+        frames,
+        device,
+        depth_rate(experiment.pair, found.size),
+        found.row_bytes,
+        image,
+        image,
+        lambda size: finetuning_cost(config, samples, size, depth),
     )
 
 
@@ -157,6 +217,8 @@ def _stage(
     config: LoopConfig,
     samples: int,
     device: Device,
+    core_samples: float,
+    row_bytes: float,
     mean: Size,
     largest: Size,
     cost_of_micro_batch: Callable[[Size], StepCost],
@@ -170,6 +232,9 @@ def _stage(
     full_rate = rate * _FULL_PRECISION if mixed else rate
     held = (cost if largest == mean else cost_of_micro_batch(largest)).activation_bytes
     room = _FULL * 1e9 * device.memory_gb - cost.state_bytes
+    device_samples = config.batch_size * device.num / (mixed / rate + (flops - mixed) / full_rate)
+    loaded = math.inf if device.cores is None else core_samples * device.cores
+    seconds = steps * config.batch_size / min(device_samples, loaded)
     return StagePlan(
         stage=name,
         samples=samples,
@@ -188,7 +253,13 @@ def _stage(
         accumulate=config.accumulate,
         accumulate_that_fits=None if held <= room else _accumulate_that_fits(config, device, held, room),
         flops=flops * steps,
-        seconds=(mixed / rate + (flops - mixed) / full_rate) * steps / device.num,
+        device_samples=device_samples,
+        core_samples=core_samples,
+        cores_needed=math.ceil(device_samples / core_samples),
+        bytes_per_second=row_bytes * min(device_samples, loaded),
+        limit="device" if device_samples <= loaded else "loader",
+        seconds=seconds,
+        price=None if device.price is None else device.price * device.num * seconds / 3600,
         checkpoint_bytes=cost.checkpoint_bytes * config.keep_checkpoints,
         result_bytes=cost.result_bytes,
     )
@@ -281,6 +352,12 @@ def _negatives(experiment: Experiment, stage: StagePlan, samples: int) -> str:
     return f"and the losses contrast, {samples}" if is_cut else f"{samples}"
 
 
+def _cores(device: Device) -> str:
+    if device.cores is None:
+        return "it is taken to keep up, with as many cores as it says; --cores says how many there are"
+    return f"{device.cores} cores are shared by all devices"
+
+
 def _notes(experiment: Experiment, stages: Sequence[StagePlan], found: dict[str, Frames], device: Device) -> list[str]:
     notes = [f"{use}: {each.origin}." for use, each in found.items()]
     share = "" if device.efficiency == 1 else f", of which training reaches {device.efficiency:.0%}"
@@ -288,8 +365,9 @@ def _notes(experiment: Experiment, stages: Sequence[StagePlan], found: dict[str,
     where = "one device" if device.num == 1 else f"each of {device.num} devices"
     notes += [
         f"Time: {rates} on {where}{share}; an H100 sustains about 400 TFLOP/s in bf16 (40 % of its peak) and a tenth "
-        "of that in fp32, as what stays fp32 under bf16. Matrix products and convolutions alone are counted; loading, "
-        "geometry, probes and evaluation are taken to fit beside or to be short.",
+        "of that in fp32, as what stays fp32 under bf16. Matrix products and convolutions alone are counted; probes "
+        "and evaluation are taken to be short.",
+        f"Loading: as measured on one core of a server; {_cores(device)}.",
         "Activations: what one device holds from forward to backward pass of the largest batch; gradients of "
         "activations and workspaces come on top.",
     ]

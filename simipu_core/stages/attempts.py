@@ -18,7 +18,7 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simipu_core import project
-from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.errors import InterruptionError, SimipuError, StoppedError
 from simipu_core.termination import termination
 from simipu_core.training.stores import Store, open_store
 
@@ -74,10 +74,10 @@ def repeat(attempt: Callable[[], object], name: str, pause: Callable[[float], ob
     Args:
         attempt: trains, and goes on from the last checkpoint if there is one.
         name: of what is trained, for messages.
-        pause: waits for some seconds, and raises a `SimipuError` where SIGTERM is received; None for our own.
+        pause: waits for some seconds, and raises a `SimipuError` where a signal asks to end; None for our own.
 
     Raises:
-        SimipuError: what `attempt` raises and no further attempt can mend, SIGTERM was received, or how often pods of
+        SimipuError: what `attempt` raises and no further attempt can mend, it was asked to end, or how often pods of
             before have tried is not known.
         InterruptionError: there was none to retry, or no attempt is left.
     """
@@ -95,6 +95,8 @@ def repeat(attempt: Callable[[], object], name: str, pause: Callable[[float], ob
         count.begin()
         try:
             attempt()
+        except StoppedError:
+            raise
         except InterruptionError as error:
             seconds = retry.wait * retry.factor ** (count.begun - 1)
             if count.begun > retry.times or time.time() + seconds > count.first + retry.within:
@@ -112,7 +114,8 @@ def _sleep(seconds: float, name: str) -> None:
     with termination() as ending:
         while (left := until - time.monotonic()) > 0:
             if ending.is_asked:
-                raise SimipuError(f"{name}: stopped by SIGTERM between two attempts; run it again to go on.")
+                sentence = f"{name}: stopped by {ending.name} between two attempts; run it again to go on."
+                raise StoppedError(sentence, ending.signal)
             time.sleep(min(_SLICE_S, left))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from simipu_core.artifacts import Manifest, local_artifact, read_manifest
@@ -14,7 +15,7 @@ from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.losses.terms import LossTerm, logged, weighted_sum
-from simipu_core.models.depth_net import DepthNet, build_depth_net, save_depth_net
+from simipu_core.models.depth_net import DepthNet, TrainingCameras, build_depth_net, save_depth_net
 from simipu_core.models.initialise import weights_source
 from simipu_core.stages.training import Training, begin
 from simipu_core.tracking.run import Run, SilentRun
@@ -48,7 +49,7 @@ def finetune(
             there.
 
     Raises:
-        SimipuError: the inputs do not fit each other, training diverged, or SIGTERM was received.
+        SimipuError: the inputs do not fit each other, training diverged, or it was asked to end.
     """
     encoder = encoder and local_artifact(encoder)
     shards = Shards(depth, "depth", "train")
@@ -63,7 +64,8 @@ def finetune(
         run=run,
         checkpoints=checkpoints,
     ) as training:
-        net = build_depth_net(config, encoder / "encoder.safetensors" if encoder else None)
+        weights = encoder / "encoder.safetensors" if encoder else None
+        net = build_depth_net(config, weights, cameras=cameras_of(training.shards))
         if training.steps:
             _check_scale(depth, shards.manifest, config.max_depth)
             _train(training, net, config)
@@ -72,6 +74,24 @@ def finetune(
             lambda folder: save_depth_net(net, folder / "model.safetensors"),
             frames=training.order.num_rows if training.steps else 0,
         )
+
+
+def cameras_of(shards: Shards[DepthRow]) -> TrainingCameras | None:
+    """The cameras that took the frames; None where a frame has no focal length."""
+    matrices = np.array(shards.column("intrinsics"), np.float64)
+    sizes = np.array([shards.column("height"), shards.column("width")]).T
+    fx, fy = matrices[:, 0], matrices[:, 4]
+    if not (np.minimum(fx, fy) > 0).all():
+        return None
+    focal, sides = (fx + fy) / 2, np.sqrt(sizes.prod(axis=1))
+    median = np.argsort(focal, kind="stable")[len(focal) // 2]
+    return TrainingCameras(
+        size=(int(sizes[median, 0]), int(sizes[median, 1])),
+        fx=float(fx[median]),
+        fy=float(fy[median]),
+        focal_range=(float(focal.min()), float(focal.max())),
+        side_range=(float(sides.min()), float(sides.max())),
+    )
 
 
 def _train(training: Training[DepthRow], net: DepthNet, config: FinetuneConfig) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simipu_core.errors import InterruptionError, SimipuError, full_disk_errors
+from simipu_core.errors import InterruptionError, SimipuError, StoppedError, machine_errors
 from simipu_core.files import temporary_folder, write_file
 from simipu_core.stages import attempts
 from simipu_core.termination import termination
@@ -28,9 +28,9 @@ def launch(stage: Callable[..., object], *arguments: Any, run: Run, **named: Any
     """Call a training stage as ``SIMIPU_PROCESSES`` says: directly, or in several processes as torchrun would.
 
     The processes share every batch (see :mod:`simipu_core.training.distributed`); the first one records into `run`.
-    SIGTERM is passed on to all of them. Where ``SIMIPU_RETRY`` asks for further attempts, a single process is a child
-    too: when one dies of a signal or an exit code, all are started again and go on from the last checkpoint (see
-    :mod:`simipu_core.stages.attempts`). What the stage refuses is never tried again.
+    A request to end is passed on to all of them. Where ``SIMIPU_RETRY`` asks for further attempts, a single process is
+    a child too: when one dies of a signal or an exit code, all are started again and go on from the last checkpoint
+    (see :mod:`simipu_core.stages.attempts`). What the stage refuses is never tried again.
 
     Args:
         stage: a function at the top level of a module, with a keyword `run`.
@@ -87,16 +87,19 @@ def _run_child(call: _Call, folder: Path) -> None:
 
     with termination(pass_on) as ending:
         child.start()
-        if ending.is_asked:  # before there was a child to tell
-            child.terminate()
-        while child.is_alive() and not ending.is_asked:
-            child.join(0.5)
-        if ending.is_asked:
-            child.join(_SHUTDOWN_SECONDS)
+        try:
+            if ending.is_asked:  # before there was a child to tell
+                child.terminate()
+            while child.is_alive() and not ending.is_asked:
+                child.join(0.5)
+            if ending.is_asked:
+                child.join(_SHUTDOWN_SECONDS)
+        finally:
             child.kill()
             child.join()
-            if child.exitcode:
-                raise SimipuError(_first(folder, "*.error", "*.interrupted") or "stopped by SIGTERM.")
+        if ending.is_asked and child.exitcode:
+            sentence = _first(folder, "*.error", "*.interrupted") or f"stopped by {ending.name}."
+            raise StoppedError(sentence, ending.signal)
     if child.exitcode:
         raise _failure(folder, [(0, child.exitcode)])
 
@@ -125,8 +128,8 @@ def _run_ranks(call: _Call, num: int, folder: Path) -> None:
     try:
         elastic_launch(config, _rank)(call, folder)
     except SignalException as error:
-        name = signal.Signals(error.sigval).name
-        raise SimipuError(_first(folder, "*.error", "*.interrupted") or f"stopped by {name}.") from None
+        by = signal.Signals(error.sigval)
+        raise StoppedError(_first(folder, "*.error", "*.interrupted") or f"stopped by {by.name}.", by) from None
     except ChildFailedError as error:
         deaths = [(failure.local_rank, failure.exitcode) for failure in error.failures.values()]
         raise _failure(folder, deaths) from None
@@ -145,7 +148,7 @@ def _rank(call: _Call, folder: Path) -> None:
     """One of the processes."""
     rank = os.environ.get("RANK", "0")
     try:
-        with full_disk_errors():
+        with machine_errors():
             if rank == "0" and call.run_id:
                 from simipu_core.tracking.mlflow_run import step
 

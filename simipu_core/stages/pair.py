@@ -35,7 +35,7 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
     `pairs` takes the training frames that have a scan; what the split keeps for evaluation is not pre-trained on.
     `depth` takes the frames with ground truth, or with a scan, as `config.depth_from` says, into train and eval
     shards. Training rows are written source by source, in an order shuffled by the hash of their sample_id, so that a
-    row group mixes the sequences of one source; evaluation rows in order of sample_id.
+    row group mixes the sequences of one source; evaluation rows in natural order of sample_id.
 
     Args:
         catalogue: artifact of `ingest`; its raw files are read again and must not have changed.

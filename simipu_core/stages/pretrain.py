@@ -47,7 +47,7 @@ def pretrain(
             there.
 
     Raises:
-        SimipuError: the input does not fit, training diverged, or SIGTERM was received.
+        SimipuError: the input does not fit, training diverged, or it was asked to end.
     """
     shards, encoder = Shards(pairs, "pairs"), config.image_encoder
     source = weights_source(encoder.name, encoder.init, encoder.init_file)

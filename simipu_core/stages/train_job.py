@@ -94,7 +94,7 @@ def train(
 
     Raises:
         SimipuError: artifacts or checkpoints are not in S3, there is no Kubeflow Trainer or it refuses the job, a pod
-            refused what it is to train, or SIGTERM was received.
+            refused what it is to train, or it was asked to end.
         InterruptionError: the job failed for another reason, and no attempt is left.
     """
     root = project.checkpoints()

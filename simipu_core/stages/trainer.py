@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.errors import InterruptionError, SimipuError, StoppedError
 from simipu_core.stages import attempts
 from simipu_core.termination import Termination, termination
 
@@ -61,7 +61,7 @@ class TrainJob:
         may still run.
 
         Raises:
-            SimipuError: it cannot be started, a pod refused what it is to train, or SIGTERM was received.
+            SimipuError: it cannot be started, a pod refused what it is to train, or it was asked to end.
             InterruptionError: it failed for another reason, and no attempt is left.
         """
         with termination(self._delete_at_once) as self._ending:
@@ -190,7 +190,8 @@ class TrainJob:
 
     def _check_ending(self) -> None:
         if self._ending.is_asked:
-            raise SimipuError(f"TrainJob {self.name}: stopped by SIGTERM; run the step again to go on.")
+            sentence = f"TrainJob {self.name}: stopped by {self._ending.name}; run the step again to go on."
+            raise StoppedError(sentence, self._ending.signal)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

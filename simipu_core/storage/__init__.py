@@ -13,7 +13,7 @@ from pathlib import Path
 from simipu_core import addresses
 from simipu_core.errors import SimipuError
 from simipu_core.storage import dvc
-from simipu_core.storage.s3 import SCHEME, StorageError
+from simipu_core.storage.s3 import StorageError
 from simipu_core.storage.s3_path import S3Path, forget_listings, seekable
 
 __all__ = [
@@ -39,7 +39,7 @@ def place(address: str) -> Path:
         SimipuError: it is of another storage, or no sound address.
     """
     known = addresses.plain(address)
-    return S3Path.at(known) if known.startswith(SCHEME) else Path(known)
+    return S3Path.at(known) if known.startswith(addresses.S3) else Path(known)
 
 
 def local_place(address: str) -> Path:

@@ -6,7 +6,6 @@ Endpoint, region and credentials come from the usual AWS settings (``AWS_ENDPOIN
 
 import os
 import random
-import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -15,15 +14,14 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from simipu_core.addresses import S3
 from simipu_core.errors import SimipuError
 
-SCHEME = "s3://"
 THREADS = 16
 """Requests under way at once where many are made."""
 
 _ATTEMPTS = 6
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 _AGAIN = "run again, which goes on where this stopped"
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do"
@@ -55,7 +53,19 @@ _REASONS: dict[tuple[str, str], str] = {
     ),
     ("arrived damaged", _AGAIN): "FlexibleChecksumError BadDigest XAmzContentSHA256Mismatch",
     ("changed meanwhile", "run again when nothing writes there"): "PreconditionFailed ConditionalRequestConflict 412",
+    ("another process that writes there has won", "wait for it and use what it writes, or choose another place"): (
+        "NoSuchUpload"
+    ),
+    ("the server does not know this kind of request", "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"): (
+        "NotImplemented MethodNotAllowed MissingContentLength 405 411 501"
+    ),
 }
+TAKEN = "PreconditionFailed ConditionalRequestConflict 409 412"
+"""Answers to a request that was not to replace an object."""
+UNKNOWN = "NotImplemented MethodNotAllowed InvalidArgument InvalidRequest 400 405 501"
+"""Answers of servers that do not know what they are asked for."""
+NOT_ALLOWED = f"AccessDenied AllAccessDisabled 403 {UNKNOWN}"
+"""Those and the refusals of what a key may not do."""
 _EXPLAINED = {code: explanation for explanation, codes in _REASONS.items() for code in codes.split()}
 
 
@@ -75,32 +85,19 @@ class Entry(NamedTuple):
     etag: str
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``.
-
-    Raises:
-        SimipuError: no such address; credentials in it are not repeated.
-    """
-    bucket, _, key = address.removeprefix(SCHEME).partition("/")
-    if not bucket:
-        raise SimipuError(f"{address}: names no bucket; write s3://bucket/prefix.")
-    if not _BUCKET.fullmatch(bucket) or "X-Amz-" in key:
-        raise SimipuError(
-            "An s3:// address is of the form s3://bucket/prefix, without credentials or signatures; set those as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        )
-    return bucket, key
-
-
 def client() -> Any:
     """The boto3 client of this process for the present AWS settings; safe for threads.
 
     Raises:
         StorageError: the settings are no sound ones.
     """
-    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     with s3_errors("S3"):
-        return _client(os.getpid(), settings)
+        return _client(os.getpid(), settings())
+
+
+def settings() -> tuple[tuple[str, str], ...]:
+    """The present AWS settings: whose answers are no longer good when they change."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
 
 
 @lru_cache(maxsize=4)
@@ -138,12 +135,13 @@ def s3_errors(place: object) -> Iterator[None]:
         yield
     except (BotoCoreError, Boto3Error, ClientError) as error:
         cause = error.__context__ if isinstance(error, Boto3Error) and error.__context__ else error
-        code = _code(cause)
+        code = code_of(cause)
         reason, mend = _EXPLAINED.get(code, ("S3 fails", "check the address and the server"))
         raise StorageError(f"{place}: {reason} ({code}); {mend}.") from None
 
 
-def _code(error: BaseException) -> str:
+def code_of(error: BaseException) -> str:
+    """The code of S3's answer, or the name of the error."""
     from botocore.exceptions import ClientError
 
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
@@ -171,7 +169,7 @@ def read_part(
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    place = f"{SCHEME}{bucket}/{key}"
+    place = f"{S3}{bucket}/{key}"
     options = {"Range": f"bytes={part[0]}-{part[1] - 1}"} if part else {}
     if etag:
         options["IfMatch"] = etag
@@ -181,9 +179,9 @@ def read_part(
             try:
                 answer = s3.get_object(Bucket=bucket, Key=key, **options)
             except ClientError as error:
-                if _code(error) == "NoSuchKey":
+                if code_of(error) == "NoSuchKey":
                     raise FileNotFoundError(2, "No such object", place) from None
-                if _code(error) == "InvalidRange" and part and part[0] == 0:  # an empty object has no byte 0
+                if code_of(error) == "InvalidRange" and part and part[0] == 0:  # an empty object has no byte 0
                     return b"", 0, ""
                 raise
             try:
@@ -204,7 +202,7 @@ def entries(bucket: str, prefix: str) -> Iterator[Entry]:
     Raises:
         StorageError: they cannot be listed.
     """
-    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
+    with s3_errors(f"{S3}{bucket}/{prefix}"):
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", []):
                 yield _entry(found)
@@ -217,7 +215,7 @@ def folder_entries(bucket: str, prefix: str) -> tuple[list[Entry], list[str]]:
         StorageError: they cannot be listed.
     """
     found, folders = [], []
-    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
+    with s3_errors(f"{S3}{bucket}/{prefix}"):
         pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
         for page in pages:
             found += [_entry(entry) for entry in page.get("Contents", [])]
@@ -226,7 +224,7 @@ def folder_entries(bucket: str, prefix: str) -> tuple[list[Entry], list[str]]:
 
 
 def abort_unfinished_uploads(bucket: str, prefix: str, before: datetime | None = None) -> None:
-    """Remove the parts that killed uploads below a prefix left.
+    """Remove the parts that killed uploads below a prefix left, where the server and this key allow it.
 
     Args:
         bucket: name of the bucket.
@@ -234,13 +232,28 @@ def abort_unfinished_uploads(bucket: str, prefix: str, before: datetime | None =
         before: spare those that began later, which others may be at.
 
     Raises:
-        StorageError: they cannot be listed or removed.
+        StorageError: S3 fails.
     """
-    with s3_errors(f"{SCHEME}{bucket}/{prefix}"):
-        s3 = client()
+    s3 = client()
+    with s3_errors(f"{S3}{bucket}/{prefix}"), unless(NOT_ALLOWED):
         for upload in s3.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", []):
             if before is None or upload["Initiated"] < before:
-                s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                with unless("NoSuchUpload"):  # it was finished or removed meanwhile
+                    s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+@contextmanager
+def unless(codes: str) -> Iterator[list[str]]:
+    """Leave off where S3 answers with one of these codes, which is then in the list."""
+    from botocore.exceptions import ClientError
+
+    answered: list[str] = []
+    try:
+        yield answered
+    except ClientError as error:
+        if code_of(error) not in codes.split():
+            raise
+        answered.append(code_of(error))
 
 
 def _entry(found: dict[str, Any]) -> Entry:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path, PosixPath
 from typing import IO, Any, Self
 
+from simipu_core.addresses import s3_parts
 from simipu_core.storage import s3
 from simipu_core.storage.s3 import Entry, StorageError
 
@@ -45,7 +46,7 @@ class S3Path(PosixPath):
         Raises:
             SimipuError: it is none.
         """
-        bucket, key = s3.split_address(address)
+        bucket, key = s3_parts(address)
         return cls(f"/{bucket}/{key}")
 
     @property

@@ -11,6 +11,8 @@ from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors, draft_folder
 from simipu_core.progress import progress
 from simipu_core.storage import s3
+from simipu_core.storage.probe import probe
+from simipu_core.storage.s3 import StorageError
 from simipu_core.storage.s3_path import S3Path, forget_listings
 
 _PART = 16 << 20
@@ -39,7 +41,7 @@ def new_remote_folder(out: S3Path, last: str) -> Iterator[Path]:
 
 
 def check_new(out: S3Path, last: str) -> None:
-    """Check that a folder can be made in S3.
+    """Check that a folder can be made in S3, and written.
 
     Raises:
         SimipuError: it is there already, or S3 fails.
@@ -49,6 +51,7 @@ def check_new(out: S3Path, last: str) -> None:
     forget_listings()
     if (out / last).is_file():
         raise SimipuError(f"{out}: already exists; remove it or choose another output folder.")
+    probe(out)
 
 
 def upload_folder(folder: Path, destination: S3Path, last: str) -> None:
@@ -81,13 +84,31 @@ def _upload(file: Path, destination: S3Path) -> None:
 
 
 def _put_new(destination: S3Path, data: bytes) -> None:
-    """Write an object that is not there yet; it may be there when an answer was lost and the request repeated."""
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    """Write an object that is not there yet; it may be there when an answer was lost and the request repeated.
 
-    client = s3.client()
+    Where the server cannot refuse to replace one, it is looked for before and read after.
+    """
+    client, item = s3.client(), {"Bucket": destination.bucket, "Key": destination.key}
     with s3.s3_errors(destination):
-        try:
-            client.put_object(Bucket=destination.bucket, Key=destination.key, Body=data, IfNoneMatch="*")
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "PreconditionFailed" or destination.read_bytes() != data:
-                raise
+        if probe(destination.parent):
+            with s3.unless(s3.TAKEN) as taken:
+                client.put_object(**item, Body=data, IfNoneMatch="*")
+            is_ours = not taken or _holds(destination, data)
+        else:
+            forget_listings()
+            is_ours = not destination.is_file()
+            if is_ours:
+                client.put_object(**item, Body=data)
+                is_ours = _holds(destination, data)
+    if not is_ours:
+        raise StorageError(
+            f"{destination.parent}: another process has written there meanwhile, and has won; use what it wrote, or "
+            "choose another output folder."
+        )
+
+
+def _holds(file: S3Path, data: bytes) -> bool:
+    try:
+        return file.read_bytes() == data
+    except FileNotFoundError:  # another one is at it
+        return False

@@ -20,8 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow.entities import RunInfo, RunTag
@@ -32,10 +33,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from simipu_core import project
 from simipu_core.artifacts import code_revision, sha256_text
 from simipu_core.config import TrackingConfig
-from simipu_core.errors import SimipuError, full_disk_errors
+from simipu_core.errors import SimipuError, StoppedError, machine_errors
 from simipu_core.redaction import has_password, has_userinfo, redacted
 from simipu_core.storage import S3Path
-from simipu_core.termination import ended_by_sigterm
+from simipu_core.termination import ended_by_signal
+from simipu_core.tracking.any_folder import mend_mlflow, sqlite_uri
 from simipu_core.tracking.delivery import Entry, deliver, file_entry
 from simipu_core.tracking.outbox import Outbox, adopt, claim
 from simipu_core.tracking.system_metrics import recorded
@@ -73,7 +75,7 @@ def tracking_uri() -> str:
     Raises:
         SimipuError: it holds a password, which would reach process lists, logs and reports; or, of a server, a user.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.root() / 'mlruns' / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(project.root() / "mlruns" / "mlflow.db")
     if uri.startswith("http") and has_userinfo(uri):
         raise SimipuError(
             "MLFLOW_TRACKING_URI holds a login; take it out and set MLFLOW_TRACKING_USERNAME and "
@@ -92,7 +94,7 @@ def mlflow_errors() -> Iterator[None]:
         SimipuError: the server does not answer or refuses.
     """
     try:
-        with full_disk_errors():
+        with machine_errors():
             yield
     except (MlflowException, OSError) as error:
         code = error.error_code if isinstance(error, MlflowException) else None
@@ -108,8 +110,10 @@ def connect() -> MlflowClient:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with mlflow_errors():
-        if folder := _sqlite_folder():
+        if folder := sqlite_folder():
             folder.mkdir(parents=True, exist_ok=True)
+        if "%" in f"{mlflow.__file__}{tracking_uri()}":
+            mend_mlflow()
         mlflow.set_tracking_uri(tracking_uri())  # for what MLflow does without a client, and beneath it
         return MlflowClient(tracking_uri())
 
@@ -148,7 +152,7 @@ def find_experiment(client: MlflowClient, name: str) -> str:
                     f"MLflow experiment {name} was deleted; restore it or set tracking.mlflow_experiment."
                 )
             return str(found.experiment_id)
-        folder = _sqlite_folder()
+        folder = sqlite_folder()
         try:
             return str(client.create_experiment(name, (folder / "artifacts").as_uri() if folder else None))
         except MlflowException as error:
@@ -157,9 +161,12 @@ def find_experiment(client: MlflowClient, name: str) -> str:
     return find_experiment(client, name)  # another process was faster
 
 
-def _sqlite_folder() -> Path | None:
+def sqlite_folder() -> Path | None:
+    """Where the sqlite store lies; None where another one is in use."""
     uri = tracking_uri()
-    return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute().parent
 
 
 class MlflowRun:
@@ -215,7 +222,7 @@ class MlflowRun:
 def step(
     name: str, experiment: str | None = None, *, out: Path | None = None, is_last: bool = False
 ) -> Iterator[MlflowRun]:
-    """Track one step: finished when the block ends, failed with the message when it raises.
+    """Track one step: finished when the block ends, failed with the message when it raises, killed by a signal.
 
     Args:
         name: name of the step, e.g. ``"pretrain"``.
@@ -235,13 +242,14 @@ def step(
             run = MlflowRun(client, made.run_id, made.experiment_id, [made.run_id] if is_own else [])
     status = "FAILED"
     try:
-        with ended_by_sigterm(), recorded(run.log_metrics):
+        with ended_by_signal(), recorded(run.log_metrics):
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     except Exception as error:
+        status = "KILLED" if isinstance(error, StoppedError) else "FAILED"
         run.log_tags({ERROR_TAG: _first_line(error)})
         raise
     finally:
@@ -392,9 +400,8 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     file = project.root() / "build" / f"{run_id}.{UNSENT}"
     if out is not None and not isinstance(out, S3Path):
         file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
-    sentence = (
-        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run `simipu tracking send {file}`."
-    )
+        f"MLflow at {shown_uri()} did not take all of this run; once it is back, run "
+        f"`simipu tracking send {quote(str(file))}`."
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as rest:

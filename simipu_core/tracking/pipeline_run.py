@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -76,14 +78,19 @@ class PipelineRun:
             run = self.client.create_run(self.experiment_id, tags=tags, run_name=f"{step} (cached)")
             self.client.set_terminated(run.info.run_id)
 
-    def finish(self, metrics: dict[str, float]) -> None:
-        """End the run with its headline numbers."""
+    def record(self, metrics: dict[str, float]) -> None:
+        """Record its headline numbers."""
         self.run.log_metrics(metrics)
+
+    def finish(self) -> None:
+        """End the run."""
         self._end("FINISHED")
 
     def fail(self, message: str, status: str = "FAILED") -> None:
-        """End the run as failed (or ``KILLED``), with the cause."""
+        """End the run as failed (or ``KILLED``), with the cause, and as killed those of steps that left theirs open."""
         self.run.log_tags({ERROR_TAG: message})
+        with suppress(MlflowException, OSError):
+            end_left_open(self.client, [self.experiment_id], f"tags.{MLFLOW_PARENT_RUN_ID!r} = '{self.run_id}'")
         self._end(status)
 
     def _end(self, status: str) -> None:

@@ -4,6 +4,7 @@ Aliases: `champion` is the version in use, `previous` the champion before it. Th
 (:mod:`simipu_core.tracking.promotion_log`), which decides who was first.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from simipu_core.tracking.registry import (
     ModelVersion,
 )
 
+_ADDRESS = re.compile(r"models:/(?P<name>[^/@:]+)(@(?P<alias>[^/@:]+)|/(?P<version>\d+))")
 _SETTLING = 3
 _ATTEMPTS = 50
 
@@ -264,11 +266,47 @@ def fetch(config: TrackingConfig, out: Path) -> int:
     with champion(config) as found:
         if found is None:
             raise SimipuError(f"{config.model_name}: there is no champion; `make promote VERSION=…` makes one.")
-        if found.problem or found.weights is None:
-            raise SimipuError(found.problem or f"{config.model_name} version {found.version}: it has no weights.")
+        weights = _sound_weights(found, config.model_name)
         with disk_errors(out):
-            write_file(out, found.weights.read_bytes())
+            write_file(out, weights.read_bytes())
     return found.version
+
+
+@contextmanager
+def registered_weights(address: str) -> Iterator[Path]:
+    """The weights of a version, which lie in a temporary folder inside the block, checked as :func:`fetch` does.
+
+    Args:
+        address: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. The champion is who the promotion log says it is.
+
+    Raises:
+        SimipuError: no such address or version, something is wrong with the champion, the weights are not the ones
+            that were registered, or the server does not answer.
+    """
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        raise SimipuError(f"{address}: write models:/NAME@champion, or models:/NAME/3 for version 3.")
+    name, alias = parts["name"], parts["alias"]
+    if alias == CHAMPION:
+        with champion(TrackingConfig(model_name=name)) as found:
+            if found is None:
+                raise SimipuError(f"{name}: there is no champion; `make promote VERSION=…` makes one.")
+            yield _sound_weights(found, name)
+        return
+    client = connect()
+    with mlflow_errors():
+        version = int(parts["version"]) if parts["version"] else _version_of(client, name, alias)
+        if version is None or _tags(client, name, version) is None:
+            raise SimipuError(f"{address}: there is no such version; `make models` lists the versions.")
+        contents = _registered_contents(client, name, version, promotion_log.read(client, name))
+    with temporary_folder("version") as folder:
+        yield _download(name, version, contents, folder)
+
+
+def _sound_weights(found: Champion, name: str) -> Path:
+    if found.problem or found.weights is None:
+        raise SimipuError(found.problem or f"{name} version {found.version}: it has no weights.")
+    return found.weights
 
 
 def _settled(client: MlflowClient, name: str) -> tuple[History, list[str]]:
@@ -321,18 +359,22 @@ def _checked(client: MlflowClient, name: str, version: int, past: History) -> Co
     Raises:
         SimipuError: the registered digest is missing, or the weights are others.
     """
-    contents = past.contents(version)
-    if contents is None:
-        try:
-            contents = Contents.model_validate(_tags(client, name, version) or {})
-        except ValidationError:
-            raise SimipuError(
-                f"{name} version {version}: its tag weights_sha256 is missing or no digest, so nothing tells whether "
-                "its weights are the ones that were registered; register it again, by a run of the pipeline."
-            ) from None
+    contents = _registered_contents(client, name, version, past)
     with temporary_folder("version") as folder:
         _download(name, version, contents, folder)
     return contents
+
+
+def _registered_contents(client: MlflowClient, name: str, version: int, past: History) -> Contents:
+    if (contents := past.contents(version)) is not None:
+        return contents
+    try:
+        return Contents.model_validate(_tags(client, name, version) or {})
+    except ValidationError:
+        raise SimipuError(
+            f"{name} version {version}: its tag weights_sha256 is missing or no digest, so nothing tells whether "
+            "its weights are the ones that were registered; register it again, by a run of the pipeline."
+        ) from None
 
 
 def _describe(client: MlflowClient, name: str, version: int, what: str, by: str, why: str) -> None:

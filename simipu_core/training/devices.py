@@ -1,5 +1,6 @@
 """Where and in which number format the networks run."""
 
+import re
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -12,16 +13,22 @@ ValueT = TypeVar("ValueT")
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` → the GPU where there is one.
+    """The device of a name: `auto` (the GPU where there is one), `cpu`, `cuda` or a numbered one, such as `cuda:1`.
 
     Raises:
-        SimipuError: a GPU is asked for and there is none.
+        SimipuError: another name, or a GPU is asked for and there is none of that number.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SimipuError("device is `cuda`, but no GPU is visible here; set device to `auto` or `cpu`.")
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise SimipuError(f"device is `{name}`; set it to auto, cpu, cuda or a numbered GPU such as cuda:1.")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SimipuError(
+            f"device is `{name}`, but {torch.cuda.device_count() or 'no'} GPU is visible here; set device to `auto` or "
+            "`cpu`."
+        )
+    return device
 
 
 def to_device(batch: ValueT, device: torch.device) -> ValueT:

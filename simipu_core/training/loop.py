@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from simipu_core.config import LoopConfig
-from simipu_core.errors import InterruptionError, SimipuError
+from simipu_core.errors import SimipuError, StoppedError
 from simipu_core.progress import Advance, progress
 from simipu_core.termination import termination
 from simipu_core.tracking.run import Run
@@ -50,7 +50,8 @@ def fit(
     """Train for `steps` steps, going on from the newest checkpoint where there is one.
 
     A step's gradient is the mean over `config.accumulate` micro-batches and over all ranks. The device is waited for
-    once a step. SIGTERM ends the training after the step under way, with a checkpoint.
+    once a step. SIGTERM, Ctrl-C or the end of the
+    terminal ends the training after the step under way, with a checkpoint.
 
     Args:
         name: what is shown while it runs.
@@ -70,7 +71,7 @@ def fit(
 
     Raises:
         SimipuError: a loss or gradient is not finite or the training diverged (the message names the samples), a
-            parameter gets no gradient, the ranks see different checkpoints, or SIGTERM was received.
+            parameter gets no gradient, the ranks see different checkpoints, or it was asked to end.
     """
     state.model.train()
     start = _resume(name, state, checkpoints, ranks)
@@ -105,7 +106,7 @@ def fit(
             advance(note=f"loss {mean_loss:.3f}")
             if is_ending:
                 ranks.wait()  # for the checkpoint: when one process ends, torchrun ends the others
-                raise InterruptionError(_stopped_message(name, step + 1, steps, checkpoints))
+                raise StoppedError(_stopped_message(name, ending.name, step + 1, steps, checkpoints), ending.signal)
     state.model.eval()
 
 
@@ -186,6 +187,6 @@ def _progress(name: str, steps: int, start: int, ranks: Ranks) -> AbstractContex
 def _no_progress(step: int = 1, note: str = "") -> None: ...
 
 
-def _stopped_message(name: str, done: int, steps: int, checkpoints: Checkpoints | None) -> str:
+def _stopped_message(name: str, by: str, done: int, steps: int, checkpoints: Checkpoints | None) -> str:
     kept = f"saved in {checkpoints.place}: run it again to go on" if checkpoints else "and nothing was saved"
-    return f"{name}: stopped by SIGTERM after step {done} of {steps}, {kept}."
+    return f"{name}: stopped by {by} after step {done} of {steps}, {kept}."

@@ -11,9 +11,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
+from simipu_core.addresses import S3
 from simipu_core.errors import InterruptionError, SimipuError
 from simipu_core.files import lock_file, write_file
 from simipu_core.storage import S3Path, s3
+from simipu_core.storage.probe import probe
 
 
 class Store(Protocol):
@@ -41,7 +43,7 @@ def open_store(place: str | Path) -> Store:
     Raises:
         SimipuError: an S3 address without a bucket.
     """
-    return S3Store(place) if isinstance(place, str) and place.startswith(s3.SCHEME) else LocalStore(Path(place))
+    return S3Store(place) if isinstance(place, str) and place.startswith(S3) else LocalStore(Path(place))
 
 
 class LocalStore:
@@ -149,4 +151,6 @@ class S3Store:
         s3.abort_unfinished_uploads(self.bucket, self.prefix, before=self._begun)
 
     def held(self) -> AbstractContextManager[None]:
-        return nullcontext()  # S3 has no locks: equal trainings at once write equal checkpoints
+        """S3 has no locks, and equal trainings at once write equal checkpoints; only try that they can be written."""
+        probe(self.place, removes=True)
+        return nullcontext()

@@ -364,7 +364,10 @@ def test_configure_finds_a_sweeps_addresses_by_root() -> None:
         ({"settings": "pair.depth_range=[1, 2]"}, "error: settings pair.depth_range=[1,: the value is not YAML; close"),
         ({"settings": "seed=9007199254740993"}, "error: `pretrain.seed`: Input should be less than or equal to 90071"),
         ({"settings": "depth_data.kind=nyu"}, "error: `depth_data.split`: Input should be 'none', 'within_sequence',"),
-        ({"settings": "depth_data.root=s3://x"}, "error: settings depth_data.root: write the address into the form's"),
+        (
+            {"settings": "depth_data.root=s3://bucket/x"},
+            "error: settings depth_data.root: write the address into the form's",
+        ),
         ({"settings": "finetune.init=torch_default"}, "error: settings finetune: init and scratch_control decide"),
         ({"settings": "preset=improved"}, "error: settings preset: counts only when a pipeline is compiled"),
         ({"settings": "synthetic.seed=1"}, "error: settings synthetic: counts only when a pipeline is compiled"),

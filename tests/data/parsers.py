@@ -33,6 +33,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.experiment import load_experiment
 from simipu_core.models.foreign import read_encoder
 from simipu_core.models.weights import EncoderSpec, read_safetensors, read_spec, save_tensors
+from simipu_core.prediction.intrinsics import read_intrinsics
 from simipu_core.stages.ingest import ingest
 from simipu_core.tracking.delivery import Entry, read_entries
 from simipu_core.training.checkpoint import Checkpoints, TrainingState
@@ -284,6 +285,8 @@ _UNSENT = "".join(
     Entry(run_id="a" * 32, kind="metrics", metrics=((f"loss{index}", 0.5, 1, index),)).line() for index in range(5)
 ).encode()
 
+_INTRINSICS = b'{"fx": 721.5, "fy": 721.5, "cx": 609.6, "cy": 172.9, "size": [375, 1242]}'
+
 PARSERS: dict[str, Prepare] = {
     **{f"scan {name}": _scan(name) for name in SCANS},
     **{f"image{suffix}": _bytes(files.image(0, suffix, SMALL), check_image, _decoded) for suffix in (".png", ".jpg")},
@@ -293,6 +296,7 @@ PARSERS: dict[str, Prepare] = {
     "bag mcap": _bag(StoragePlugin.MCAP),
     "bag ros 1": _bag(None),
     "log calibration": _file("calibration.yaml", calibration().encode(), _log_calibration),
+    "intrinsics": _file("camera.json", _INTRINSICS, lambda file: read_intrinsics(str(file))),
     "catalogue": _catalogue,
     "manifest": _manifest,
     "shards of pairs": _shards("pairs"),

@@ -1,19 +1,23 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pytest
 
+from simipu_core.data.catalogue import read_frames
 from simipu_core.data.formats.json_tables import records
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
 from simipu_core.data.sources import source_named
 from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
 from simipu_core.data.sources.nyu import INTRINSICS
 from simipu_core.errors import SimipuError
+from simipu_core.stages.ingest import ingest
 from simipu_core.yaml_files import read_yaml
 from tests.data import files
+from tests.data.test_logs import log
 from tests.sources import any_source
 
 Kind = Literal["kitti", "kitti_object", "kitti_raw", "kitti_depth", "nyu", "waymo", "waymo_kitti"]
@@ -334,3 +338,25 @@ def test_frames_that_are_broken_alike_are_named_once(tmp_path: Path) -> None:
     broken += [Rejected("a/10", "a", tmp_path / "9.png", "empty (0 bytes)")]
     told = by_cause(broken, lambda file: file.name)
     assert told == ["0.txt and 8 more: the line P2 is missing", "9.png: empty (0 bytes)"]
+
+
+UNPADDED: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
+    "logs": (lambda root: log(root, list(map(str, range(12)))), {"split": "within_sequence", "train_share": 0.75}),
+    "kitti_object": (lambda root: files.kitti_object(root, 12), {}),
+    "kitti_raw": (lambda root: files.kitti_raw(root, {files.DRIVE: range(12)}), {}),
+}
+
+
+@pytest.mark.parametrize("kind", UNPADDED)
+def test_frames_without_padding_keep_their_order_through_ingest(tmp_path: Path, kind: str) -> None:
+    """``2.png`` comes before ``10.png``, in the catalogue and where a sequence is cut into training and evaluation."""
+    write, settings = UNPADDED[kind]
+    write(tmp_path / "raw")
+    for file in (tmp_path / "raw").rglob("*"):
+        if file.stem.isdigit():
+            file.rename(file.with_stem(str(int(file.stem))))
+    ingest(any_source(kind=kind, **settings), tmp_path / "frames", root=str(tmp_path / "raw"))
+    rows = read_frames(tmp_path / "frames")
+    assert [row["sample_id"].rpartition("/")[2] for row in rows] == [str(index) for index in range(12)]
+    if "split" in settings:
+        assert [row["split"] for row in rows] == ["train"] * 9 + ["eval"] * 3

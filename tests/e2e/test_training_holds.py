@@ -72,7 +72,14 @@ def start(shards: dict[Stage, Path], tmp_path: Path) -> Start:
         command += ["--experiment", str(TINY), "--no-track"]
         for change in [*SETTINGS[stage], *changes]:
             command += ["--set", f"{stage}.{change}"]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the background ignores it
+        )
 
     return run
 
@@ -118,16 +125,20 @@ def test_killed_at_random_steps_it_ends_bit_identical(stage: Stage, start: Start
     assert read_manifest(tmp_path / "killed").digest == read_manifest(tmp_path / "undisturbed").digest
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_sigterm_saves_at_once_and_the_restart_goes_on(stage: Stage, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "sent"), [("pretrain", signal.SIGINT), ("pretrain", signal.SIGHUP), ("finetune", signal.SIGTERM)]
+)
+def test_a_signal_saves_at_once_and_the_restart_goes_on(
+    stage: Stage, sent: signal.Signals, start: Start, tmp_path: Path
+) -> None:
     finish(start(stage, "undisturbed"))
     process = start(stage, "stopped", "checkpoint_every=5")
     wait_for_step(tmp_path, 5, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1, errors
+    assert process.returncode == 128 + sent, errors
     steps = saved(tmp_path)
-    assert f": stopped by SIGTERM after step {steps[-1]} of {NUM_STEPS}, saved in {tmp_path}/checkpoints/" in errors
+    assert f": stopped by {sent.name} after step {steps[-1]} of {NUM_STEPS}, saved in {tmp_path}/checkpoints/" in errors
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     finish(start(stage, "stopped", "checkpoint_every=5"))

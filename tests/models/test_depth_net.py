@@ -134,6 +134,13 @@ def test_saved_net_predicts_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(predict_depth(loaded, IMAGE), predict_depth(net, IMAGE))
 
 
+def test_weights_of_older_versions_load(tmp_path: Path) -> None:
+    net = build_depth_net(SMALL, None).eval()
+    spec = net.spec.model_dump_json(exclude={"cameras"})
+    save_file(net.state_dict(), tmp_path / "model.safetensors", metadata={"simipu": spec})
+    assert load_depth_net(tmp_path / "model.safetensors").spec == net.spec
+
+
 def test_prediction_equals_the_steps_of_the_protocol() -> None:
     """docs/method.md, "Prediction": clamp at half resolution, resize, un-mirror, mean of depths."""
     net = build_depth_net(SMALL.model_copy(update={"min_depth": 39.0}), None).eval()

@@ -216,7 +216,10 @@ def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
         "SIMIPU_PROCESSES": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    values = {"data": json.dumps({"data/raw": 's3://a "b" \\ c'}), "settings": "seed=3 pair.depth_range='[1, 2]'"}
+    values = {
+        "data": json.dumps({"data/raw": 's3://bucket/a "b" \\ c'}),
+        "settings": "seed=3 pair.depth_range='[1, 2]'",
+    }
     rows = [load_experiment(ROOT / "params.yaml", [f"experiment={name}"]) for name in ("a", "b")]
     rows = [
         row.model_copy(update={"finetune": row.finetune.model_copy(update={"scratch_control": False})}) for row in rows
@@ -230,7 +233,7 @@ def test_the_steps_run_as_argo_runs_them(tmp_path: Path) -> None:
         "parameterValues"
     ]
     assert (returned["pretrain"]["seed"], returned["pair"]["depth_range"]) == (3, [1, 2])
-    assert returned["ingest_depth"]["root"] == 's3://a "b" \\ c'
+    assert returned["ingest_depth"]["root"] == 's3://bucket/a "b" \\ c'
 
 
 def test_the_file_is_written_whole(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_step_that_breaks_off_shows_the_end_of_its_log(server: KfpServer, data
     done = cli("submit", *SCRATCH, "--data", data, "--wait", "--no-cache")
     assert done.code == 1
     assert done.out.splitlines()[-2:] == [
-        "RuntimeError: out of shared memory",
+        "RuntimeError: something broke",
         "error: ingest_depth: failed, see the lines above",
     ]
 

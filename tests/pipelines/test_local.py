@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -116,6 +118,23 @@ def test_a_failing_step_gives_the_cause(
         execute()
     assert str(caught.value) == "pair_pretrain: nothing fits; mend it."
     assert "Traceback" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_a_signal_ends_is_killed_and_tells_how_to_go_on(
+    sent: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[tuple[str, ...]] = []
+    parent = SimpleNamespace(fail=lambda *words: ended.append(words), finish=lambda: ended.append(("finished",)))
+    monkeypatch.setattr(local, "start_parent", lambda _: parent)
+    with pytest.raises(SystemExit) as caught, local._stoppable(), local._parent("demo"):
+        signal.raise_signal(sent)
+    assert caught.value.code == 128 + sent
+    assert ended == [("stopped by a signal.", "KILLED")]
+    assert capfd.readouterr().err == (
+        f"error: stopped by {sent.name}.\nThe same command goes on from here: finished steps come from the cache, an "
+        "unfinished training starts from its last checkpoint.\n"
+    )
 
 
 def test_a_sweep_runs_once_what_its_rows_share(

@@ -171,7 +171,7 @@ def test_steps_run_in_the_given_image_and_install_nothing(demo: Experiment) -> N
 
 
 def test_the_address_of_data_is_plain_text(demo: Experiment) -> None:
-    for address in ("/a #b", "/a: {b", "1e3", "null", "s3://b/ü"):
+    for address in ("/a #b", "/a: {b", "1e3", "null", "s3://bucket/ü"):
         (row,) = chosen("demo", ["depth_data.every=2"], data=address)
         assert (row.pretrain_data.root, row.depth_data.root, row.depth_data.every) == (address, address, 2)
 

@@ -13,14 +13,17 @@ from simipu_core.artifacts import read_manifest
 from simipu_core.config import DepthAugmentConfig, EvaluateConfig, FinetuneConfig, LidarDepthConfig, OneCycleConfig
 from simipu_core.data.images import decode_depth, encode_depth
 from simipu_core.data.schema import DepthRow
+from simipu_core.data.shards import Shards
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.models import hub
+from simipu_core.models.depth_net import DepthNetSpec
+from simipu_core.models.weights import read_spec
 from simipu_core.stages import training
 from simipu_core.stages.evaluate import evaluate
-from simipu_core.stages.finetune import finetune
+from simipu_core.stages.finetune import cameras_of, finetune
 from simipu_core.stages.pretrain import pretrain
-from tests.samples import depth_row, pair_row, tiny_pretrain, write_shards
+from tests.samples import HEIGHT, INTRINSICS, WIDTH, depth_row, pair_row, tiny_pretrain, write_shards
 from tests.training.toy import Recorder
 
 FINETUNE = FinetuneConfig(
@@ -212,7 +215,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
     encoder = folder / "encoder"
     script = (
         "import sys; from pathlib import Path; from simipu_core.config import FinetuneConfig;"
-        "from simipu_core.stages.finetune import finetune;"
+        "from simipu_core.stages.finetune import cameras_of, finetune;"
         "a = [Path(p) for p in sys.argv[1:5]];"
         "finetune(a[0], FinetuneConfig.model_validate_json(sys.argv[5]), a[1], encoder=a[2], checkpoints=a[3])"
     )
@@ -230,6 +233,32 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(folder: Path, depth: Path, m
     killed, undisturbed = (load_file(folder / name / "model.safetensors") for name in ("killed", "model"))
     assert all((killed[name] == undisturbed[name]).all() for name in undisturbed)
     assert not list(store.glob("*/step-*"))
+
+
+def test_the_weights_tell_which_cameras_took_the_frames(folder: Path, depth: Path, encoder: Path, model: Path) -> None:
+    cameras = read_spec(model / "model.safetensors", DepthNetSpec).cameras
+    assert cameras
+    focal, side = float(INTRINSICS[0, 0]), (HEIGHT * WIDTH) ** 0.5
+    assert (cameras.size, cameras.fx, cameras.fy) == ((HEIGHT, WIDTH), focal, focal)
+    assert (cameras.focal_range, cameras.side_range) == ((focal, focal), (side, side))
+
+
+def test_of_several_cameras_the_median_and_the_ranges_are_told(tmp_path: Path) -> None:
+    def row(seed: int, focal: float, size: tuple[int, int]) -> DepthRow:
+        made = depth_row(seed, *size)
+        made["intrinsics"] = [focal - 1, 0, 0, 0, focal + 1, 0, 0, 0, 1]
+        return made
+
+    rows = [row(0, 50, (48, 96)), row(1, 90, (96, 96)), row(2, 70, (32, 64))]
+    shards = write_shards(tmp_path / "depth", "depth", train=rows, eval=[depth_row(5)])
+    cameras = cameras_of(Shards(shards, "depth", "train"))
+    assert cameras
+    assert (cameras.size, cameras.fx, cameras.fy) == ((32, 64), 69.0, 71.0)
+    assert cameras.focal_range == (50.0, 90.0)
+    assert cameras.side_range == pytest.approx(((32 * 64) ** 0.5, 96.0))
+    rows.append(row(3, 0.5, (48, 96)))
+    shards = write_shards(tmp_path / "without", "depth", train=rows, eval=[depth_row(5)])
+    assert cameras_of(Shards(shards, "depth", "train")) is None
 
 
 def test_labels_beyond_the_largest_depth_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_a_key_opens_what_its_role_needs_and_nothing_else(server: SeaweedFS, rol
 def test_training_keeps_its_checkpoints_with_its_key(login: Callable[[str], None]) -> None:
     login("training")
     store = open_store("s3://simipu/checkpoints/key")
-    store.write("one", b"1")
+    with store.held():
+        store.write("one", b"1")
     store.write("two", b"2" * (20 << 20))  # in parts
     store.keep({"two"})
     assert store.names() == {"two"}

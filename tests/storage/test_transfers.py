@@ -89,7 +89,7 @@ def test_an_artifact_is_never_replaced(bucket: S3Path) -> None:
     with pytest.raises(SimipuError, match=r"/out: already exists; remove it or choose"):
         write(bucket / "out", {"a": b"b"})
     with (
-        pytest.raises(StorageError, match=r"manifest.json: changed meanwhile \(PreconditionFailed\)"),
+        pytest.raises(StorageError, match=r"/race: another process has written there meanwhile, and has won; use"),
         write_artifact(bucket / "race", "catalogue", inputs={}, parameters={"a": 1}, licence="none"),
     ):
         write(bucket / "race", {})
@@ -116,6 +116,48 @@ def test_parts_of_a_killed_upload_are_removed_by_the_next(bucket: S3Path) -> Non
     s3.client().create_multipart_upload(Bucket=bucket.bucket, Key=(bucket / "out/a.bin").key)
     write(bucket / "out", {"a.bin": b"a"})
     assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=bucket.bucket, Prefix=bucket.prefix)
+
+
+def test_of_two_writers_the_one_that_lost_its_upload_is_told(
+    bucket: S3Path, weed: Proxy, content: dict[str, bytes]
+) -> None:
+    out, other = bucket / "out", {"b.bin": b"b"}
+    is_first = iter([True])
+
+    def other_writes(request: str) -> None:
+        if "partNumber=2" in request and next(is_first, False):
+            write(out, other)
+
+    weed.watch = other_writes
+    with pytest.raises(StorageError) as told:
+        write(out, content)
+    assert str(told.value) == (
+        f"{out}/a.bin: another process that writes there has won (NoSuchUpload); wait for it and use what it writes, "
+        "or choose another place."
+    )
+    folder = local_artifact(out)
+    verify_files(folder, read_manifest(folder, "catalogue"))
+
+
+def test_a_server_that_knows_neither_conditions_nor_unfinished_uploads_will_do(
+    bucket: S3Path, weed: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weed.faults += [
+        Fault("error", times=99, status=501, code="NotImplemented", header="If-None-Match"),
+        Fault("error", "uploads", times=99, status=403, code="AccessDenied"),
+    ]
+    write(bucket / "out", {"a": b"a"})
+    assert [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()] == [
+        f"warning: {bucket}/out: unfinished uploads cannot be listed",
+        f"warning: {bucket}/out: this server replaces objects even if told not to; let no two runs write there at a "
+        "time.",
+    ]
+    assert [path.name for path in (bucket / "out").iterdir()] == ["a", MANIFEST]
+    with (
+        pytest.raises(StorageError, match=r"/race: another process has written there meanwhile, and has won; use"),
+        write_artifact(bucket / "race", "catalogue", inputs={}, parameters={"a": 1}, licence="none"),
+    ):
+        write(bucket / "race", {})
 
 
 def test_an_answer_that_is_lost_does_not_matter(bucket: S3Path, weed: Proxy) -> None:

@@ -103,6 +103,12 @@ COMMANDS = (
         lambda ground: tree(ground.out / "check"),
         ("raw",),
     ),
+    Command(
+        "predict",
+        simipu("predict", "out/net", "out/depth", "--out", "out/depths", "--save", "npy,parquet", "--batch-size", "1"),
+        lambda ground: tree(ground.out / "depths"),
+        ("out/net", "out/depth"),
+    ),
 )
 
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.config import Config
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
 
-from simipu_core.errors import SimipuError
+from simipu_core.errors import SimipuError, StoppedError
 from simipu_core.experiment import Experiment, load_experiment
 from simipu_core.tracking import mlflow_run
+from simipu_core.tracking.any_folder import mend_mlflow
 from simipu_core.tracking.delivery import Entry
 from simipu_core.tracking.mlflow_run import (
     ERROR_TAG,
@@ -30,7 +34,7 @@ from simipu_core.tracking.mlflow_run import (
     step,
     tracking_uri,
 )
-from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, end_killed, start_parent
+from simipu_core.tracking.pipeline_run import CACHED_FROM_TAG, PipelineRun, end_killed, start_parent
 from simipu_core.tracking.run import Run, address_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -102,6 +106,51 @@ def test_a_failed_step_says_why(client: MlflowClient) -> None:
     assert made.info.status == "FAILED"
     assert made.data.tags[ERROR_TAG] == "no frames; look elsewhere."
     assert made.data.metrics == {"frames": 1.0}
+
+
+def test_a_training_that_a_signal_stopped_is_killed_with_its_words(client: MlflowClient) -> None:
+    with pytest.raises(StoppedError), step("pretrain", "alone") as run:
+        raise StoppedError("pretrain: stopped by SIGINT after step 5 of 9, saved in here: run it again to go on.")
+    made = client.get_run(run.id)
+    assert (made.info.status, made.data.tags[ERROR_TAG].split(",")[0]) == (
+        "KILLED",
+        "pretrain: stopped by SIGINT after step 5 of 9",
+    )
+
+
+def test_the_pipelines_run_ends_what_killed_steps_left_open(client: MlflowClient) -> None:
+    experiment_id = find_experiment(client, "alone")
+    parent, other = (client.create_run(experiment_id).info.run_id for _ in range(2))
+    runs = [
+        client.create_run(experiment_id, tags={"mlflow.parentRunId": of}).info.run_id for of in (parent, parent, other)
+    ]
+    client.set_terminated(runs[0], "FINISHED")
+    PipelineRun(client, experiment_id, MlflowRun(client, parent, experiment_id)).fail("stopped", "KILLED")
+    status = [client.get_run(each).info.status for each in (parent, *runs)]
+    assert status == ["KILLED", "FINISHED", "KILLED", "RUNNING"]
+
+
+def test_the_store_may_lie_in_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "it's 100% ü #1? python3 %41"
+    folder.mkdir()
+    (folder / "params.yaml").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert make_url(tracking_uri()).database == str(folder / "mlruns" / "mlflow.db")
+    assert mlflow_run.sqlite_folder() == folder / "mlruns"
+    assert tracking_uri().endswith("/it's 100%25 ü #1%3F python3 %2541/mlruns/mlflow.db")
+
+
+def test_migrations_are_found_in_a_folder_with_a_percent_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Config, "set_main_option", Config.set_main_option)  # so that they are restored
+    monkeypatch.setattr(utils, "_make_parent_dirs_if_sqlite", utils._make_parent_dirs_if_sqlite)
+    mend_mlflow()
+    mend_mlflow()
+    config = Config()
+    config.set_main_option("script_location", "/100% ü/%(here)s")
+    config.set_main_option("sqlalchemy.url", "sqlite:///%%25")
+    assert config.get_main_option("script_location") == "/100% ü/%(here)s"
+    assert config.get_main_option("sqlalchemy.url") == "sqlite:///%25"
 
 
 def test_an_interrupted_step_is_killed(client: MlflowClient) -> None:
@@ -336,7 +385,8 @@ def test_steps_nest_under_their_pipeline_run(
     with step("ingest_depth") as run:
         pass
     parent.record_cached("pretrain", "0123")
-    parent.finish({"garg/abs_rel": 0.25})
+    parent.record({"garg/abs_rel": 0.25})
+    parent.finish()
 
     made = client.get_run(parent.run_id)
     assert made.info.status == "FINISHED"

@@ -1,5 +1,6 @@
 """Promotion, rollback and what goes wrong with them, on versions without weights: only the registry is asked."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,13 +10,17 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
+from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
+from simipu_core.models.depth_net import DepthNetSpec
+from simipu_core.models.weights import read_spec
+from simipu_core.prediction.predictor import load
 from simipu_core.tracking import delivery, promotion, promotion_log
 from simipu_core.tracking.overview import overview
-from simipu_core.tracking.promotion import problems, promote, promote_instead_of, rollback
+from simipu_core.tracking.promotion import problems, promote, promote_instead_of, registered_weights, rollback
 from simipu_core.tracking.promotion_log import Entry, fold, log_name
-from tests.tracking.versions import register
+from tests.tracking.versions import register, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -241,3 +246,45 @@ def test_an_empty_registry_says_so(store: Path) -> None:
         SimipuError, match=r"no version is registered at .*; `make pipeline` makes one, MLFLOW_TRACKING_URI names"
     ):
         overview(TrackingConfig(model_name="nothing"))
+
+
+def test_weights_are_had_by_alias_and_by_number(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:
+    name = config.model_name
+    promote(2, config)
+    client.set_registered_model_alias(name, "challenger", "3")
+    for address, version in (
+        (f"models:/{name}@champion", 2),
+        (f"models:/{name}@challenger", 3),
+        (f"models:/{name}/1", 1),
+    ):
+        with registered_weights(address) as file:
+            assert file.read_bytes() == f"weights {version}".encode()
+
+
+def test_weights_that_are_not_sound_are_refused(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:
+    name = config.model_name
+    weights(tmp_path, 1).write_bytes(b"others")
+    client.set_registered_model_alias(name, "champion", "2")
+    for address, message in (
+        (f"models:/{name}/1", "its weights are not the ones that were registered"),
+        (f"models:/{name}@champion", "is empty, but the alias champion is at version 2"),
+        (f"models:/{name}/9", "there is no such version; `make models` lists the versions"),
+        (f"models:/{name}@best", "there is no such version"),
+        (f"models:/{name}", "write models:/NAME@champion, or models:/NAME/3"),
+    ):
+        with pytest.raises(SimipuError, match=message), registered_weights(address):
+            pass
+
+
+def test_a_registered_net_is_loaded_by_its_address(
+    client: MlflowClient, config: TrackingConfig, net: Path, tmp_path: Path
+) -> None:
+    file = weights(tmp_path, 9)
+    file.parent.mkdir(parents=True)
+    shutil.copy(net / "model.safetensors", file)
+    tags = {"weights_sha256": sha256_file(file)}
+    made = client.create_model_version(config.model_name, file.parents[1].as_uri(), tags=tags)
+    predictor = load(f"models:/{config.model_name}/{made.version}", device="cpu")
+    assert predictor.net.spec == read_spec(file, DepthNetSpec)
+    with pytest.raises(SimipuError, match="not a readable safetensors file"):
+        load(f"models:/{config.model_name}/1")

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.compiled import compiled
 from simipu_core.data.formats.text_tables import parse_lines
 from simipu_core.errors import SimipuError
 
@@ -147,7 +147,7 @@ _LARGEST_RATIO = 88
 """An LZF reference of three bytes stands for 264 at most."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def lzf_decompress(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> int:
     """Unpack LZF into an array; returns the number of bytes written, or -1 where the stream is damaged.
 

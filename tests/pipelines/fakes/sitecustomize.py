@@ -25,7 +25,7 @@ def _step(name: str, **_: Any) -> Iterator[Any]:
         Path(os.environ["FAKE_LOG"]).with_name("pid").write_text(str(os.getpid()))
         signal.pause()
     if name.startswith(os.environ.get("FAKE_CRASH", "none")):
-        raise RuntimeError("out of shared memory")
+        raise RuntimeError("something broke")
     if name.startswith(os.environ.get("FAKE_FAILURE", "none")):
         from simipu_core.errors import SimipuError
 

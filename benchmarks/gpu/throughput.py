@@ -1,0 +1,90 @@
+"""Training steps whose batch lies on the card: samples a second, share of the peak, memory against the plan."""
+
+import contextlib
+import io
+import time
+from collections.abc import Mapping
+from itertools import repeat
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.agenda import Part, Stage, peak, stages, with_settings
+from benchmarks.gpu.compiling import prepared
+from simipu_core.tracking.run import SilentRun
+from simipu_core.training.devices import to_device
+from simipu_core.training.distributed import Ranks
+from simipu_core.training.loop import fit
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bf16 channels_last": {"channels_last": True},
+    "bf16 channels_last compile": {"channels_last": True, "compile": True},
+    "bf16": {},
+}
+_FASTEST = "bf16 channels_last compile"
+_WARM_UP = 3
+_EXPECTED = 30.0
+"""Seconds that a setting is taken to need; compiling takes most of them."""
+
+
+def run(part: Part) -> None:
+    """All settings at the first batch size, then the other batch sizes."""
+    of_stage = stages(part.sizes, part.data)
+    sizes = {"pretrain": part.sizes.pretrain_batches, "finetune": part.sizes.finetune_batches}
+    settings = part.sizes.settings(SETTINGS)
+    tasks = [(stage, name, sizes[stage.name][0]) for stage in of_stage for name in settings]
+    tasks += [(stage, _FASTEST, size) for stage in of_stage for size in sizes[stage.name][1:] if _FASTEST in settings]
+    for stage, name, samples in tasks:
+        title = f"{stage.name} {name} {samples}"
+        if part.has_time(title, _EXPECTED if part.device.type == "cuda" else 0):
+            part.keep(title, measured(stage, SETTINGS[name], samples, part))
+
+
+def measured(stage: Stage, settings: Mapping[str, Any], samples: int, part: Part) -> dict[str, Any]:
+    """One setting."""
+    config = with_settings(stage.config, precision="bf16", **settings)
+    is_cuda = part.device.type == "cuda"
+    cost = stage.cost(config, samples)
+    planned = cost.activation_bytes + cost.state_bytes
+    try:
+        if is_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        seconds = step_seconds(stage, config, to_device(stage.batch(samples), part.device), part)
+    except torch.OutOfMemoryError:
+        return {"out_of_memory": True, "planned_gigabytes": planned / 1e9}
+    rate = cost.flops / seconds
+    most = peak(part.device)
+    return {
+        "samples_per_second": samples / seconds,
+        "tflops": rate / 1e12,
+        "share_of_peak": most and rate / most,
+        "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if is_cuda else None,
+        "planned_gigabytes": planned / 1e9,
+    }
+
+
+def step_seconds(stage: Stage, config: Any, batch: Any, part: Part) -> float:
+    """Median seconds of the training loop's steps, which wait for the card."""
+    torch.manual_seed(0)
+    model = prepared(stage.build(), config, part.device)
+    ends: list[float] = []
+
+    def after_step(_done: int) -> dict[str, float]:
+        ends.append(time.perf_counter())
+        return {}
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(
+            stage.name,
+            stage.optimise(model),
+            lambda steps: (each for each in repeat(batch, len(steps))),
+            lambda batch: (stage.loss(model, batch), dict),
+            config,
+            steps=_WARM_UP + part.sizes.steps,
+            run=SilentRun(),
+            ranks=Ranks(0, 1, part.device),
+            after_step=after_step,
+        )
+    return median(later - sooner for sooner, later in zip(ends[_WARM_UP - 1 :], ends[_WARM_UP:], strict=False))

@@ -1,0 +1,1 @@
+"""Depth of one's own pictures: what is predicted on, what is written, and the way between."""
