@@ -20,7 +20,7 @@ def as_depth_png(data: bytes, suffix: str, invalid: tuple[float, ...] = ()) -> b
 
     Args:
         data: content of the file.
-        suffix: one of `frames.DEPTH_SUFFIXES`. A .png keeps its values, of 8 or 16 bits; the others hold metres in any numeric
+        suffix: one of `DEPTH_SUFFIXES`. A .png keeps its values, of 8 or 16 bits; the others hold metres in any numeric
             type, and are written with `FLOAT_SCALE`.
         invalid: stored values that are no measurement, beside 0, the largest value of an integer type, negative ones,
             NaN and infinities.
