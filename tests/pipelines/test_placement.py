@@ -87,7 +87,7 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     ("key", "value", "told"),
     [
         (
-            "tracking.model_name",
+            "tracking.mlflow_experiment",
             "https://user:hunter2@host/x",
             "holds a login, and whoever sees the pipeline would see it",
         ),
