@@ -25,6 +25,7 @@ COMMANDS = {
     "finetune": ["--out", "--encoder", "--experiment", "--set", "--no-track"],
     "evaluate": ["--out", "--control", "--register", "--experiment", "--set", "--no-track"],
     "predict": ["--out", "--save", "--intrinsics", "--device", "--precision", "--flip", "--batch-size", "--overwrite"],
+    "export": ["--out", "--format", "--half", "--opset", "18 to 23", "--check", "0.025 %", "1 %"],
     "import-bag": ["--image-topic", "--points-topic", "--camera-info-topic", "--sequence", "--receive-time"],
     "check": ["--kind", "--root", "--out", "--experiment", "--set"],
     "table": ["--out"],

@@ -14,6 +14,7 @@ from simipu_core.artifacts import local_artifact, read_manifest
 from simipu_core.errors import SimipuError
 from simipu_core.inference import View, fitted_view, focal_factor, predict_views
 from simipu_core.models.depth_net import DepthNet, load_depth_net
+from simipu_core.models.weights import StoredWeights
 from simipu_core.prediction.intrinsics import Intrinsics
 from simipu_core.storage import local_place, place
 from simipu_core.training.devices import pick_device
@@ -128,29 +129,37 @@ def load(model: str | Path, *, device: str = "auto", precision: Precision = "fp3
         SimipuError: not a depth net, damaged, not the one that was registered; or there is no such device or registry.
     """
     chosen = str(pick_device(device))
-    with _weights(model) as file:
-        return Predictor(load_depth_net(file, chosen), precision)
+    with stored_weights(model) as found:
+        return Predictor(load_depth_net(found.file, chosen), precision)
 
 
 @contextmanager
-def _weights(model: str | Path) -> Iterator[Path]:
+def stored_weights(model: str | Path) -> Iterator[StoredWeights]:
+    """The weights of a depth net, which may lie in a temporary folder inside the block.
+
+    Args:
+        model: as :func:`load` takes it.
+
+    Raises:
+        SimipuError: not there, not a depth net's folder, damaged, not what was registered; or there is no registry.
+    """
     if str(model).startswith(REGISTRY):
         from simipu_core.tracking.mlflow_run import check_answering  # takes seconds
         from simipu_core.tracking.promotion import registered_weights
 
         check_answering()
-        with registered_weights(str(model)) as file:
-            yield file
+        with registered_weights(str(model)) as found:
+            yield found
         return
     path = place(str(model))
     if path.is_dir():
         folder = local_artifact(path)
-        read_manifest(folder, "depth_net")
-        yield folder / "model.safetensors"
+        licence = read_manifest(folder, "depth_net").licence
+        yield StoredWeights(folder / "model.safetensors", licence)
         return
     if not (file := local_place(str(model))).is_file():
         raise SimipuError(
             f"{model}: no such file or folder; give weights, a folder that `simipu finetune` wrote, or "
             "models:/NAME@champion."
         )
-    yield file
+    yield StoredWeights(file)
