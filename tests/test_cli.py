@@ -35,6 +35,7 @@ COMMANDS = {
     "promote": ["--reason", "--experiment"],
     "rollback": ["--reason", "--experiment"],
     "fetch": ["--out", "--experiment"],
+    "serve": ["--host", "--port", "--workers"],
     "tracking send": [],
     "tracking accounts": ["--steps", "--evaluate", "--promoter", "--experiment"],
     "weights show": [],
