@@ -37,7 +37,7 @@ COMMANDS = {
     "fetch": ["--out", "--experiment"],
     "serve": ["--host", "--port", "--workers"],
     "tracking send": [],
-    "tracking accounts": ["--steps", "--evaluate", "--promoter", "--experiment"],
+    "tracking accounts": ["--steps", "--evaluate", "--promoter", "--serving", "--experiment"],
     "weights show": [],
     "weights import": ["--out", "--input"],
     "weights export": ["--out", "--layout", "openmmlab", "prefix="],

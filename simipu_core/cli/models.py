@@ -163,6 +163,9 @@ def accounts(
         Path | None,
         typer.Option(metavar="FILE", help="File with the password of simipu-evaluate; then simipu-steps only records."),
     ] = None,
+    serving: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the password of simipu-serving, which reads only.")
+    ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
@@ -174,9 +177,10 @@ def accounts(
     Example: `simipu tracking accounts --steps steps-password --evaluate evaluate-password --promoter promoter-password`
     """
     tracking = _answering(experiment, overrides)
-    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, STEPS, set_up
+    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, SERVING, STEPS, set_up
 
-    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **({EVALUATE: evaluate} if evaluate else {})})
+    optional = {user: file for user, file in ((EVALUATE, evaluate), (SERVING, serving)) if file}
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **optional})
     print(f"{EVALUATE if evaluate else STEPS} registers versions of {tracking.model_name}, {PROMOTER} promotes them")
 
 
