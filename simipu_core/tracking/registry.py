@@ -43,7 +43,8 @@ _SIGNATURE = ModelSignature(
     inputs=Schema(
         [
             ColSpec(DataType.string, "image", required=False),
-            ColSpec(AnyType(), "pixels", required=False),  # else MLflow looks at each number: 18 s a picture
+            # else MLflow looks at each number, which takes seconds a picture
+            ColSpec(AnyType(), "pixels", required=False),  # type: ignore[no-untyped-call]
         ]
     ),
     outputs=Schema(

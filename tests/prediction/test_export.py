@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simipu_core.artifacts import sha256_file, write_artifact
 from simipu_core.cli import main
 from simipu_core.errors import SimipuError
-from simipu_core.models.depth_net import DepthNetSpec
+from simipu_core.models.depth_net import DepthNetSpec, load_depth_net
 from simipu_core.models.weights import read_spec
 from simipu_core.prediction import export as exporting
 from simipu_core.prediction.export import METADATA, OPSETS, ExportedNet, Format, export
@@ -53,7 +53,7 @@ def test_the_exported_net_is_what_predict_computes(predictor: Predictor, half: b
 def test_what_answers_otherwise_is_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
-    net = ExportedNet(exporting.load_depth_net(model / "model.safetensors"))
+    net = ExportedNet(load_depth_net(model / "model.safetensors"))
 
     def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -37,9 +37,16 @@ def test_the_server_finds_its_programs(store: Path, monkeypatch: pytest.MonkeyPa
     assert store.parent.is_dir()
     started: list[list[str]] = []
     monkeypatch.setattr(serving, "registered_weights", lambda address: open(os.devnull))  # noqa: PTH123, SIM115
-    monkeypatch.setattr(serving.os, "execv", lambda program, command: started.append(command))
+
+    def become(program: str, command: list[str]) -> None:
+        assert program == sys.executable
+        started.append(command)
+        raise SystemExit
+
+    monkeypatch.setattr("os.execv", become)
     monkeypatch.setenv("PATH", "/nowhere")
-    serving.serve("models:/served/1", host="0.0.0.0", port=81, workers=3)
+    with pytest.raises(SystemExit):
+        serving.serve("models:/served/1", host="0.0.0.0", port=81, workers=3)
     assert (Path(os.environ["PATH"].split(os.pathsep)[0]) / "uvicorn").is_file()
     assert started[0][:4] == [sys.executable, "-m", "mlflow", "models"]
     assert started[0][-6:] == ["--host", "0.0.0.0", "--port", "81", "--workers", "3"]
