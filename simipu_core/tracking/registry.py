@@ -65,7 +65,7 @@ _SIGNATURE = ModelSignature(
         ]
     ),
 )
-"""What `serving.py` takes and answers."""
+"""What `prediction/serving.py` takes and answers."""
 _PACKAGE = Path(__file__).parents[1]
 _DESCRIPTION_LENGTH = 5000
 _REQUIREMENTS = (
@@ -104,8 +104,8 @@ def register(
 
     A version that an interrupted step registered for the same evaluation, with the same scores, is taken as it is.
 
-    The model is code and safetensors: nothing in it is loaded by pickle. What it takes and answers is in `serving.py`
-    beside this file. A model card is stored with it, and with the run, and is its description.
+    The model is code and safetensors: nothing in it is loaded by pickle. What it takes and answers is in
+    `simipu_core/prediction/serving.py`. A model card is stored with it, and with the run, and is its description.
 
     Args:
         run: run that the model belongs to.
@@ -190,7 +190,7 @@ def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
             name="depth",
             run_id=run.id,
             flavor_name="pyfunc.ModelFromCode",
-            python_model=str(Path(__file__).with_name("serving.py")),
+            python_model=str(_PACKAGE / "prediction" / "serving.py"),
             artifacts={"weights": str(weights), "card": str(card)},
             code_paths=[str(_PACKAGE)],
             signature=_SIGNATURE,
