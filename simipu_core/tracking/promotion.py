@@ -265,12 +265,10 @@ def fetch(config: TrackingConfig, out: Path) -> int:
         SimipuError: there is no champion, something is wrong with it, or the file cannot be written.
     """
     with champion(config) as found:
-        if found is None:
-            raise SimipuError(f"{config.model_name}: there is no champion; `make promote VERSION=…` makes one.")
-        weights = _sound_weights(found, config.model_name)
+        chosen, weights = _sound(found, config.model_name)
         with disk_errors(out):
             write_file(out, weights.read_bytes())
-    return found.version
+    return chosen.version
 
 
 @contextmanager
@@ -290,11 +288,9 @@ def registered_weights(address: str) -> Iterator[StoredWeights]:
     name, alias, client = parts["name"], parts["alias"], connect()
     if alias == CHAMPION:
         with champion(TrackingConfig(model_name=name)) as found:
-            if found is None:
-                raise SimipuError(f"{name}: there is no champion; `make promote VERSION=…` makes one.")
-            weights = _sound_weights(found, name)
+            chosen, weights = _sound(found, name)
             with mlflow_errors():
-                tags = _tags(client, name, found.version) or {}
+                tags = _tags(client, name, chosen.version) or {}
             yield StoredWeights(weights, tags.get("licence"))
         return
     with mlflow_errors():
@@ -306,10 +302,13 @@ def registered_weights(address: str) -> Iterator[StoredWeights]:
         yield StoredWeights(_download(name, version, contents, folder), registered.get("licence"))
 
 
-def _sound_weights(found: Champion, name: str) -> Path:
+def _sound(found: Champion | None, name: str) -> tuple[Champion, Path]:
+    """A champion with which nothing is wrong, and its weights."""
+    if found is None:
+        raise SimipuError(f"{name}: there is no champion; `make promote VERSION=…` makes one.")
     if found.problem or found.weights is None:
         raise SimipuError(found.problem or f"{name} version {found.version}: it has no weights.")
-    return found.weights
+    return found, found.weights
 
 
 def _settled(client: MlflowClient, name: str) -> tuple[History, list[str]]:
