@@ -8,6 +8,7 @@ import typer
 
 from simipu_core.cli.options import local_place
 from simipu_core.cli.predict import ModelArgument
+from simipu_core.errors import SimipuError
 
 _SUFFIXES = {"onnx": ".onnx", "program": ".pt2"}
 
@@ -67,7 +68,9 @@ def export(
     from simipu_core.prediction import export as exporting
 
     file = out or Path("build/depth").with_suffix(_SUFFIXES[format])
-    done = exporting.export(model, file, format=exporting.Format(format), half=half, opset=opset, check=check or ())
+    if file.suffix != _SUFFIXES[format]:
+        raise SimipuError(f"{file}: --format {format} writes {_SUFFIXES[format]}; give another --out or --format.")
+    done = exporting.export(model, file, format=format.value, half=half, opset=opset, check=check or ())
     words = [format.value, f"opset {opset}"] if format is Format.ONNX else [format.value]
     print(f"{file}: {', '.join([*words, done.metadata['precision']])}, {done.size / 1e6:.1f} MB")
     print(

@@ -5,17 +5,15 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -23,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 from simipu_core.artifacts import sha256_file
 from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors, write_file
-from simipu_core.inference import fitted_view
+from simipu_core.inference import fitted_view, full_depth
 from simipu_core.models.depth_net import DepthNet, DepthNetSpec, load_depth_net
 from simipu_core.prediction.inputs import Frame, find
 from simipu_core.prediction.predictor import stored_weights
@@ -43,14 +41,8 @@ _OTHER_SIZE = (2, 65, 110)
 _CHECKED = 4
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
+Format = Literal["onnx", "program"]
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-class Format(StrEnum):
-    """What is written."""
-
-    ONNX = "onnx"
-    PROGRAM = "program"
 
 
 @dataclass(frozen=True)
@@ -79,25 +71,19 @@ class ExportedNet(nn.Module):
         super().__init__()
         self.net = copy.deepcopy(net)
         if half:
-            self.net.half()
-            self.net.normalize = nn.Sequential(copy.deepcopy(net.normalize), _Half())  # type: ignore[assignment]
+            self.net.encoder.half().register_forward_pre_hook(lambda _, images: images[0].half())
+            self.net.decoder.half()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB → (B, H, W) float32 metres, clamped, at the pictures' size."""
-        depth = self.net(images).clamp(self.net.spec.min_depth, self.net.spec.max_depth)
-        return F.interpolate(depth, size=images.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
-
-
-class _Half(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.half()
+        return full_depth(self.net.spec, self.net(images), images.shape[-2:])
 
 
 def export(
     model: str | Path,
     out: Path,
     *,
-    format: Format = Format.ONNX,  # noqa: A002 (the option's name)
+    format: Format = "onnx",  # noqa: A002 (the option's name)
     half: bool = False,
     opset: int = OPSETS[0],
     check: Sequence[str] = (),
@@ -116,7 +102,7 @@ def export(
         SimipuError: no depth net, packages of the extra `export` are missing, the opset is none of `OPSETS`, no picture
             can be read, the answers differ by more than the bound, or the file cannot be written.
     """
-    if format is Format.ONNX:
+    if format == "onnx":
         _check_onnx(opset)
     with stored_weights(model) as found:
         net = load_depth_net(found.file)
@@ -126,7 +112,7 @@ def export(
             "licence": found.licence or "not stated by the weights",
             **_metadata(net.spec, half=half),
         }
-    if format is Format.ONNX:
+    if format == "onnx":
         metadata["opset"] = str(opset)
     pictures = _read(check, net.spec) if check else [_made_up(1, *_view_size(net.spec))]
     pictures.append(_made_up(*_OTHER_SIZE))
@@ -134,7 +120,7 @@ def export(
     with torch.inference_mode():
         expected = [exact(torch.from_numpy(images)).numpy() for images in pictures]
     program = _program(ExportedNet(net, half=half) if half else exact)
-    data, answer = _to_onnx(program, opset, metadata) if format is Format.ONNX else _to_bytes(program, metadata)
+    data, answer = _to_onnx(program, opset, metadata) if format == "onnx" else _to_bytes(program, metadata)
     error = max(_difference(answer(images), depth) for images, depth in zip(pictures, expected, strict=True))
     bound = BOUNDS[metadata["precision"]] * net.spec.max_depth
     if not error <= bound:
@@ -185,7 +171,10 @@ def _program(net: ExportedNet) -> ExportedProgram:
     }
     example = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
     with torch.no_grad():
-        return torch.export.export(net.eval(), (example,), dynamic_shapes={"images": free})
+        program = torch.export.export(net.eval(), (example,), dynamic_shapes={"images": free})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    return program
 
 
 def _to_onnx(program: ExportedProgram, opset: int, metadata: dict[str, str]) -> tuple[bytes, Answer]:

@@ -25,10 +25,13 @@ REGISTRY = "models:/"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that a net is to be shown, and what its depths are multiplied by."""
+    """A picture, and how a net is shown it."""
 
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB, undistorted."""
     view: View
     factor: float
+    """What its depths are multiplied by."""
 
 
 class Predictor:
@@ -67,9 +70,6 @@ class Predictor:
             self._has_warned = True
             warnings.warn(note, stacklevel=2)
         try:
-            if intrinsics:
-                intrinsics.check(*image.shape[:2])
-                image = intrinsics.undistorted(image)
             prepared = self.prepare(image, intrinsics)
         except SimipuError as error:
             raise SimipuError(f"the image {error}.") from None
@@ -97,14 +97,17 @@ class Predictor:
         return None
 
     def prepare(self, image: NDArray[np.uint8], intrinsics: Intrinsics | None) -> Prepared:
-        """Scale an image (H, W, 3), undistorted, to what the net was trained for.
+        """Undistort an image (H, W, 3), and scale it to what the net was trained for.
 
         Raises:
-            SimipuError: a reason to be put after the image's name.
+            SimipuError: too small, or the intrinsics do not fit it; a reason to be put after the image's name.
         """
+        if intrinsics:
+            intrinsics.check(*image.shape[:2])
+            image = intrinsics.undistorted(image)
         view = fitted_view(self.net.spec, image)
         factor = focal_factor(self.net.spec, intrinsics.fx, intrinsics.fy, view.scale) if intrinsics else 1.0
-        return Prepared(view, factor)
+        return Prepared(image, view, factor)
 
     def predict_prepared(self, pictures: Sequence[Prepared], *, flip: bool = True) -> list[NDArray[np.float32]]:
         """Depths (H, W), metres, of pictures whose views are of one size and show parts of one size."""

@@ -68,16 +68,12 @@ class DepthModel(PythonModel):
         answers = []
         for number, row in enumerate(rows):
             try:
-                depth = self._depth(_picture(row), intrinsics, flip=bool(given.get("flip", True)))
+                prepared = self._predictor.prepare(_picture(row), intrinsics)
             except SimipuError as error:
                 raise _refusal(f"picture {number} {error}.") from None
+            (depth,) = self._predictor.predict_prepared([prepared], flip=bool(given.get("flip", True)))
             answers.append(_answer(depth, encoding) | {"note": note})
         return answers
-
-    def _depth(self, image: NDArray[np.uint8], intrinsics: Intrinsics | None, *, flip: bool) -> NDArray[np.float32]:
-        if intrinsics:
-            intrinsics.check(*image.shape[:2])
-        return self._predictor.predict_prepared([self._predictor.prepare(image, intrinsics)], flip=flip)[0]
 
 
 def _picture(row: Mapping[Any, Any]) -> NDArray[np.uint8]:
@@ -97,12 +93,14 @@ def _picture(row: Mapping[Any, Any]) -> NDArray[np.uint8]:
             raise SimipuError(f"cannot be read: {error}") from None
     if isinstance(pixels, list | np.ndarray):
         try:
-            values = np.array(pixels, np.int64)
-        except (TypeError, ValueError):
-            values = np.empty(0, np.int64)
-        if values.ndim != 3 or values.shape[2] != 3 or values.min(initial=0) < 0 or values.max(initial=0) > 255:
-            raise SimipuError("is no picture; give height × width × 3 numbers from 0 to 255")
-        return values.astype(np.uint8)
+            values = np.array(pixels, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            values = np.empty(0)
+        with np.errstate(invalid="ignore"):
+            decoded = values.astype(np.uint8)
+        if values.ndim != 3 or values.shape[2] != 3 or not np.array_equal(decoded, values):
+            raise SimipuError("is no picture; give height × width × 3 whole numbers from 0 to 255")
+        return decoded
     raise SimipuError("is not there; give image (a PNG or JPEG file in base64) or pixels (height × width × 3)")
 
 

@@ -17,11 +17,14 @@ from simipu_core.errors import SimipuError
 from simipu_core.models.depth_net import DepthNetSpec, load_depth_net
 from simipu_core.models.weights import read_spec
 from simipu_core.prediction import export as exporting
-from simipu_core.prediction.export import METADATA, OPSETS, ExportedNet, Format, export
+from simipu_core.prediction.export import METADATA, OPSETS, ExportedNet, export
 from simipu_core.prediction.predictor import Predictor
 from tests.prediction.conftest import CAMERAS
 from tests.prediction.pictures import picture, pixels
 from tests.samples import HEIGHT, INTRINSICS, WIDTH, depth_row, write_shards
+
+ROOT = str(Path(exporting.__file__).parents[2])
+"""A folder of this machine, of which what is handed on does not tell."""
 
 
 def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -65,26 +68,27 @@ def test_what_answers_otherwise_is_not_written(
     monkeypatch.setattr(exporting, "_to_bytes", lambda program, metadata: (b"", answer))
     out = tmp_path / "out/depth.pt2"
     with pytest.raises(SimipuError, match=r"is not written, .* by up to (0.1|inf) m, and 0.02 m are allowed"):
-        export(model, out, format=Format.PROGRAM)
+        export(model, out, format="program")
     assert not out.parent.exists()
     if wrong == wrong:
-        done = export(model, out, format=Format.PROGRAM, half=True)
+        done = export(model, out, format="program", half=True)
         assert (round(done.error, 3), done.bound, out.read_bytes()) == (0.1, 0.8, b"")
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "options", "message"),
     [
-        (["--opset", "11"], "opset 11 is too old: it lacks operators of the network; choose --opset 18 to 23."),
-        (["--opset", "99"], "opset 99 is too new to be checked here; choose --opset 18 to 23."),
-        (["--format", "program", "--check", "nowhere.png"], "no picture can be read (nowhere.png: no such file"),
-        (["--format", "tflite"], None),
+        ("x.onnx", ["--opset", "11"], "opset 11 is too old: it lacks operators of the network; choose --opset 18 to"),
+        ("x.onnx", ["--opset", "99"], "opset 99 is too new to be checked here; choose --opset 18 to 23."),
+        ("x.pt2", ["--format", "program", "--check", "no.png"], "no picture can be read (no.png: no such file"),
+        ("x.pt2", [], "x.pt2: --format onnx writes .onnx; give another --out or --format."),
+        ("x.onnx", ["--format", "tflite"], None),
     ],
 )
 def test_mistakes_are_one_sentence(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str | None
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: list[str], message: str | None
 ) -> None:
-    out = tmp_path / "depth"
+    out = tmp_path / name
     said = command(monkeypatch, model, "--out", out, *options)
     assert said == 2 if message is None else message in str(said)
     assert not out.exists()
@@ -94,7 +98,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with write_artifact(tmp_path / "encoder", "encoder", inputs={}, parameters={}, licence="made up") as draft:
         (draft.path / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(SimipuError, match="encoder"):
-        export(tmp_path / "encoder", tmp_path / "depth.pt2", format=Format.PROGRAM)
+        export(tmp_path / "encoder", tmp_path / "depth.pt2", format="program")
 
 
 def test_missing_packages_are_told_with_the_mend(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +131,7 @@ def test_onnx_answers_for_any_batch_and_size(
     assert "on 4 pictures (refused beyond " in shown.out
     assert shown.err == ""
     assert [file.name for file in out.parent.iterdir()] == ["depth.onnx"]
+    assert ROOT.encode() not in out.read_bytes()
 
     proto = onnx.load(out)
     onnx.checker.check_model(proto, full_check=True)
@@ -164,6 +169,7 @@ def test_a_program_answers_without_this_package(
 ) -> None:
     out = tmp_path / "depth.pt2"
     assert command(monkeypatch, model, "--format", "program", "--out", out, "--check", picture(tmp_path / "a.png")) == 0
+    assert ROOT.encode() not in out.read_bytes()
     extra = {METADATA: ""}
     program = torch.export.load(out, extra_files=extra).module()
     assert json.loads(extra[METADATA])["weights_sha256"] == sha256_file(model / "model.safetensors")

@@ -51,8 +51,15 @@ BAD: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     ({"image": ["AAAA"]}, {}, "picture 0 cannot be read: not a PNG or JPEG image."),
     ({"image": [encoded(pixels(0, 8, 8))]}, {}, "picture 0 is 8×8 pixels, too small to see depth in"),
     ({"image": [None]}, {}, "picture 0 is not there; give image"),
-    ({"pixels": [[[1, 2], [3]]]}, {}, "picture 0 is no picture; give height × width × 3 numbers from 0 to 255"),
-    ({"pixels": [[[[256, 0, 0]] * 32] * 32]}, {}, "picture 0 is no picture"),
+    ({"pixels": [[[1, 2], [3]]]}, {}, "picture 0 is no picture"),
+    *(
+        (
+            {"pixels": [[[[value, 0, 0]] * 32] * 32]},
+            {},
+            "picture 0 is no picture; give height × width × 3 whole numbers",
+        )
+        for value in (256, -1, 0.5, math.nan, math.inf, 10**400, "red")
+    ),
     ({"picture": ["AAAA"]}, {}, "there is no picture in the request"),
     ({"image": [encoded(pixels(0))]}, {"encoding": "tiff"}, "encoding is 'tiff'; choose png or zlib"),
     ({"image": [encoded(pixels(0))]}, {"intrinsics": [60.0]}, "intrinsics are fx, fy, cx, cy in pixels"),
