@@ -77,6 +77,9 @@ def export(
         f"  differs from PyTorch by at most {done.error:.2g} m on {done.pictures} pictures "
         f"(refused beyond {done.bound:.2g} m)"
     )
+    crop, scale = done.metadata["crop"], done.metadata["input_scale"]
+    if (crop, scale) != ("none", "1"):
+        print(f"  show it frames as it was trained on: crop {crop}, then shrunk by {scale} (docs/export.md)")
 
 
 def add_to(app: typer.Typer) -> None:

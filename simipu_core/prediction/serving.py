@@ -1,7 +1,6 @@
 """The depth model as MLflow serves it: this file is stored with the weights and run at load ("models from code")."""
 
 import base64
-import binascii
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,10 +84,11 @@ def _picture(row: Mapping[Any, Any]) -> NDArray[np.uint8]:
     image, pixels = row.get("image"), row.get("pixels")
     if isinstance(image, str):
         try:
-            data = base64.b64decode(image, validate=True)
-            return upright(decode_whole(data), orientation(data))
-        except binascii.Error:
+            data = base64.b64decode("".join(image.split()), validate=True)  # tools break lines
+        except ValueError:
             raise SimipuError("is no base64; encode the bytes of a PNG or JPEG file") from None
+        try:
+            return upright(decode_whole(data), orientation(data))
         except SimipuError as error:
             raise SimipuError(f"cannot be read: {error}") from None
     if isinstance(pixels, list | np.ndarray):

@@ -29,5 +29,5 @@ def serve(address: str, *, host: str, port: int, workers: int) -> NoReturn:
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", address, "--env-manager", "local"]
     command += ["--host", host, "--port", str(port), "--workers", str(workers)]
-    sys.stdout.flush()
+    print(f"{address} is sound; its server starts at http://{host}:{port}", flush=True)
     os.execv(sys.executable, command)  # noqa: S606

@@ -17,7 +17,7 @@ from simipu_core.errors import SimipuError
 from simipu_core.models.depth_net import DepthNetSpec, load_depth_net
 from simipu_core.models.weights import read_spec
 from simipu_core.prediction import export as exporting
-from simipu_core.prediction.export import METADATA, OPSETS, ExportedNet, export
+from simipu_core.prediction.export import METADATA, OPSETS, Exported, ExportedNet, export
 from simipu_core.prediction.predictor import Predictor
 from tests.prediction.conftest import CAMERAS
 from tests.prediction.pictures import picture, pixels
@@ -92,6 +92,16 @@ def test_mistakes_are_one_sentence(
     said = command(monkeypatch, model, "--out", out, *options)
     assert said == 2 if message is None else message in str(said)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("crop", "scale", "told"), [("none", "1", False), ("none", "0.5", True), ("kb", "1", True)])
+def test_the_command_tells_what_the_network_must_be_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], crop: str, scale: str, told: bool
+) -> None:
+    done = Exported({"precision": "fp32", "crop": crop, "input_scale": scale}, 1, 0.0, 0.02, 2)
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: done)
+    assert command(monkeypatch, "net") == 0
+    assert (f"crop {crop}, then shrunk by {scale}" in capsys.readouterr().out) is told
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import base64
 import math
 import os
+import textwrap
 import zlib
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ REPORT = Report(
 
 
 BAD: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
-    ({"image": ["x!"]}, {}, "picture 0 is no base64; encode the bytes of a PNG or JPEG file."),
+    *(
+        ({"image": [text]}, {}, "picture 0 is no base64; encode the bytes of a PNG or JPEG file.")
+        for text in ("x!", "ä", "data:image/png;base64,AAAA")
+    ),
     ({"image": ["AAAA"]}, {}, "picture 0 cannot be read: not a PNG or JPEG image."),
     ({"image": [encoded(pixels(0, 8, 8))]}, {}, "picture 0 is 8×8 pixels, too small to see depth in"),
     ({"image": [None]}, {}, "picture 0 is not there; give image"),
@@ -103,7 +107,8 @@ def test_a_registered_model_serves_without_pickle(store: Path, net: Path, monkey
     served = mlflow.pyfunc.load_model("models:/served@challenger")
     images = [pixels(seed, height, width) for seed, (height, width) in enumerate(((32, 64), (64, 96)))]
     expected = [predict_depth(load_depth_net(net / "model.safetensors"), image) for image in images]
-    sent = pd.DataFrame({"image": [encoded(images[0]), None], "pixels": [None, images[1].tolist()]})
+    broken_lines = "\n".join(textwrap.wrap(encoded(images[0]), 76))
+    sent = pd.DataFrame({"image": [broken_lines, None], "pixels": [None, images[1].tolist()]})
     for answer, depth in zip(served.predict(sent), expected, strict=True):
         assert (answer["encoding"], answer["scale"], answer["height"], answer["width"]) == ("png", 256, *depth.shape)
         np.testing.assert_allclose(decode_depth(base64.b64decode(answer["depth"]), 256), depth, atol=0.002)
