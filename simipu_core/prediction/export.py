@@ -76,7 +76,8 @@ class ExportedNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB → (B, H, W) float32 metres, clamped, at the pictures' size."""
-        return full_depth(self.net.spec, self.net(images), images.shape[-2:])
+        height, width = images.shape[-2:]
+        return full_depth(self.net.spec, self.net(images), (height, width))
 
 
 def export(
