@@ -1,4 +1,4 @@
-"""Depth of images, as evaluation, serving and prediction all compute it."""
+"""Depth of images, as evaluation, prediction, serving and exported files all compute it."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from torch import Tensor
 
 from simipu_core.data.depth_views import shrink
 from simipu_core.errors import SimipuError
@@ -119,14 +120,28 @@ def focal_factor(spec: DepthNetSpec, fx: float, fy: float, scale: float) -> floa
     return focal / min(max(focal, smallest), largest)
 
 
+def full_depth(spec: DepthNetSpec, depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a net's answer to its bounds, then to a size (docs/method.md, "Prediction").
+
+    Args:
+        spec: of the net.
+        depth: (B, 1, h, w) metres, at the net's resolution.
+        size: height H and width W.
+
+    Returns:
+        (B, H, W) metres.
+    """
+    bounded = depth.clamp(spec.min_depth, spec.max_depth)
+    return F.interpolate(bounded, size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
 @torch.inference_mode()
 def predict_views(
     net: DepthNet, views: Sequence[View], *, flip: bool = True, precision: Literal["fp32", "bf16"] = "fp32"
 ) -> list[NDArray[np.float32]]:
     """Predict the depth of several views at once (docs/method.md, "Prediction").
 
-    The prediction is clamped at the net's resolution, then resized; with `flip`, it is the mean of the depths of
-    the view and of its mirror image.
+    With `flip`, the prediction is the mean of the depths of the view and of its mirror image.
 
     Args:
         net: in evaluation mode.
@@ -141,8 +156,8 @@ def predict_views(
     batch = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2)
     shown = torch.cat([batch, batch.flip(-1)]) if flip else batch
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        depth = net(shown.to(device)).clamp(net.spec.min_depth, net.spec.max_depth)
-    depth = F.interpolate(depth, size=views[0].answered.size, mode="bilinear", align_corners=True)[:, 0]
+        depth = net(shown.to(device))
+    depth = full_depth(net.spec, depth, views[0].answered.size)
     if flip:
         depth = (depth[: len(views)] + depth[len(views) :].flip(-1)) / 2
     frames = []

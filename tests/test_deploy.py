@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from pipelines.cluster import COMPONENTS, Cluster, load_cluster
+from simipu_core.cli import app
+from simipu_core.experiment import load_experiment
 from tests.admission import holds, mutated
 from tests.kubernetes_schema import differences, problems
 from tests.pod_security import containers as containers_of
@@ -24,14 +27,16 @@ DEPLOY = ROOT / "deploy"
 FILES = sorted(DEPLOY.rglob("*.yaml"))
 KUSTOMIZATIONS = [file for file in FILES if file.name == "kustomization.yaml"]
 RUNTIME = DEPLOY / "trainer" / "runtime.yaml"  # of Kubeflow Trainer, not of Kubernetes
+KSERVE = DEPLOY / "serving" / "kserve" / "inference-service.yaml"  # of KServe
 UI = DEPLOY / "multi-user" / "pipeline-ui.yaml"  # a patch
 POLICIES = DEPLOY / "policies"
 MUTATING = [POLICIES / "pods.yaml", POLICIES / "pods-binding.yaml"]  # of kinds that are newer than the client
-MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, UI, *MUTATING]]
+MANIFESTS = [file for file in FILES if file not in [*KUSTOMIZATIONS, RUNTIME, KSERVE, UI, *MUTATING]]
 WAYS = {"standalone": "kubeflow", "multi-user": "simipu"}
 """Overlays for Kubeflow, and their namespaces."""
 OVERLAYS = {f"{way}{part}": namespace for way, namespace in WAYS.items() for part in ("", "/trainer")}
-OVERLAYS["argo"] = "simipu"
+OVERLAYS["argo"] = OVERLAYS["serving"] = OVERLAYS["serving/kserve"] = "simipu"
+SERVER = "simipu-serving"
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -79,7 +84,7 @@ def test_kustomizations_list_all_files_but_the_templates_of_secrets() -> None:
     listed = {(file.parent / name).resolve() for file in KUSTOMIZATIONS for name in read(file)["resources"]}
     assert all(path.exists() for path in listed)
     templates = set((DEPLOY / "secrets").iterdir())
-    assert {*MANIFESTS, *MUTATING, RUNTIME} - listed == templates
+    assert {*MANIFESTS, *MUTATING, RUNTIME, KSERVE} - listed == templates
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -102,9 +107,12 @@ def test_kustomize_builds_each_way(overlay: str) -> None:
     namespace = OVERLAYS[overlay]
     assert {resource["metadata"]["namespace"] for resource in resources} == {namespace}
     kinds = {resource["kind"] for resource in resources}
-    assert kinds >= ({"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"})
+    expected = {"serving": {"Deployment", "Service"}, "serving/kserve": {"InferenceService", "NetworkPolicy"}}
+    training = {"TrainingRuntime", "RoleBinding"} if "/" in overlay else {"ConfigMap", "Deployment"}
+    assert kinds >= expected.get(overlay, training)
     bound = [subject for resource in resources for subject in resource.get("subjects", [])]
-    assert {subject["namespace"] for subject in bound} == {namespace}
+    assert {subject["namespace"] for subject in bound} == (set() if "serving" in overlay else {namespace})
+    assert "image: simipu-train" not in built.stdout  # the digest's name took its place
     (other,) = set(OVERLAYS.values()) - {namespace}
     assert f"namespace: {other}" not in built.stdout
 
@@ -135,13 +143,13 @@ def test_the_ui_is_given_the_object_store_of_the_settings() -> None:
             assert reference["key"] in named("Secret")[reference["name"]]["stringData"]
 
 
-def test_in_a_mesh_mlflow_stays_outside_as_the_steps_do() -> None:
+def test_in_a_mesh_mlflow_and_the_server_stay_outside_as_the_steps_do() -> None:
     seen = 0
     for _, pod in pods():
         assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
         assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
         seen += 1
-    assert seen == 2
+    assert seen == 3
 
 
 def test_the_training_runtime_has_pods_of_kubernetes_and_is_the_one_that_cluster_yaml_names() -> None:
@@ -218,13 +226,14 @@ def test_nothing_runs_without_bounds_and_probes() -> None:
 
 
 def test_every_image_is_named_by_digest() -> None:
-    images = {image["name"]: image for image in read(DEPLOY / "mlflow" / "kustomization.yaml")["images"]}
+    named_in = [DEPLOY / folder / "kustomization.yaml" for folder in ("mlflow", "serving", "serving/kserve")]
+    images = {image["name"]: image for file in named_in for image in read(file)["images"]}
     assert {container["image"] for _, container in containers()} == images.keys()
     for image in images.values():
         assert image.keys() <= {"name", "newName", "digest"}  # no tag
         assert re.fullmatch(r"sha256:([0-9a-f]{64}|DIGEST)", image["digest"])  # the latter starts on no cluster
-    others = [file for file in KUSTOMIZATIONS if file.parent.name != "mlflow"]
-    assert not any("images" in read(file) for file in others)
+    assert not any("images" in read(file) for file in KUSTOMIZATIONS if file not in named_in)
+    assert read(named_in[1])["images"] == read(named_in[2])["images"]
     assert not re.search(r"^\s*(- )?image:", RUNTIME.read_text(encoding="utf-8") + UI.read_text(encoding="utf-8"), re.M)
 
 
@@ -239,6 +248,39 @@ def test_pods_are_restricted_and_read_only_and_without_a_token() -> None:
     assert training["serviceAccountName"] in accounts
     with_token = {name for name, account in accounts.items() if account.get("automountServiceAccountToken", True)}
     assert with_token == {"simipu-steps"}  # Kubeflow's launcher and Argo's executor read theirs
+
+
+def test_under_kserve_runs_the_same_server() -> None:
+    service, deployment = read(KSERVE), named("Deployment")[SERVER]
+    assert (service["apiVersion"], service["metadata"]["name"]) == ("serving.kserve.io/v1beta1", SERVER)
+    predictor = dict(service["spec"]["predictor"])
+    of_kserve = {key: predictor.pop(key) for key in ("minReplicas", "maxReplicas", "labels", "annotations")}
+    assert of_kserve["minReplicas"] >= 1
+    assert list(differences(predictor, "V1PodSpec", "predictor")) == []
+    assert violations({"metadata": {}, "spec": predictor}) == []
+    template = deployment["spec"]["template"]
+    assert {key: of_kserve[key] for key in ("labels", "annotations")} == template["metadata"]
+    (ours,), (theirs,) = template["spec"].pop("containers"), predictor.pop("containers")
+    assert predictor == template["spec"]
+    assert theirs.pop("name") == "kserve-container"  # the one that KServe sends requests to
+    for container, port in ((ours, "http"), (theirs, 8080)):
+        assert [container.pop("ports")[0]["containerPort"]] == [8080]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"].pop("port") == port
+    ours.pop("name")
+    assert ours == theirs
+
+
+def test_the_server_is_started_by_a_command_that_there_is() -> None:
+    (container,) = named("Deployment")[SERVER]["spec"]["template"]["spec"]["containers"]
+    program, command, model, *options = container["command"]
+    known = {option for parameter in get_command(app).commands[command].params for option in parameter.opts}  # type: ignore[attr-defined]
+    assert program == "simipu"
+    assert {option for option in options if option.startswith("--")} <= known
+    assert model == f"models:/{load_experiment(ROOT / 'params.yaml').tracking.model_name}@champion"
+    labels = named("Deployment")[SERVER]["spec"]["template"]["metadata"]["labels"]
+    (let_in,) = named("NetworkPolicy")["mlflow"]["spec"]["ingress"][0]["from"]
+    assert let_in["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_nobody_may_read_logs_or_other_secrets_or_start_pods() -> None:
@@ -349,11 +391,11 @@ LOGINS = {"simipu-steps": "simipu-mlflow", "simipu-evaluate": "simipu-mlflow-eva
 
 
 def is_login(secret: str) -> bool:
-    return secret.startswith(("simipu-mlflow", "mlflow-admin"))
+    return secret.startswith(("simipu-mlflow", "mlflow-admin", SERVER))
 
 
 def test_the_promoters_login_is_no_secret_of_the_cluster() -> None:
-    assert set(LOGINS.values()) | {"mlflow-admin"} == {name for name in named("Secret") if is_login(name)}
+    assert set(LOGINS.values()) | {"mlflow-admin", SERVER} == {name for name in named("Secret") if is_login(name)}
     for _, container in containers():
         taken = {variable["valueFrom"]["secretKeyRef"]["name"] for variable in container["env"] if _is_secret(variable)}
         assert not taken & set(LOGINS.values())
@@ -392,7 +434,8 @@ def test_only_what_is_allowed_goes_in_and_out_of_mlflow_and_its_database() -> No
     assert set(deny["policyTypes"]) == {"Ingress", "Egress"}
     assert deny.keys() == {"podSelector", "policyTypes"}
     (selected,) = deny["podSelector"]["matchExpressions"]
-    assert set(selected["values"]) == {pod["metadata"]["labels"][selected["key"]] for _, pod in pods()}
+    assert {*selected["values"], SERVER} == {pod["metadata"]["labels"][selected["key"]] for _, pod in pods()}
+    assert set(policies[SERVER]["policyTypes"]) == {"Ingress", "Egress"}
     for name, policy in policies.items():
         (container,) = next(pod for pod_name, pod in pods() if pod_name == name)["spec"]["containers"]
         (entry,) = policy["ingress"]

@@ -2,7 +2,7 @@
 
 import typer
 
-from simipu_core.cli import check, experiment, logs, models, predict, stages, weights
+from simipu_core.cli import check, experiment, export, logs, models, predict, stages, weights
 from simipu_core.errors import plain_errors
 from simipu_core.termination import ended_by_signal
 
@@ -29,6 +29,10 @@ The network then tells the depth of your own pictures and videos:
 
     simipu predict build/net holiday.jpg drive.mp4
 
+and runs without this package, in ONNX Runtime or TensorRT:
+
+    simipu export build/net --out depth.onnx
+
 `simipu` stands in .venv/bin; `source .venv/bin/activate` makes the short name work. `simipu STEP --help` explains each
 step. Settings come from params.yaml or experiments/, and from --set.
 """
@@ -40,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _commands in (stages, predict, check, logs, experiment, models, weights):
+for _commands in (stages, predict, export, check, logs, experiment, models, weights):
     _commands.add_to(app)
 
 

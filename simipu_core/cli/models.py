@@ -103,6 +103,30 @@ def fetch(
     print(f"{out}: weights of {tracking.model_name} version {version}")
 
 
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Registered version: `models:/simipu-depth@champion`, `models:/simipu-depth/3`."
+        ),
+    ] = "models:/simipu-depth@champion",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5001,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with the network in its memory.")] = 1,
+) -> None:
+    """Answer requests for depth over HTTP, with MLflow's own server.
+
+    Pictures go to /invocations as base64 of PNG or JPEG files, and come back as 16-bit PNG or as float32 metres
+    (docs/serving.md). The version's weights are checked before; its code is run as it is stored, so serve only from a
+    registry that you trust. A later champion is served from the next start on.
+
+    Example: `simipu serve models:/simipu-depth@champion --port 5001`
+    """
+    from simipu_core.tracking.serve import serve as become
+
+    become(model, host=host, port=port, workers=workers)
+
+
 @tracking_app.command()
 def send(
     file: Annotated[
@@ -139,6 +163,9 @@ def accounts(
         Path | None,
         typer.Option(metavar="FILE", help="File with the password of simipu-evaluate; then simipu-steps only records."),
     ] = None,
+    serving: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the password of simipu-serving, which reads only.")
+    ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,
 ) -> None:
@@ -150,14 +177,15 @@ def accounts(
     Example: `simipu tracking accounts --steps steps-password --evaluate evaluate-password --promoter promoter-password`
     """
     tracking = _answering(experiment, overrides)
-    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, STEPS, set_up
+    from simipu_core.tracking.accounts import EVALUATE, PROMOTER, SERVING, STEPS, set_up
 
-    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **({EVALUATE: evaluate} if evaluate else {})})
+    optional = {user: file for user, file in ((EVALUATE, evaluate), (SERVING, serving)) if file}
+    set_up(tracking, {STEPS: steps, PROMOTER: promoter, **optional})
     print(f"{EVALUATE if evaluate else STEPS} registers versions of {tracking.model_name}, {PROMOTER} promotes them")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (models, promote, rollback, fetch):
+    for command in (models, promote, rollback, fetch, serve):
         app.command(rich_help_panel="Settings, results and models")(command)
     app.add_typer(tracking_app, name="tracking", rich_help_panel="Settings, results and models")

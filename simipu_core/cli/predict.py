@@ -19,6 +19,17 @@ _SHOWN = 20
 """Broken inputs that are named; of more the number is told."""
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Weights file, folder that `simipu finetune` wrote, or a version in the registry: "
+        "`models:/simipu-depth@champion`, `models:/simipu-depth/3`.",
+        show_default=False,
+    ),
+]
+
+
 class Precision(StrEnum):
     """Number formats of networks."""
 
@@ -40,15 +51,7 @@ def _device(value: str) -> str:
 
 
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Weights file, folder that `simipu finetune` wrote, or a version in the registry: "
-            "`models:/simipu-depth@champion`, `models:/simipu-depth/3`.",
-            show_default=False,
-        ),
-    ],
+    model: ModelArgument,
     inputs: Annotated[
         list[str],
         typer.Argument(

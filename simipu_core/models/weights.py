@@ -1,6 +1,7 @@
 """Weights as safetensors that carry their own specification; always loaded strictly."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,6 +17,15 @@ from simipu_core.files import disk_errors, write_file
 SPEC_KEY = "simipu"
 """Key of the specification in a file's metadata."""
 SpecT = TypeVar("SpecT", bound=Section)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """A weights file, and what is known beside it."""
+
+    file: Path
+    licence: str | None = None
+    """Of the data that it was trained on."""
 
 
 class EncoderSpec(Section):

@@ -14,6 +14,7 @@ from simipu_core.artifacts import local_artifact, read_manifest
 from simipu_core.errors import SimipuError
 from simipu_core.inference import View, fitted_view, focal_factor, predict_views
 from simipu_core.models.depth_net import DepthNet, load_depth_net
+from simipu_core.models.weights import StoredWeights
 from simipu_core.prediction.intrinsics import Intrinsics
 from simipu_core.storage import local_place, place
 from simipu_core.training.devices import pick_device
@@ -24,10 +25,13 @@ REGISTRY = "models:/"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that a net is to be shown, and what its depths are multiplied by."""
+    """A picture, and how a net is shown it."""
 
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB, undistorted."""
     view: View
     factor: float
+    """What its depths are multiplied by."""
 
 
 class Predictor:
@@ -66,9 +70,6 @@ class Predictor:
             self._has_warned = True
             warnings.warn(note, stacklevel=2)
         try:
-            if intrinsics:
-                intrinsics.check(*image.shape[:2])
-                image = intrinsics.undistorted(image)
             prepared = self.prepare(image, intrinsics)
         except SimipuError as error:
             raise SimipuError(f"the image {error}.") from None
@@ -96,14 +97,17 @@ class Predictor:
         return None
 
     def prepare(self, image: NDArray[np.uint8], intrinsics: Intrinsics | None) -> Prepared:
-        """Scale an image (H, W, 3), undistorted, to what the net was trained for.
+        """Undistort an image (H, W, 3), and scale it to what the net was trained for.
 
         Raises:
-            SimipuError: a reason to be put after the image's name.
+            SimipuError: too small, or the intrinsics do not fit it; a reason to be put after the image's name.
         """
+        if intrinsics:
+            intrinsics.check(*image.shape[:2])
+            image = intrinsics.undistorted(image)
         view = fitted_view(self.net.spec, image)
         factor = focal_factor(self.net.spec, intrinsics.fx, intrinsics.fy, view.scale) if intrinsics else 1.0
-        return Prepared(view, factor)
+        return Prepared(image, view, factor)
 
     def predict_prepared(self, pictures: Sequence[Prepared], *, flip: bool = True) -> list[NDArray[np.float32]]:
         """Depths (H, W), metres, of pictures whose views are of one size and show parts of one size."""
@@ -128,29 +132,37 @@ def load(model: str | Path, *, device: str = "auto", precision: Precision = "fp3
         SimipuError: not a depth net, damaged, not the one that was registered; or there is no such device or registry.
     """
     chosen = str(pick_device(device))
-    with _weights(model) as file:
-        return Predictor(load_depth_net(file, chosen), precision)
+    with stored_weights(model) as found:
+        return Predictor(load_depth_net(found.file, chosen), precision)
 
 
 @contextmanager
-def _weights(model: str | Path) -> Iterator[Path]:
+def stored_weights(model: str | Path) -> Iterator[StoredWeights]:
+    """The weights of a depth net, which may lie in a temporary folder inside the block.
+
+    Args:
+        model: as :func:`load` takes it.
+
+    Raises:
+        SimipuError: not there, not a depth net's folder, damaged, not what was registered; or there is no registry.
+    """
     if str(model).startswith(REGISTRY):
         from simipu_core.tracking.mlflow_run import check_answering  # takes seconds
         from simipu_core.tracking.promotion import registered_weights
 
         check_answering()
-        with registered_weights(str(model)) as file:
-            yield file
+        with registered_weights(str(model)) as found:
+            yield found
         return
     path = place(str(model))
     if path.is_dir():
         folder = local_artifact(path)
-        read_manifest(folder, "depth_net")
-        yield folder / "model.safetensors"
+        licence = read_manifest(folder, "depth_net").licence
+        yield StoredWeights(folder / "model.safetensors", licence)
         return
     if not (file := local_place(str(model))).is_file():
         raise SimipuError(
             f"{model}: no such file or folder; give weights, a folder that `simipu finetune` wrote, or "
             "models:/NAME@champion."
         )
-    yield file
+    yield StoredWeights(file)

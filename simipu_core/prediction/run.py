@@ -11,9 +11,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors
 from simipu_core.prediction.inputs import Broken, Frame, Source
@@ -48,7 +45,6 @@ class _Ready:
 
     frame: Frame
     kinds: frozenset[Save]
-    image: NDArray[np.uint8]
     intrinsics: Intrinsics | None
     prepared: Prepared
 
@@ -118,7 +114,12 @@ def predict_all(
                 depths = predictor.predict_prepared([each.prepared for each in ready], flip=flip)
                 for each, depth in zip(ready, depths, strict=True):
                     made = Prediction(
-                        each.frame.name, each.frame.source, depth, each.image, each.intrinsics, each.frame.clip
+                        each.frame.name,
+                        each.frame.source,
+                        depth,
+                        each.prepared.image,
+                        each.intrinsics,
+                        each.frame.clip,
                     )
                     written.append(pool.submit(outputs.write_files, made, each.kinds))
                     written.append(scribe.submit(outputs.write_in_order, made, each.kinds))
@@ -161,11 +162,7 @@ def _prepare(
     if not kinds:
         return _Kept()
     try:
-        image = frame.read()
-        if intrinsics:
-            intrinsics.check(*image.shape[:2])
-            image = intrinsics.undistorted(image)
-        return _Ready(frame, kinds, image, intrinsics, predictor.prepare(image, intrinsics))
+        return _Ready(frame, kinds, intrinsics, predictor.prepare(frame.read(), intrinsics))
     except SimipuError as error:
         return Broken(frame.source, str(error))
 

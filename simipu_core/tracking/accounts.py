@@ -1,7 +1,8 @@
-"""Logins of an MLflow that asks for them: of the steps, of the step that registers, and of who promotes.
+"""Logins of an MLflow that asks for them: of the steps, of the step that registers, of who promotes, of who serves.
 
 All steps may record runs. One of them, or all where it has no login of its own, may register versions and set their
-tags and aliases. Only the promoter may write the promotion log, and only an administrator may delete from it.
+tags and aliases. Only the promoter may write the promotion log, and only an administrator may delete from it. The
+server of the champion may read, as everybody with a login.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from simipu_core.tracking.mlflow_run import connect, find_experiment, mlflow_err
 from simipu_core.tracking.promotion_log import log_name, make_log
 from simipu_core.tracking.registry import make_model
 
-STEPS, EVALUATE, PROMOTER = "simipu-steps", "simipu-evaluate", "simipu-promoter"
+STEPS, EVALUATE, PROMOTER, SERVING = "simipu-steps", "simipu-evaluate", "simipu-promoter", "simipu-serving"
 _USERS, _PERMISSIONS = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users/permissions"
 
 

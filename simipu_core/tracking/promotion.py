@@ -19,6 +19,7 @@ from simipu_core.artifacts import sha256_file
 from simipu_core.config import TrackingConfig
 from simipu_core.errors import SimipuError
 from simipu_core.files import disk_errors, temporary_folder, write_file
+from simipu_core.models.weights import StoredWeights
 from simipu_core.tracking import promotion_log
 from simipu_core.tracking.champion import Champion
 from simipu_core.tracking.delivery import with_retries
@@ -271,7 +272,7 @@ def fetch(config: TrackingConfig, out: Path) -> int:
 
 
 @contextmanager
-def registered_weights(address: str) -> Iterator[Path]:
+def registered_weights(address: str) -> Iterator[StoredWeights]:
     """The weights of a version, which lie in a temporary folder inside the block, checked as :func:`fetch` does.
 
     Args:
@@ -284,19 +285,21 @@ def registered_weights(address: str) -> Iterator[Path]:
     parts = _ADDRESS.fullmatch(address)
     if parts is None:
         raise SimipuError(f"{address}: write models:/NAME@champion, or models:/NAME/3 for version 3.")
-    name, alias = parts["name"], parts["alias"]
+    name, alias, client = parts["name"], parts["alias"], connect()
     if alias == CHAMPION:
         with champion(TrackingConfig(model_name=name)) as found:
-            yield _sound(found, name)[1]
+            chosen, weights = _sound(found, name)
+            with mlflow_errors():
+                tags = _tags(client, name, chosen.version) or {}
+            yield StoredWeights(weights, tags.get("licence"))
         return
-    client = connect()
     with mlflow_errors():
         version = int(parts["version"]) if parts["version"] else _version_of(client, name, alias)
-        if version is None or _tags(client, name, version) is None:
+        if version is None or (registered := _tags(client, name, version)) is None:
             raise SimipuError(f"{address}: there is no such version; `make models` lists the versions.")
         contents = _registered_contents(client, name, version, promotion_log.read(client, name))
     with temporary_folder("version") as folder:
-        yield _download(name, version, contents, folder)
+        yield StoredWeights(_download(name, version, contents, folder), registered.get("licence"))
 
 
 def _sound(found: Champion | None, name: str) -> tuple[Champion, Path]:

@@ -3,6 +3,7 @@
 Aliases: `challenger` is the newest version, `champion` the one in use, `previous` the champion before it.
 """
 
+import base64
 import json
 import os
 import warnings
@@ -11,15 +12,18 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
 from pydantic import BaseModel, ConfigDict
 
 from simipu_core.artifacts import code_revision, read_manifest, sha256_file, sha256_text
 from simipu_core.config import TrackingConfig
+from simipu_core.data.images import encode_png
 from simipu_core.evaluation.report import Report
 from simipu_core.files import temporary_folder
 from simipu_core.tracking.card import model_card
@@ -36,12 +40,45 @@ PASSED, FAILED = "passed", "failed"
 CARD = "model_card.md"
 
 _SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, -1))]),
+    inputs=Schema(
+        [
+            ColSpec(DataType.string, "image", required=False),
+            # else MLflow looks at each number, which takes seconds a picture
+            ColSpec(AnyType(), "pixels", required=False),  # type: ignore[no-untyped-call]
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "depth"),
+            ColSpec(DataType.string, "encoding"),
+            ColSpec(DataType.long, "height"),
+            ColSpec(DataType.long, "width"),
+            ColSpec(DataType.double, "scale"),
+            ColSpec(DataType.string, "note"),
+        ]
+    ),
+    params=ParamSchema(
+        [
+            ParamSpec("encoding", DataType.string, "png"),
+            ParamSpec("intrinsics", DataType.double, [], shape=(-1,)),
+            ParamSpec("flip", DataType.boolean, True),
+        ]
+    ),
 )
+"""What `prediction/serving.py` takes and answers."""
 _PACKAGE = Path(__file__).parents[1]
 _DESCRIPTION_LENGTH = 5000
-_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pydantic", "pyyaml", "safetensors", "timm", "torch")
+_REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "timm",
+    "torch",
+)
 
 
 class ModelVersion(BaseModel):
@@ -67,8 +104,8 @@ def register(
 
     A version that an interrupted step registered for the same evaluation, with the same scores, is taken as it is.
 
-    The model is code and safetensors: nothing in it is loaded by pickle. It takes B×H×W×3 uint8 RGB images of any
-    size and answers B×H×W float32 metres. A model card is stored with it, and with the run, and is its description.
+    The model is code and safetensors: nothing in it is loaded by pickle. What it takes and answers is in
+    `simipu_core/prediction/serving.py`. A model card is stored with it, and with the run, and is its description.
 
     Args:
         run: run that the model belongs to.
@@ -146,20 +183,28 @@ def _log_model(run: MlflowRun, weights: Path, card: Path) -> ModelInfo:
     """Log without making the run MLflow's active one: ending that would end a run that Kubeflow is to end."""
     mlflow.set_experiment(experiment_id=run.experiment_id)  # else MLflow puts the model into its Default
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)  # it has a signature
+        warnings.filterwarnings("ignore", message=".*input example", category=UserWarning)
         info: ModelInfo = Model.log(
             None,
             mlflow.pyfunc,
             name="depth",
             run_id=run.id,
             flavor_name="pyfunc.ModelFromCode",
-            python_model=str(Path(__file__).with_name("serving.py")),
+            python_model=str(_PACKAGE / "prediction" / "serving.py"),
             artifacts={"weights": str(weights), "card": str(card)},
             code_paths=[str(_PACKAGE)],
             signature=_SIGNATURE,
+            input_example=(_example(), {"encoding": "png", "intrinsics": [60.0, 60.0, 48.0, 32.0], "flip": True}),
             pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in _REQUIREMENTS],
         )
     return info
+
+
+def _example() -> pd.DataFrame:
+    """A request with one small picture."""
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    picture = np.repeat(np.tile(ramp, (64, 1))[..., None], 3, axis=2)
+    return pd.DataFrame({"image": [base64.b64encode(encode_png(picture)).decode("ascii")]})
 
 
 def make_model(client: MlflowClient, name: str) -> None:

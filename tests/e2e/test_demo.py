@@ -1,12 +1,15 @@
 """All five steps, for real, on a tiny synthetic world: run, run again, change a setting, break something."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from simipu_core.data.images import decode_depth, encode_png
 from tests.e2e.conftest import Python
 
 pytestmark = [
@@ -96,9 +99,10 @@ def test_the_registered_model_predicts(project: Path, first: dict[str, Any], mon
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlruns/mlflow.db")
     served = mlflow.pyfunc.load_model(f"models:/simipu-depth/{first['model']['version']}")
-    depth = served.predict(np.full((2, 64, 192, 3), 127, np.uint8))
-    assert depth.shape == (2, 64, 192)
-    assert depth.dtype == np.float32
+    picture = base64.b64encode(encode_png(np.full((64, 192, 3), 127, np.uint8))).decode("ascii")
+    (answer,) = served.predict(pd.DataFrame({"image": [picture]}))
+    depth = decode_depth(base64.b64decode(answer["depth"]), answer["scale"])
+    assert depth.shape == (64, 192)
     assert ((depth > 0) & (depth <= 80)).all()
 
 

@@ -109,6 +109,12 @@ COMMANDS = (
         lambda ground: tree(ground.out / "depths"),
         ("out/net", "out/depth"),
     ),
+    Command(
+        "export",
+        simipu("export", "out/net", "--format", "program", "--out", "out/export/depth.pt2"),
+        lambda ground: tree(ground.out / "export"),
+        ("out/net",),
+    ),
 )
 
 

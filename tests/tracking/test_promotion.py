@@ -257,8 +257,8 @@ def test_weights_are_had_by_alias_and_by_number(client: MlflowClient, config: Tr
         (f"models:/{name}@challenger", 3),
         (f"models:/{name}/1", 1),
     ):
-        with registered_weights(address) as file:
-            assert file.read_bytes() == f"weights {version}".encode()
+        with registered_weights(address) as found:
+            assert found.file.read_bytes() == f"weights {version}".encode()
 
 
 def test_weights_that_are_not_sound_are_refused(client: MlflowClient, config: TrackingConfig, tmp_path: Path) -> None:

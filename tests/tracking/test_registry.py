@@ -1,15 +1,21 @@
+import base64
 import math
 import os
+import textwrap
+import zlib
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
 
 from simipu_core.config import EvaluateConfig, PromotionConfig, TrackingConfig
+from simipu_core.data.images import decode_depth, encode_png
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.gate import Decision
 from simipu_core.evaluation.report import ChampionScores, Report
@@ -19,9 +25,16 @@ from simipu_core.stages.release import Release, release
 from simipu_core.tracking import promotion, promotion_log
 from simipu_core.tracking.mlflow_run import step, tracking_uri
 from simipu_core.tracking.registry import ModelVersion, _shortened, aliases, register
+from tests.prediction.pictures import pixels
 from tests.samples import depth_row, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def encoded(image: NDArray[np.uint8]) -> str:
+    """A picture as requests hold it."""
+    return base64.b64encode(encode_png(image)).decode("ascii")
+
 
 REPORT = Report(
     headline="whole_frame",
@@ -32,6 +45,31 @@ REPORT = Report(
     model_digest="m" * 64,
     data_digest="d" * 64,
 )
+
+
+BAD: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
+    *(
+        ({"image": [text]}, {}, "picture 0 is no base64; encode the bytes of a PNG or JPEG file.")
+        for text in ("x!", "ä", "data:image/png;base64,AAAA")
+    ),
+    ({"image": ["AAAA"]}, {}, "picture 0 cannot be read: not a PNG or JPEG image."),
+    ({"image": [encoded(pixels(0, 8, 8))]}, {}, "picture 0 is 8×8 pixels, too small to see depth in"),
+    ({"image": [None]}, {}, "picture 0 is not there; give image"),
+    ({"pixels": [[[1, 2], [3]]]}, {}, "picture 0 is no picture"),
+    *(
+        (
+            {"pixels": [[[[value, 0, 0]] * 32] * 32]},
+            {},
+            "picture 0 is no picture; give height × width × 3 whole numbers",
+        )
+        for value in (256, -1, 0.5, math.nan, math.inf, 10**400, "red")
+    ),
+    ({"picture": ["AAAA"]}, {}, "there is no picture in the request"),
+    ({"image": [encoded(pixels(0))]}, {"encoding": "tiff"}, "encoding is 'tiff'; choose png or zlib"),
+    ({"image": [encoded(pixels(0))]}, {"intrinsics": [60.0]}, "intrinsics are fx, fy, cx, cy in pixels"),
+    ({"image": [encoded(pixels(0))]}, {"intrinsics": [60.0, 60.0, 500.0, 20.0]}, "picture 0 .* lies outside"),
+]
+"""Requests that cannot be answered, and why."""
 
 
 def version_of(net: Path, config: TrackingConfig) -> ModelVersion:
@@ -67,15 +105,21 @@ def test_a_registered_model_serves_without_pickle(store: Path, net: Path, monkey
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(tracking_uri())
     served = mlflow.pyfunc.load_model("models:/served@challenger")
-    for height, width in ((32, 64), (64, 96)):
-        images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-        depth = served.predict(images)
-        assert depth.shape == (2, height, width)
-        assert depth.dtype == np.float32
-        expected = predict_depth(load_depth_net(net / "model.safetensors"), images[1])
-        np.testing.assert_allclose(depth[1], expected, rtol=1e-5)
-    with pytest.raises(MlflowException, match="expected shape"):
-        served.predict(np.zeros((1, 32, 64, 4), np.uint8))
+    images = [pixels(seed, height, width) for seed, (height, width) in enumerate(((32, 64), (64, 96)))]
+    expected = [predict_depth(load_depth_net(net / "model.safetensors"), image) for image in images]
+    broken_lines = "\n".join(textwrap.wrap(encoded(images[0]), 76))
+    sent = pd.DataFrame({"image": [broken_lines, None], "pixels": [None, images[1].tolist()]})
+    for answer, depth in zip(served.predict(sent), expected, strict=True):
+        assert (answer["encoding"], answer["scale"], answer["height"], answer["width"]) == ("png", 256, *depth.shape)
+        np.testing.assert_allclose(decode_depth(base64.b64decode(answer["depth"]), 256), depth, atol=0.002)
+    for answer, depth in zip(served.predict(sent, params={"encoding": "zlib"}), expected, strict=True):
+        metres = np.frombuffer(zlib.decompress(base64.b64decode(answer["depth"])), "<f4").reshape(depth.shape)
+        np.testing.assert_allclose(metres, depth, rtol=1e-5)
+    for request, params, reason in BAD:
+        with pytest.raises(MlflowException, match=reason):
+            served.predict(pd.DataFrame(request), params=params)
+    assert served.input_example is not None
+    assert len(served.predict(served.input_example)) == 1
 
 
 def test_the_model_card_tells_what_it_is(store: Path, net: Path) -> None:
