@@ -8,19 +8,22 @@ from pathlib import Path
 
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
+from simipu_core.checking.report import Severity
 from simipu_core.data import catalogue
+from simipu_core.data.catalogue import SYNTHETIC_FILE
 from simipu_core.data.frames import Frame, Rejected, too_much
 from simipu_core.data.schema import CatalogueRow, FrameRow
 from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
+from simipu_core.files import disk_errors, write_file
 from simipu_core.parallel import map_frames
+from simipu_core.stages.check import PAGE_FILE, check_sample
 from simipu_core.tracking.run import Run, SilentRun, address_digest
 
-SYNTHETIC_FILE = "synthetic.json"
-"""Lies at the root of a rendered data set and states its licence."""
 
-
-def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = SilentRun()) -> Manifest:
+def ingest(
+    source: Source, out: Path, *, root: str | None = None, run: Run = SilentRun(), page: Path | None = None
+) -> Manifest:
     """Validate the frames of a source and write the catalogue (``frames.parquet``, ``rejected.json``).
 
     The digest depends on the frames' content, not on where the data lies: paths are relative to the root, and the
@@ -30,10 +33,12 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
         source: the data set and its options.
         out: artifact directory to make.
         root: URI of the raw data (see `simipu_core.storage.resolve`); overrides `source.root`.
-        run: where counts are recorded.
+        run: where counts and the page are recorded.
+        page: HTML file for what the quick part of `simipu check` finds in the frames; None leaves it out.
 
     Raises:
-        SimipuError: no frames, or more broken ones than `source.max_broken_share` allows.
+        SimipuError: no frames, more broken ones than `source.max_broken_share` allows, or a fault that
+            `source.allow_faults` does not name.
     """
     check_new(out)
     uri = root or source.root
@@ -60,13 +65,15 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
             f"{folder}: every frame is broken; mend the data or set another `root` in pretrain_data or depth_data."
         )
 
+    if page is not None:
+        _check_sample(source, folder, kept, examined, broken, page, run)
     split_of = {frame.sample_id: split for frame, split in kept}
     rows: list[CatalogueRow] = [{**row, "split": split_of[row["sample_id"]]} for row in examined]
     with write_artifact(
         out,
         "catalogue",
         inputs={},
-        parameters={"source": source.model_dump(mode="json", exclude={"root"})},
+        parameters={"source": source.content_options()},
         licence=_licence(source, folder),
         mlflow_run_id=run.run_id,
         origin=storage.absolute(uri),
@@ -88,6 +95,37 @@ def ingest(source: Source, out: Path, *, root: str | None = None, run: Run = Sil
     run.log_input("raw", address_digest(uri) or manifest.digest, "raw", source=uri)
     run.log_metrics(manifest.counts)
     return manifest
+
+
+def _check_sample(
+    source: Source,
+    folder: Path,
+    listed: list[tuple[Frame | Rejected, str]],
+    rows: list[FrameRow],
+    broken: list[Rejected],
+    page: Path,
+    run: Run,
+) -> None:
+    """Write the page of the quick check and say what it found.
+
+    Raises:
+        SimipuError: a fault that is not allowed.
+    """
+    report, text = check_sample(source, folder, listed, rows, broken)
+    with disk_errors(page):
+        write_file(page, text.encode())
+    run.log_file(page, name=PAGE_FILE)
+    for finding in report.findings:
+        if finding.severity is not Severity.OK:
+            print(f"{finding.severity}: {finding.check}: {finding.what}", flush=True)
+    if faults := [finding for finding in report.faults if finding.name not in source.allow_faults]:
+        told = "; ".join(f"{finding.check}: {finding.what}" for finding in faults)
+        allowed = ", ".join(dict.fromkeys([*source.allow_faults, *(finding.name for finding in faults)]))
+        where = f"{PAGE_FILE} of {run.page}" if run.page else page
+        raise SimipuError(
+            f"{folder}: these frames should not be trained on ({told}); look at {where}, and mend the data, or set "
+            f"allow_faults: [{allowed}] in pretrain_data or depth_data."
+        )
 
 
 def _container(frame: Frame) -> Path | None:
