@@ -35,8 +35,8 @@ _ALIGNED_FRAMES = 400
 """Frames whose calibration is tried, over all sequences."""
 _ALIGNED_A_SEQUENCE = (4, 48)
 _OTHER_CAMERAS = 4
-SAMPLED = 32
-"""Frames that are measured where not all of them are."""
+_SAMPLED, _SAMPLE = 1 / 20, (12, 48)
+"""Share of the frames that are measured where not all are, and the least and largest number of them."""
 _SURELY = 0.01
 """A share of the measured frames is that of all where it is so improbable otherwise."""
 _LEFT_TO_PAIR = PairConfig(min_points=1, max_sync_ms=1e9, max_broken_share=1)
@@ -206,15 +206,12 @@ def sample(
     """
     split_of = {frame.sample_id: split for frame, split in listed}
     sound = [SoundFrame(row, split_of[row["sample_id"]]) for row in rows]
-    names_of: dict[str, list[str]] = defaultdict(list)
-    for each in sound:
-        names_of[each.row["source"]].append(each.sample_id)
-    chosen = {name for names in names_of.values() for name in evenly(names, -(-SAMPLED // len(names_of)))}
+    chosen = _evenly_from_sources(sound, int(np.clip(len(sound) * _SAMPLED, *_SAMPLE)))
     candidates = [(frame, split) for frame, split in listed if isinstance(frame, Frame)]
     frames = [(frame, split) for frame, split in candidates if frame.sample_id in chosen]
     cameras = _frequent_cameras([frame for frame, _ in candidates])
-    measure_one = partial(_measure, root, source.image_sizes, _LEFT_TO_PAIR, frozenset(chosen), cameras)
-    with closing(map_frames(measure_one, frames, "check", rejected=_too_much)) as results:
+    measure_one = partial(_measure, root, source.image_sizes, _LEFT_TO_PAIR, chosen, cameras)
+    with closing(map_frames(measure_one, frames, "check", workers=2, rejected=_too_much)) as results:
         facts = [result for result in results if isinstance(result, FrameFacts)]
     return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, listed, sound, facts, broken, is_sample=True)
 
@@ -335,6 +332,15 @@ def evenly(items: Sequence[str], count: int) -> list[str]:
     """At most `count` of the items, spread evenly."""
     picked = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[index] for index in dict.fromkeys(picked.tolist())]
+
+
+def _evenly_from_sources(frames: Sequence[SoundFrame], count: int) -> frozenset[str]:
+    """Ids of about so many frames, evenly from each source."""
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for frame in frames:
+        names_of[frame.row["source"]].append(frame.sample_id)
+    each = -(-count // max(len(names_of), 1))
+    return frozenset(name for names in names_of.values() for name in evenly(names, each))
 
 
 def _frequent_cameras(frames: Sequence[Frame]) -> dict[str, Camera]:
