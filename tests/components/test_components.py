@@ -466,9 +466,8 @@ def test_a_users_problem_fails_the_task_in_one_line(
         raise SimipuError("data: no frames here; set root.")
 
     monkeypatch.setattr(importlib.import_module("simipu_core.stages.ingest"), "ingest", ingest)
-    out = artifact(dsl.Dataset, tmp_path / "out")
+    out, page = artifact(dsl.Dataset, tmp_path / "out"), artifact(dsl.HTML, tmp_path / "page")
     with pytest.raises(SystemExit) as ended:
-        page = artifact(dsl.HTML, tmp_path / "page")
         component("ingest")(section=to_parameter(any_source(kind="kitti")), catalogue=out, page=page)
     assert ended.value.code == "error: data: no frames here; set root."
     assert tracked == ["its own name"]
