@@ -93,6 +93,6 @@ def _broken(found: Survey) -> list[BrokenFrame]:
 
 
 def _statistics(found: Survey) -> dict[str, Any]:
-    if not found.facts:
+    if not found.facts or found.is_sample:
         return {}
     return pictures.statistics(found) | clocks.statistics(found) | depths.statistics(found)
