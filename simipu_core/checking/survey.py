@@ -188,7 +188,7 @@ def sample(
     source: Source,
     root: Path,
     is_synthetic: bool,
-    listed: list[tuple[Frame | Rejected, str]],
+    listed: Sequence[tuple[Frame | Rejected, str]],
     rows: Iterable[FrameRow],
     broken: list[Rejected],
 ) -> Survey:
@@ -213,7 +213,7 @@ def sample(
     measure_one = partial(_measure, root, source.image_sizes, _LEFT_TO_PAIR, chosen, cameras)
     with closing(map_frames(measure_one, frames, "check", workers=2, rejected=_too_much)) as results:
         facts = [result for result in results if isinstance(result, FrameFacts)]
-    return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, listed, sound, facts, broken, is_sample=True)
+    return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, list(listed), sound, facts, broken, is_sample=True)
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,6 @@
 """Check: examine raw frames, and say what is wrong with them before anything is trained on them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def check(source: Source, pair: PairConfig, out: Path | None = None, *, root: st
 def check_sample(
     source: Source,
     root: Path,
-    listed: list[tuple[Frame | Rejected, str]],
+    listed: Sequence[tuple[Frame | Rejected, str]],
     rows: Iterable[FrameRow],
     broken: list[Rejected],
 ) -> tuple[Report, str]:

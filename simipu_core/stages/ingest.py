@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ def ingest(
 def _check_sample(
     source: Source,
     folder: Path,
-    listed: list[tuple[Frame | Rejected, str]],
+    listed: Sequence[tuple[Frame | Rejected, str]],
     rows: list[FrameRow],
     broken: list[Rejected],
     page: Path,

@@ -239,7 +239,7 @@ def test_frames_that_are_not_in_the_sample_are_no_finding(world: Path, monkeypat
     listed = [(frame, split) for frame, split in settings.split_frames(world) if split]
     rows = [row for frame, _ in listed if isinstance(frame, Frame) and isinstance(row := examine(world, frame), dict)]
     assert len(rows) == 6
-    report, page = check_sample(settings, world, list(listed), rows, [])
+    report, page = check_sample(settings, world, listed, rows, [])
     whole = check(settings, PairConfig())
     assert not report.has_faults
     assert [each for each in report.findings if each.check in ("count", "timestamps", "leakage")] == [

@@ -150,8 +150,9 @@ class Source(Section):
 
     def content_options(self) -> dict[str, Any]:
         """The options that decide which frames are in a catalogue, and how."""
-        left_out = {"root": True, "allow_faults": True, "sources": {"__all__": {"allow_faults"}}}
-        return self.model_dump(mode="json", exclude=left_out)
+        return self.model_dump(
+            mode="json", exclude={"root": True, "allow_faults": True, "sources": {"__all__": {"allow_faults"}}}
+        )
 
     # -- finding -----------------------------------------------------------------------------------------------------
 
