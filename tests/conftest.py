@@ -1,9 +1,17 @@
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, one thread each
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_are_taken() -> None:
+    """As in the foreground: what is started in the background, or by nohup, ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,9 @@ from simipu_core.data.lenses import Lens
 
 _DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
+FLOAT_SCALE = 256.0
+"""Steps a metre of depth maps that hold metres; they reach to 255 m."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simipu_core.data.images import encode_depth, encode_jpeg, encode_raw
+from simipu_core.data.images import NO_DEPTH, encode_depth, encode_jpeg, encode_raw
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.panels import colour
 from simipu_core.files import put_in_place, write_file
@@ -22,7 +22,7 @@ from simipu_core.prediction.videos import VideoWriter
 
 DEPTH_SCALE = 256.0
 """Values of a metre in 16-bit PNG files, as KITTI has them."""
-_FARTHEST = np.iinfo(np.uint16).max / DEPTH_SCALE
+_FARTHEST = (NO_DEPTH - 1) / DEPTH_SCALE
 _NOTES = MappingProxyType({"depth_scale": f"{DEPTH_SCALE:g}", "unit": "metres = value / 256; 0: no answer"})
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200)
 _ROWS_PER_GROUP = 64

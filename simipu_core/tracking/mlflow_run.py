@@ -400,8 +400,10 @@ def leave_unsent(lines: Sequence[str], run_id: str, out: Path | None = None) -> 
     file = project.root() / "build" / f"{run_id}.{UNSENT}"
     if out is not None and not isinstance(out, S3Path):
         file = out / UNSENT if out.is_dir() else out.with_name(f"{out.name}.{UNSENT}")
+    sentence = (
         f"MLflow at {shown_uri()} did not take all of this run; once it is back, run "
         f"`simipu tracking send {quote(str(file))}`."
+    )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as rest:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simipu_core.data.formats.depth_maps import FLOAT_SCALE, as_depth_png
+from simipu_core.data.formats.depth_maps import as_depth_png
+from simipu_core.data.frames import FLOAT_SCALE
 from simipu_core.data.images import NO_DEPTH, decode_depth, depth_values, encode_raw
 from simipu_core.errors import SimipuError
 

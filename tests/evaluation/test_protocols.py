@@ -30,5 +30,5 @@ def test_only_depths_strictly_inside_the_range_count(protocol: Protocol) -> None
 
 
 def test_small_frames_cannot_be_scored_on_the_kb_crop() -> None:
-    with pytest.raises(SimipuError, match="garg_full_frame"):
+    with pytest.raises(SimipuError, match="fixed_crop `none` and the protocol `whole_frame`"):
         region("garg_kb_crop", 96, 320)

@@ -86,8 +86,12 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("depth_data.root", "s3://user:hunter2@bucket/x", "holds a login, and whoever sees the pipeline would see it"),
-        ("pretrain_data.root", "s3://bucket/x?X-Amz-Signature=hunter2", "holds a login"),
+        (
+            "tracking.mlflow_experiment",
+            "https://user:hunter2@host/x",
+            "holds a login, and whoever sees the pipeline would see it",
+        ),
+        ("tracking.mlflow_experiment", "s3://bucket/x?X-Amz-Signature=hunter2", "holds a login"),
         ("tracking.model_name", "{{workflow.name}}", r"holds \{\{, which Argo or Kubernetes would replace"),
         ("tracking.model_name", "a$(AWS_SECRET_ACCESS_KEY)", r"holds \$\(, which"),
         ("tracking.mlflow_experiment", "{{$.inputs.parameters['foo']}}", r"holds \{\{, which"),

@@ -23,7 +23,7 @@ def test_the_16_bit_picture_states_its_scale() -> None:
     notes = png_notes(data)
     assert notes == {"depth_scale": "256", "unit": "metres = value / 256; 0: no answer"}
     read = decode_depth(data, float(notes["depth_scale"]))
-    assert read[0, :3].tolist() == [0, 65535 / 256, 255.5]
+    assert read[0, :3].tolist() == [0, 65534 / 256, 255.5]
     np.testing.assert_allclose(read.ravel()[3:], depth.ravel()[3:], atol=0.5 / 256 + 1e-6)
 
 

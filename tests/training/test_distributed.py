@@ -171,9 +171,9 @@ def test_a_bad_loss_on_one_rank_stops_all_and_names_its_samples(tmp_path: Path) 
 
 def test_sigterm_on_one_rank_stops_all_at_the_same_step_with_a_checkpoint(tmp_path: Path) -> None:
     errors = run_ranks(troubled, tmp_path, "sigterm")
-    assert all(
-        e.startswith("InterruptionError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for e in errors
-    ), errors
+    assert all(e.startswith("StoppedError: toy: stopped by SIGTERM after step 3 of 9, saved in ") for e in errors), (
+        errors
+    )
     assert Checkpoints(tmp_path).steps() == [3]
 
 

@@ -6,13 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from simipu_core.data.frames import FLOAT_SCALE
 from simipu_core.data.images import NO_DEPTH, check_pixels, encode_depth, png_values, tiff_number
 from simipu_core.data.npy import parse_npy
 from simipu_core.errors import SimipuError
 
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
-FLOAT_SCALE = 256.0
-"""Steps a metre of maps that hold metres; they reach to 255 m."""
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 """Tags."""
 

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from simipu_core.config.data import SyntheticConfig
-from simipu_core.data.formats.depth_maps import DEPTH_SUFFIXES, FLOAT_SCALE, as_depth_png
 from simipu_core.data.formats.log_calibration import (
     PER_SECOND,
     Camera,
@@ -32,6 +31,8 @@ from simipu_core.data.formats.log_calibration import (
 )
 from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan, measured
 from simipu_core.data.frames import (
+    DEPTH_SUFFIXES,
+    FLOAT_SCALE,
     IMAGE_SUFFIXES,
     BrokenFrameError,
     Files,
@@ -103,6 +104,8 @@ class Logs(Source):
         camera = read_calibration(calibration).cameras.get(file.parent.name)
         if camera is None:
             raise BrokenFrameError(calibration, f"has no camera {file.parent.name}")
+        from simipu_core.data.formats.depth_maps import as_depth_png
+
         try:
             return as_depth_png(cls.read_file(file), file.suffix.lower(), camera.invalid_depths)
         except SimipuError as error:
