@@ -121,11 +121,11 @@ def _check_sample(
             print(f"{finding.severity}: {finding.check}: {finding.what}", flush=True)
     if faults := [finding for finding in report.faults if finding.name not in source.allow_faults]:
         told = "; ".join(f"{finding.check}: {finding.what}" for finding in faults)
-        allowed = ", ".join(dict.fromkeys([*source.allow_faults, *(finding.name for finding in faults)]))
+        names = ", ".join(dict.fromkeys(finding.name for finding in report.faults))
         where = f"{PAGE_FILE} of {run.page}" if run.page else page
         raise SimipuError(
             f"{folder}: these frames should not be trained on ({told}); look at {where}, and mend the data, or set "
-            f"allow_faults: [{allowed}] in pretrain_data or depth_data."
+            f"allow_faults: [{names}] in pretrain_data or depth_data."
         )
 
 
