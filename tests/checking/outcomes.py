@@ -41,8 +41,8 @@ and `python -m tests.checking.outcomes` writes it anew.
 * **check**: the findings that the valid data set does not have. A fault ends the command with code 1.
 * **ingest**, **pair**: frames rejected, by name and reason in `rejected.json`, with `max_broken_share` at 0.7; at the
   default, 0.05, these steps stop where more than one frame in twenty is broken. `stops` is one clear sentence and code
-  1, nothing written. `-` is a step that is not reached. That `ingest` also stops on what the quick part of `check` calls
-  a fault is left out here: all are allowed.
+  1, nothing written. `-` is a step that is not reached. That `ingest` also stops on the faults of the quick part of
+  `check` is left out here: all are allowed.
 
 The data sets are small (4 to 8 frames); in a large one a few broken frames are warnings, not faults.
 
