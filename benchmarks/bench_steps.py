@@ -19,18 +19,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from benchmarks import recipes
-from benchmarks.measure import seconds, single_thread, store
+from benchmarks.measure import again_and_again, seconds, single_thread, store
 from benchmarks.world import pack, render
 from simipu_core.config import (
     FinetuneConfig,
@@ -44,7 +42,7 @@ from simipu_core.data.batches import DepthBatch, PairBatch
 from simipu_core.data.shards import Shards
 from simipu_core.data.views import PairViews
 from simipu_core.losses.info_nce import info_nce
-from simipu_core.losses.sig_loss import sig_loss
+from simipu_core.losses.sig_loss import at_size_of, sig_loss
 from simipu_core.models.depth_net import build_depth_net
 from simipu_core.models.image_encoder import feature_maps
 from simipu_core.models.point_encoder import SetAbstraction
@@ -85,7 +83,7 @@ def fit_once(
         fit(
             "bench",
             state,
-            lambda steps: repeat(batch, len(steps)),
+            again_and_again(batch),
             lambda batch: (loss(batch), dict),
             config,
             steps=1,
@@ -150,8 +148,7 @@ def finetuning_tasks() -> dict[str, Callable[[], None]]:
     batch = DepthBatch(images, depth, ["frame"])
 
     def loss(batch: DepthBatch) -> Tensor:
-        prediction = F.interpolate(net(batch.images), size=batch.depth.shape[-2:], mode="bilinear", align_corners=True)
-        return sig_loss(prediction, batch.depth, config.sig_lambda)
+        return sig_loss(at_size_of(batch.depth, net(batch.images)), batch.depth, config.sig_lambda)
 
     return {
         "finetune_bare": lambda: optimise(state, lambda: [net(batch.images)]),

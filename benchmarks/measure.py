@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,11 @@ def single_thread() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def again_and_again(batch: Any) -> Callable[[range], Generator[Any, None, None]]:
+    """What loads the same batch at each step of a training."""
+    return lambda steps: (batch for _ in steps)
 
 
 def seconds(tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> dict[str, float]:

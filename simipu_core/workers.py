@@ -88,10 +88,8 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, bounds, dict(os.environ))
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        with (
-            starting(),
-            _variable("ARROW_DEFAULT_MEMORY_POOL", "system"),
-        ):  # its own takes a GiB at a time, which would count
+        # Arrow's own pool takes a GiB at a time, which would count
+        with starting(), _variable("ARROW_DEFAULT_MEMORY_POOL", "system"):
             self._process.start()
         theirs.close()
         self.is_new = True

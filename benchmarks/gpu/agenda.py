@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,10 @@ from simipu_core.models.depth_net import build_depth_net
 from simipu_core.models.simipu import pretraining_model
 from simipu_core.planning import GPUS
 from simipu_core.planning.cost import StepCost, finetuning_cost, pretraining_cost
-from simipu_core.training.checkpoint import TrainingState
+from simipu_core.tracking.run import SilentRun
+from simipu_core.training.checkpoint import Checkpoints, TrainingState
+from simipu_core.training.distributed import Ranks
+from simipu_core.training.loop import fit
 from simipu_core.training.optimizers import finetuning_optimizer, pretraining_optimizers
 
 
@@ -191,16 +194,54 @@ class Data:
 
 @dataclass(frozen=True)
 class Stage:
-    """A training stage whose batches are given."""
+    """A training stage, of a few rows."""
 
     name: str
     config: PretrainConfig | FinetuneConfig
-    batch: Callable[[int], Any]
-    """A batch of so many samples, of the few rows there are."""
+    batch_sizes: tuple[int, ...]
+    shards: Shards[Any]
+    views: Callable[[Sequence[Any], Sequence[np.random.Generator]], Any]
     build: Callable[[], nn.Module]
     loss: Callable[[nn.Module, Any], Tensor]
     optimise: Callable[[nn.Module], TrainingState]
-    cost: Callable[[LoopConfig, int], StepCost]
+    cost: Callable[[Any, int], StepCost]
+    """Of a section and the samples of a batch."""
+
+    def batch(self, samples: int) -> Any:
+        """A batch of so many samples; the rows count several times."""
+        rows = [self.shards.row(index % len(self.shards)) for index in range(samples)]
+        return self.views(rows, [np.random.default_rng(index) for index in range(samples)])
+
+    def train(
+        self,
+        model: nn.Module,
+        config: LoopConfig,
+        load: Callable[[range], Generator[Any, None, None]],
+        steps: int,
+        device: torch.device,
+        store: Checkpoints | None = None,
+    ) -> list[float]:
+        """Train a model by the project's own loop; when each step ended, in seconds of a clock."""
+        ends: list[float] = []
+
+        def after_step(_done: int) -> dict[str, float]:
+            ends.append(time.perf_counter())
+            return {}
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            fit(
+                self.name,
+                self.optimise(model),
+                load,
+                lambda batch: (self.loss(model, batch), dict),
+                config,
+                steps=steps,
+                run=SilentRun(),
+                ranks=Ranks(0, 1, device),
+                checkpoints=store,
+                after_step=after_step,
+            )
+        return ends
 
 
 def stages(sizes: Sizes, data: Data) -> list[Stage]:
@@ -209,30 +250,31 @@ def stages(sizes: Sizes, data: Data) -> list[Stage]:
 
 
 def _pretraining(sizes: Sizes, data: Data) -> Stage:
-    config, shards = sizes.pretrain, Shards(data.pairs, "pairs")
-    views = PairViews(config)
-
-    def batch(samples: int) -> Any:
-        rows = [shards.row(index % len(shards)) for index in range(samples)]
-        return views(rows, [np.random.default_rng(index) for index in range(samples)])
+    config = sizes.pretrain
 
     def optimise(model: Any) -> TrainingState:
         return TrainingState(model, *pretraining_optimizers(model, config, 1000))
 
-    def cost(config: Any, samples: int) -> StepCost:
-        height, width = batch(1).images.shape[-2:]
+    def cost(config: PretrainConfig, samples: int) -> StepCost:
+        height, width = stage.batch(1).images.shape[-2:]
         return pretraining_cost(config, samples, (height, width))
 
-    return Stage("pretrain", config, batch, lambda: pretraining_model(config), lambda m, b: m(b).loss, optimise, cost)
+    stage = Stage(
+        name="pretrain",
+        config=config,
+        batch_sizes=sizes.pretrain_batches,
+        shards=Shards(data.pairs, "pairs"),
+        views=PairViews(config),
+        build=lambda: pretraining_model(config),
+        loss=lambda model, batch: model(batch).loss,
+        optimise=optimise,
+        cost=cost,
+    )
+    return stage
 
 
 def _finetuning(sizes: Sizes, data: Data) -> Stage:
-    config, shards = sizes.finetune, Shards(data.depth, "depth", "train")
-    views = DepthViews(config.augment, config.input_scale)
-
-    def batch(samples: int) -> Any:
-        rows = [shards.row(index % len(shards)) for index in range(samples)]
-        return views(rows, [np.random.default_rng(index) for index in range(samples)])
+    config = sizes.finetune
 
     def loss(net: nn.Module, batch: Any) -> Tensor:
         return sig_loss(at_size_of(batch.depth, net(batch.images)), batch.depth, config.sig_lambda)
@@ -241,17 +283,23 @@ def _finetuning(sizes: Sizes, data: Data) -> Stage:
         optimizer, schedule = finetuning_optimizer(net, config, 1000)
         return TrainingState(net, [optimizer], [schedule])
 
-    def cost(config: Any, samples: int) -> StepCost:
-        shown = batch(1)
+    def cost(config: FinetuneConfig, samples: int) -> StepCost:
+        shown = stage.batch(1)
         (h, w), (height, width) = shown.images.shape[-2:], shown.depth.shape[-2:]
         return finetuning_cost(config, samples, (h, w), (height, width))
 
-    return Stage("finetune", config, batch, lambda: build_depth_net(config, None), loss, optimise, cost)
-
-
-def with_settings(config: Any, **settings: Any) -> Any:
-    """The same section with other settings of the machine: precision, channels_last, compile."""
-    return config.model_copy(update=settings)
+    stage = Stage(
+        name="finetune",
+        config=config,
+        batch_sizes=sizes.finetune_batches,
+        shards=Shards(data.depth, "depth", "train"),
+        views=DepthViews(config.augment, config.input_scale),
+        build=lambda: build_depth_net(config, None),
+        loss=loss,
+        optimise=optimise,
+        cost=cost,
+    )
+    return stage
 
 
 def best(found: Mapping[str, Any]) -> float | None:

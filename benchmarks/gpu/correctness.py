@@ -1,24 +1,19 @@
 """Whether a step on the card is the CPU's: loss and gradients of both stages, in every setting, and resuming."""
 
-import contextlib
 import copy
-import io
 import tempfile
 from collections.abc import Mapping
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.agenda import Part, Stage, stages, with_settings
+from benchmarks.gpu.agenda import Part, Stage, stages
 from benchmarks.gpu.compiling import prepared
-from simipu_core.tracking.run import SilentRun
+from benchmarks.measure import again_and_again
 from simipu_core.training.checkpoint import Checkpoints
 from simipu_core.training.devices import autocast, to_device
-from simipu_core.training.distributed import Ranks
-from simipu_core.training.loop import fit
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -46,7 +41,7 @@ def run(part: Part) -> None:
         for name, changes in part.sizes.settings(SETTINGS).items():
             if not part.has_time(f"{stage.name} {name}"):
                 continue
-            config = with_settings(stage.config, **changes)
+            config = stage.config.model_copy(update=changes)
             torch.backends.cudnn.allow_tf32 = name.endswith("TF32")
             network = prepared(copy.deepcopy(model), config, part.device)
             found = step(stage, network, batch, part.device, config.precision)
@@ -75,7 +70,9 @@ def compared(found: Mapping[str, Tensor], reference: Mapping[str, Tensor], name:
 
 def resumed(stage: Stage, batch: Any, device: torch.device) -> dict[str, Any]:
     """Largest differences of the weights between trainings that should be equal, bf16."""
-    config = with_settings(stage.config, precision="bf16", channels_last=True, checkpoint_every=_RESUMED_AT)
+    config = stage.config.model_copy(
+        update={"precision": "bf16", "channels_last": True, "checkpoint_every": _RESUMED_AT}
+    )
     with tempfile.TemporaryDirectory() as folder:
         whole = _trained(stage, batch, config, device, None, _STEPS)
         again = _trained(stage, batch, config, device, None, _STEPS)
@@ -90,18 +87,7 @@ def _trained(
 ) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model = prepared(stage.build(), config, device)
-    with contextlib.redirect_stdout(io.StringIO()):
-        fit(
-            stage.name,
-            stage.optimise(model),
-            lambda steps: (each for each in repeat(batch, len(steps))),
-            lambda batch: (stage.loss(model, batch), dict),
-            config,
-            steps=steps,
-            run=SilentRun(),
-            ranks=Ranks(0, 1, device),
-            checkpoints=store,
-        )
+    stage.train(model, config, again_and_again(batch), steps, device, store)
     return {name: tensor.detach().double().cpu() for name, tensor in model.state_dict().items()}
 
 

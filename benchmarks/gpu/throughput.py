@@ -1,21 +1,16 @@
 """Training steps whose batch lies on the card: samples a second, share of the peak, memory against the plan."""
 
-import contextlib
-import io
-import time
 from collections.abc import Mapping
-from itertools import repeat
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.agenda import Part, Stage, peak, stages, with_settings
+from benchmarks.gpu.agenda import Part, Stage, peak, stages
 from benchmarks.gpu.compiling import prepared
-from simipu_core.tracking.run import SilentRun
+from benchmarks.measure import again_and_again
 from simipu_core.training.devices import to_device
-from simipu_core.training.distributed import Ranks
-from simipu_core.training.loop import fit
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bf16 channels_last": {"channels_last": True},
@@ -31,10 +26,9 @@ _EXPECTED = 30.0
 def run(part: Part) -> None:
     """All settings at the first batch size, then the other batch sizes."""
     of_stage = stages(part.sizes, part.data)
-    sizes = {"pretrain": part.sizes.pretrain_batches, "finetune": part.sizes.finetune_batches}
     settings = part.sizes.settings(SETTINGS)
-    tasks = [(stage, name, sizes[stage.name][0]) for stage in of_stage for name in settings]
-    tasks += [(stage, _FASTEST, size) for stage in of_stage for size in sizes[stage.name][1:] if _FASTEST in settings]
+    tasks = [(stage, name, stage.batch_sizes[0]) for stage in of_stage for name in settings]
+    tasks += [(stage, _FASTEST, size) for stage in of_stage for size in stage.batch_sizes[1:] if _FASTEST in settings]
     for stage, name, samples in tasks:
         title = f"{stage.name} {name} {samples}"
         if part.has_time(title, _EXPECTED if part.device.type == "cuda" else 0):
@@ -43,7 +37,7 @@ def run(part: Part) -> None:
 
 def measured(stage: Stage, settings: Mapping[str, Any], samples: int, part: Part) -> dict[str, Any]:
     """One setting."""
-    config = with_settings(stage.config, precision="bf16", **settings)
+    config = stage.config.model_copy(update={"precision": "bf16", **settings})
     is_cuda = part.device.type == "cuda"
     cost = stage.cost(config, samples)
     planned = cost.activation_bytes + cost.state_bytes
@@ -69,22 +63,6 @@ def step_seconds(stage: Stage, config: Any, batch: Any, part: Part) -> float:
     """Median seconds of the training loop's steps, which wait for the card."""
     torch.manual_seed(0)
     model = prepared(stage.build(), config, part.device)
-    ends: list[float] = []
-
-    def after_step(_done: int) -> dict[str, float]:
-        ends.append(time.perf_counter())
-        return {}
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        fit(
-            stage.name,
-            stage.optimise(model),
-            lambda steps: (each for each in repeat(batch, len(steps))),
-            lambda batch: (stage.loss(model, batch), dict),
-            config,
-            steps=_WARM_UP + part.sizes.steps,
-            run=SilentRun(),
-            ranks=Ranks(0, 1, part.device),
-            after_step=after_step,
-        )
-    return median(later - sooner for sooner, later in zip(ends[_WARM_UP - 1 :], ends[_WARM_UP:], strict=False))
+    steps = _WARM_UP + part.sizes.steps
+    ends = stage.train(model, config, again_and_again(batch), steps, part.device)
+    return median(later - sooner for sooner, later in pairwise(ends[_WARM_UP - 1 :]))

@@ -143,9 +143,9 @@ def _once(frames: Iterable[Frame | Broken]) -> Iterator[Frame | Broken]:
     seen: dict[str, str] = {}
     for frame in frames:
         if isinstance(frame, Frame):
-            name = frame.clip.name if frame.clip else frame.name  # frames of a video are numbered
-            source = seen.setdefault(name, frame.clip.source if frame.clip else frame.source)
-            if source != (frame.clip.source if frame.clip else frame.source):
+            named = frame.clip or frame  # frames of a video are numbered
+            source = seen.setdefault(named.name, named.source)
+            if source != named.source:
                 yield Broken(frame.source, f"would be written to the files of {source}; give them to runs of their own")
                 continue
         yield frame

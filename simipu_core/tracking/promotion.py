@@ -264,12 +264,10 @@ def fetch(config: TrackingConfig, out: Path) -> int:
         SimipuError: there is no champion, something is wrong with it, or the file cannot be written.
     """
     with champion(config) as found:
-        if found is None:
-            raise SimipuError(f"{config.model_name}: there is no champion; `make promote VERSION=…` makes one.")
-        weights = _sound_weights(found, config.model_name)
+        chosen, weights = _sound(found, config.model_name)
         with disk_errors(out):
             write_file(out, weights.read_bytes())
-    return found.version
+    return chosen.version
 
 
 @contextmanager
@@ -289,9 +287,7 @@ def registered_weights(address: str) -> Iterator[Path]:
     name, alias = parts["name"], parts["alias"]
     if alias == CHAMPION:
         with champion(TrackingConfig(model_name=name)) as found:
-            if found is None:
-                raise SimipuError(f"{name}: there is no champion; `make promote VERSION=…` makes one.")
-            yield _sound_weights(found, name)
+            yield _sound(found, name)[1]
         return
     client = connect()
     with mlflow_errors():
@@ -303,10 +299,13 @@ def registered_weights(address: str) -> Iterator[Path]:
         yield _download(name, version, contents, folder)
 
 
-def _sound_weights(found: Champion, name: str) -> Path:
+def _sound(found: Champion | None, name: str) -> tuple[Champion, Path]:
+    """A champion with which nothing is wrong, and its weights."""
+    if found is None:
+        raise SimipuError(f"{name}: there is no champion; `make promote VERSION=…` makes one.")
     if found.problem or found.weights is None:
         raise SimipuError(found.problem or f"{name} version {found.version}: it has no weights.")
-    return found.weights
+    return found, found.weights
 
 
 def _settled(client: MlflowClient, name: str) -> tuple[History, list[str]]:

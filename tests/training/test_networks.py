@@ -55,6 +55,7 @@ def test_compiled_modules_compute_the_same_under_the_same_names() -> None:
     model, images = Two(), torch.randn(2, 3, 8, 8)
     before, names = model(images), list(model.state_dict())
     prepare(model, config(compile=True), ALONE)
+    torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     assert torch.allclose(model(images), before, atol=1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
