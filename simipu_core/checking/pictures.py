@@ -115,7 +115,7 @@ def _duplicates(found: Survey) -> Iterator[Finding]:
         severity = by_share(number, len(found.sound), found.source.max_broken_share)
         mend = "Remove the copies; a scan or map that is a copy does not belong to its image."
         yield problem("duplicates", severity, f"{number} frames hold {consequence} as another frame", groups, mend)
-    if found.is_sample:
+    if found.is_sample:  # of frames that follow each other not both are measured
         if not repeated:
             yield ok("duplicates", "no file is there twice")
         return

@@ -38,8 +38,9 @@ _OTHER_CAMERAS = 4
 _SAMPLED, _SAMPLE = 1 / 20, (12, 48)
 """Share of the frames that are measured where not all are, and the least and largest number of them."""
 _SURELY = 0.01
-"""A share of the measured frames is that of all where it is so improbable otherwise."""
+"""So improbable is a fault of a sample where no more than the allowed share of all frames is wrong."""
 _LEFT_TO_PAIR = PairConfig(min_points=1, max_sync_ms=1e9, max_broken_share=1)
+"""Limits that no frame exceeds: pair has its own, which ingest does not know."""
 _AGREE = 0.1
 """Largest relative difference of a depth map from the scan's depth for the two to agree."""
 
@@ -124,7 +125,7 @@ class Survey:
     pair: PairConfig
     root: Path
     is_synthetic: bool
-    listed: list[tuple[Frame | Rejected, str]]
+    listed: Sequence[tuple[Frame | Rejected, str]]
     """Frames that the split keeps, with their split."""
     sound: Sequence[SoundFrame]
     """Those that can be read, in the same order."""
@@ -213,7 +214,7 @@ def sample(
     measure_one = partial(_measure, root, source.image_sizes, _LEFT_TO_PAIR, chosen, cameras)
     with closing(map_frames(measure_one, frames, "check", workers=2, rejected=_too_much)) as results:
         facts = [result for result in results if isinstance(result, FrameFacts)]
-    return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, list(listed), sound, facts, broken, is_sample=True)
+    return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, listed, sound, facts, broken, is_sample=True)
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes:

@@ -48,7 +48,8 @@ def check_sample(
     listed: Sequence[tuple[Frame | Rejected, str]],
     rows: Iterable[FrameRow],
     broken: list[Rejected],
-) -> tuple[Report, str]:
+    out: Path,
+) -> Report:
     """The quick part: all that examined frames tell without being read again, and the rest from a sample of them.
 
     Args:
@@ -57,13 +58,16 @@ def check_sample(
         listed: frames that the split keeps, with their split.
         rows: those of the sound ones.
         broken: the others.
+        out: HTML file for the page; one of this name is replaced.
 
-    Returns:
-        What was found, and its page.
+    Raises:
+        SimipuError: `out` cannot be written.
     """
     found = sample(source, root, (root / SYNTHETIC_FILE).is_file(), listed, rows, broken)
     report = _report(found)
-    return report, page(report, found)
+    with disk_errors(out):
+        write_file(out, page(report, found).encode())
+    return report
 
 
 def _report(found: Survey) -> Report:

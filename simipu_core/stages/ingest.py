@@ -2,21 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, read_manifest, write_artifact
-from simipu_core.checking.report import Severity
+from simipu_core.checking.report import Report, Severity
 from simipu_core.data import catalogue
 from simipu_core.data.catalogue import SYNTHETIC_FILE
 from simipu_core.data.frames import Frame, Rejected, too_much
 from simipu_core.data.schema import CatalogueRow, FrameRow
 from simipu_core.data.sources import Source, source_named
 from simipu_core.errors import SimipuError
-from simipu_core.files import disk_errors, write_file
 from simipu_core.parallel import map_frames
 from simipu_core.stages.check import PAGE_FILE, check_sample
 from simipu_core.tracking.run import Run, SilentRun, address_digest
@@ -35,7 +34,7 @@ def ingest(
         out: artifact directory to make.
         root: URI of the raw data (see `simipu_core.storage.resolve`); overrides `source.root`.
         run: where counts and the page are recorded.
-        page: HTML file for what the quick part of `simipu check` finds in the frames; None leaves it out.
+        page: HTML file for what the quick part of `simipu check` finds in the frames; None leaves that part out.
 
     Raises:
         SimipuError: no frames, more broken ones than `source.max_broken_share` allows, or a fault that
@@ -67,7 +66,9 @@ def ingest(
         )
 
     if page is not None:
-        _check_sample(source, folder, kept, examined, broken, page, run)
+        report = check_sample(source, folder, kept, examined, broken, page)
+        run.log_file(page, name=PAGE_FILE)
+        _stop_on_faults(report, source.allow_faults, f"{PAGE_FILE} of {run.page}" if run.page else str(page))
     split_of = {frame.sample_id: split for frame, split in kept}
     rows: list[CatalogueRow] = [{**row, "split": split_of[row["sample_id"]]} for row in examined]
     with write_artifact(
@@ -98,34 +99,21 @@ def ingest(
     return manifest
 
 
-def _check_sample(
-    source: Source,
-    folder: Path,
-    listed: Sequence[tuple[Frame | Rejected, str]],
-    rows: list[FrameRow],
-    broken: list[Rejected],
-    page: Path,
-    run: Run,
-) -> None:
-    """Write the page of the quick check and say what it found.
+def _stop_on_faults(report: Report, allowed: Collection[str], place: str) -> None:
+    """Print what was found; `place` is where it can be looked at.
 
     Raises:
         SimipuError: a fault that is not allowed.
     """
-    report, text = check_sample(source, folder, listed, rows, broken)
-    with disk_errors(page):
-        write_file(page, text.encode())
-    run.log_file(page, name=PAGE_FILE)
     for finding in report.findings:
         if finding.severity is not Severity.OK:
             print(f"{finding.severity}: {finding.check}: {finding.what}", flush=True)
-    if faults := [finding for finding in report.faults if finding.name not in source.allow_faults]:
+    if faults := [finding for finding in report.faults if finding.name not in allowed]:
         told = "; ".join(f"{finding.check}: {finding.what}" for finding in faults)
         names = ", ".join(dict.fromkeys(finding.name for finding in report.faults))
-        where = f"{PAGE_FILE} of {run.page}" if run.page else page
         raise SimipuError(
-            f"{folder}: these frames should not be trained on ({told}); look at {where}, and mend the data, or set "
-            f"allow_faults: [{names}] in pretrain_data or depth_data."
+            f"{report.root}: these frames should not be trained on ({told}); look at {place}, and mend the data, or "
+            f"set allow_faults: [{names}] in pretrain_data or depth_data."
         )
 
 
