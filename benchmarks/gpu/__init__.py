@@ -7,7 +7,8 @@
     python -m benchmarks.gpu --tiny                   # small sizes: on a CPU, too
 
 `correctness`: steps of both stages against those of the CPU, compiled ones against plain ones, resuming ·
-`throughput`: samples a second, share of the card's peak, memory against the plan · `loading`: whether the loader can
+`throughput`: samples a second, share of the card's peak, memory against the plan · `kernels`: where the step's time
+goes · `loading`: whether the loader can
 feed that, and the cores it takes · `row`: starts side by side at ResNet-50.
 
 Each part takes at most `--minutes`, writes what it has found after every finding to ``gpu_PART.json`` in `--out`, and

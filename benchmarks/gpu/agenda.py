@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import time
+import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +60,18 @@ class Part:
     begun: float = field(default_factory=time.monotonic)
     found: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def measure(self, name: str, task: Callable[[], Any], seconds: float = 0.0) -> None:
+        """Keep what a task finds, if there is time for it; one that fails is noted, and the others go on."""
+        if not self.has_time(name, seconds):
+            return
+        try:
+            self.keep(name, task())
+        except Exception as error:
+            traceback.print_exc()
+            self.failed.append(name)
+            self.keep(name, {"error": f"{type(error).__name__}: {error}"[:500]})
 
     def has_time(self, what: str, seconds: float = 0.0) -> bool:
         """Whether there is time for something that takes so many seconds; what there is none for is noted."""
@@ -186,10 +199,12 @@ class Data:
 
     @classmethod
     def make(cls, sizes: Sizes, folder: Path, num_frames: int = 16) -> "Data":
-        """Render and pack them."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            render(folder / "raw", num_frames, sizes.frame, sizes.points)
-            return cls(*pack(folder / "raw", folder, PairConfig(image_encoding="jpeg")))
+        """Render and pack them, unless the folder holds them."""
+        if not (folder / "depth").is_dir():
+            with contextlib.redirect_stdout(io.StringIO()):
+                render(folder / "raw", num_frames, sizes.frame, sizes.points)
+                pack(folder / "raw", folder, PairConfig(image_encoding="jpeg"))
+        return cls(folder / "pairs", folder / "depth")
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,17 @@ class Stage:
     optimise: Callable[[nn.Module], TrainingState]
     cost: Callable[[Any, int], StepCost]
     """Of a section and the samples of a batch."""
+
+    def has(self, settings: Mapping[str, Any]) -> bool:
+        """Whether settings are of this stage."""
+        return "mixed_points" not in settings or isinstance(self.config, PretrainConfig)
+
+    def configured(self, **settings: Any) -> Any:
+        """Its section with settings; `mixed_points` is the point encoder's `mixed_precision`."""
+        if settings.pop("mixed_points", False):
+            assert isinstance(self.config, PretrainConfig)
+            settings["point_encoder"] = self.config.point_encoder.model_copy(update={"mixed_precision": True})
+        return self.config.model_copy(update=settings)
 
     def batch(self, samples: int) -> Any:
         """A batch of so many samples; the rows count several times."""

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -22,17 +23,22 @@ def run(part: Part) -> None:
     file = part.out / "gpu_throughput.json"
     known = json.loads(file.read_text(encoding="utf-8"))["found"] if file.is_file() else {}
     for stage in stages(part.sizes, part.data):
-        if not part.has_time(stage.name, _EXPECTED if part.device.type == "cuda" else 0):
-            continue
-        samples = stage.batch_sizes[0]
-        rate = loaded(part, stage, samples, cores)
+        expected = _EXPECTED if part.device.type == "cuda" else 0
         demand = best({name: entry for name, entry in known.items() if name.startswith(stage.name)})
-        finding = {"cores": cores, "samples_per_second": rate, "samples_per_second_and_core": rate / cores}
-        if demand:
-            finding |= {"card_samples_per_second": demand, "cores_needed": demand * cores / rate}
-        part.keep(f"{stage.name} loader", finding)
-        if part.has_time(f"{stage.name} fed", _EXPECTED if part.device.type == "cuda" else 0):
-            part.keep(f"{stage.name} fed", {"samples_per_second": fed(part, stage, samples, cores)})
+        part.measure(f"{stage.name} loader", partial(_against_the_card, part, stage, cores, demand), expected)
+        part.measure(f"{stage.name} fed", partial(_fed, part, stage, cores), expected)
+
+
+def _against_the_card(part: Part, stage: Stage, cores: int, demand: float | None) -> dict[str, float]:
+    rate = loaded(part, stage, stage.batch_sizes[0], cores)
+    finding = {"cores": cores, "samples_per_second": rate, "samples_per_second_and_core": rate / cores}
+    if demand:
+        finding |= {"card_samples_per_second": demand, "cores_needed": demand * cores / rate}
+    return finding
+
+
+def _fed(part: Part, stage: Stage, cores: int) -> dict[str, float]:
+    return {"samples_per_second": fed(part, stage, stage.batch_sizes[0], cores)}
 
 
 def loaded(part: Part, stage: Stage, samples: int, workers: int) -> float:
@@ -49,9 +55,7 @@ def loaded(part: Part, stage: Stage, samples: int, workers: int) -> float:
 
 def fed(part: Part, stage: Stage, samples: int, workers: int) -> float:
     """Samples a second of training in bf16, compiled, from the loader."""
-    config = stage.config.model_copy(
-        update={"precision": "bf16", "channels_last": True, "compile": part.sizes.compiles}
-    )
+    config = stage.configured(precision="bf16", channels_last=True, compile=part.sizes.compiles)
     first, num = workers // 2 + 3, part.sizes.loaded_batches
     model = prepared(stage.build(), config, part.device)
     ends = stage.train(model, config, _load(stage, samples, workers), first + num, part.device)

@@ -1,6 +1,8 @@
 """Starts side by side at ResNet-50: Abs Rel after fine-tuning with 32 labels, one seed, the stages of the pipeline."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.agenda import Part
 from benchmarks.label_efficiency import Study, prepare, run_arm
@@ -54,11 +56,14 @@ def run(part: Part) -> None:
     chosen, folder = study(part.sizes.name), part.data.pairs.parent / "row"
     prepare(chosen, folder, None)
     for name, settings in ARMS.items():
-        if not part.has_time(name, _EXPECTED if part.device.type == "cuda" else 0):
-            continue
         device = [f"{stage}.device={part.device.type}" for stage in ("pretrain", "finetune", "evaluate")]
-        seconds = run_arm(chosen, folder, name, [*settings, *device], 0)
-        part.keep(name, {"abs_rel": _abs_rel(folder / "runs" / name / "0"), "seconds": seconds})
+        task = partial(_arm, chosen, folder, name, [*settings, *device])
+        part.measure(name, task, _EXPECTED if part.device.type == "cuda" else 0)
+
+
+def _arm(study: Study, folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
+    seconds = run_arm(study, folder, name, settings, 0)
+    return {"abs_rel": _abs_rel(folder / "runs" / name / "0"), "seconds": seconds}
 
 
 def _abs_rel(arm: Path) -> dict[str, float]:

@@ -66,13 +66,13 @@ def plan(
     overrides: SetOption = None,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A known GPU: a100, h100, h200, l4 or l40s, at 40 % of its bf16 peak."),
+        typer.Option(metavar="NAME", help="A known GPU: a100, h100, h200, l4 or l40s, at 31 % of its bf16 peak."),
     ] = None,
     tflops: Annotated[
         float | None,
         typer.Option(
             min=1e-6,
-            help="Throughput of one device in the stages' precision, TFLOP/s; by default an H100's: 400 in bf16, 40 in "
+            help="Throughput of one device in the stages' precision, TFLOP/s; by default an H100's: 300 in bf16, 30 in "
             "fp32.",
             show_default=False,
         ),

@@ -31,6 +31,9 @@ class ColourConfig(Section):
     """Factor on each channel."""
 
 
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
 class LoopConfig(Section):
     """What both training stages share."""
 
@@ -47,8 +50,11 @@ class LoopConfig(Section):
     """Seed of initial weights, sample order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU where there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the networks (bf16: automatic mixed precision); losses, weights and optimisers stay fp32."""
+    precision: Precision = "fp32"
+    """Arithmetic of the networks. tf32: matrix products and convolutions are rounded to 10 bits on GPUs that can; bf16:
+    automatic mixed precision, and tf32 for what stays fp32, as losses, weights and optimisers do."""
+    deterministic: bool = False
+    """Give the same bits in every run on the same GPU, for some of its speed. On a CPU runs do so anyway."""
     channels_last: bool = False
     """Keep images and feature maps in NHWC memory order, which suits GPUs."""
     compile: bool = False

@@ -68,6 +68,11 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, C, h, w) and (B, S, H, W) → (B, out, H, W)."""
-        resized = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=True)
-        joined: Tensor = self.convs(torch.cat([resized, skip], dim=1))
+        joined: Tensor = self.convs(torch.cat([_resized(x, skip.shape[-2:]), skip], dim=1))
         return joined
+
+
+# compiled, its backward pass would add up by atomics, several times slower
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _resized(x: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)

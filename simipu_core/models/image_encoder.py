@@ -81,8 +81,29 @@ def sample_features(maps: Tensor, pixels: Tensor, size: Tensor, *, align_corners
     """
     extent = size.flip(-1).to(pixels).view(-1, 1, 2)
     grid = 2 * (pixels if align_corners else pixels + 0.5) / extent - 1
+    if maps.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _gathered_features(maps, grid, align_corners=align_corners)
     sampled = F.grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="zeros", align_corners=align_corners)
     return sampled[:, :, 0].transpose(1, 2)
+
+
+def _gathered_features(maps: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
+    """What `grid_sample` gives at (B, M, 2), by operations that have a deterministic backward pass on a GPU."""
+    batch, channels, height, width = maps.shape
+    extent = grid.new_tensor([width, height])
+    place = (grid + 1) / 2 * (extent - 1) if align_corners else ((grid + 1) * extent - 1) / 2
+    table = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+    first = torch.arange(batch, device=maps.device)[:, None] * (height * width)
+    lower = place.floor()
+    total = maps.new_zeros(batch, grid.shape[1], channels)
+    for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        corner = lower + grid.new_tensor(step)
+        weight = (1 - (place - corner).abs()).prod(dim=-1)
+        is_inside = ((corner >= 0) & (corner < extent)).all(dim=-1)
+        column, row = corner.clamp(min=0).minimum(extent - 1).long().unbind(-1)
+        values = table.index_select(0, (first + row * width + column).flatten()).view_as(total)
+        total = total + values * (weight * is_inside)[..., None]
+    return total
 
 
 class Normalize(nn.Module):

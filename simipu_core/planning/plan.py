@@ -29,9 +29,11 @@ GPUS: dict[str, tuple[float, float]] = {
     "l40s": (362, 48),
 }
 """Dense bf16 peak, TFLOP/s, and memory, GB, as the maker states them."""
-_REACHED = 0.4  # of a GPU's bf16 peak
-_FULL_PRECISION = 0.1  # of a GPU's throughput in bf16 is left in fp32
-_FULL = 0.9  # of a GPU's memory is taken for full: gradients of activations and workspaces come on top
+_REACHED = 0.31  # of a GPU's bf16 peak, by convolutions, compiled (benchmarks/results/gpu)
+_SUSTAINED = 300.0  # TFLOP/s of an H100 in bf16, by that
+_LEFT = {"bf16": 1.0, "tf32": 0.4, "fp32": 0.1}  # of that rate, by precision; bf16 alone was measured
+_POINTS = 0.062  # of it is left for what stays fp32 under bf16: the point encoder, which memory limits (measured)
+_FULL = 0.78  # of a GPU's memory is taken for full: gradients of activations and workspaces come on top (measured)
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Device:
     """What trains."""
 
     tflops: float | None = None
-    """Throughput of one device in a stage's precision, 10¹² FLOPs a second; None is what an H100 sustains, 400 in bf16
-    and 40 in fp32."""
+    """Throughput of one device in a stage's precision, 10¹² FLOPs a second; None is what an H100 sustains, 300 in bf16
+    and 30 in fp32."""
     memory_gb: float = 80.0
     """Memory of one device, 10⁹ bytes."""
     efficiency: float = 1.0
@@ -52,19 +54,25 @@ class Device:
     price: float | None = None
     """Of an hour of one device, in any currency."""
     is_bf16: bool = False
-    """`tflops` is that of bf16; a tenth of it is left in fp32."""
+    """`tflops` is that of bf16, of which other precisions reach a part."""
 
     @classmethod
     def named(cls, gpu: str) -> Self:
-        """One of `GPUS`, of whose peak training reaches 40 %."""
+        """One of `GPUS`, of whose peak fine-tuning reaches 31 %."""
         peak, memory = GPUS[gpu]
         return cls(tflops=_REACHED * peak, memory_gb=memory, is_bf16=True)
 
     def rate(self, precision: str) -> float:
         """Throughput of one device in a stage of this precision, FLOPs a second."""
-        share = 1 if precision == "bf16" else _FULL_PRECISION
-        tflops = 400 * share if self.tflops is None else self.tflops * (share if self.is_bf16 else 1)
-        return 1e12 * tflops * self.efficiency
+        share = _LEFT[precision] if self.tflops is None or self.is_bf16 else 1
+        tflops = _SUSTAINED if self.tflops is None else self.tflops
+        return 1e12 * tflops * share * self.efficiency
+
+    def step_seconds(self, cost: StepCost, precision: str) -> float:
+        """Time of one device for a micro-batch."""
+        rate = self.rate(precision)
+        full_rate = rate * _POINTS if cost.mixed_flops else rate
+        return cost.mixed_flops / rate + (cost.flops - cost.mixed_flops) / full_rate
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class StagePlan:
     precision: str
     tflops: float
     """Rate of one device that `seconds` is computed with, in this precision; what stays fp32 under bf16 is computed
-    with a tenth of it."""
+    with 6 % of it."""
     parameters: int
     flops_per_step: int
     activation_bytes: int
@@ -227,12 +235,10 @@ def _stage(
     steps = per_epoch * config.epochs
     cost = cost_of_micro_batch(mean)
     micro_batches = config.accumulate * device.num
-    flops, mixed = cost.flops * micro_batches, cost.mixed_flops * micro_batches
-    rate = device.rate(config.precision)
-    full_rate = rate * _FULL_PRECISION if mixed else rate
+    flops = cost.flops * micro_batches
     held = (cost if largest == mean else cost_of_micro_batch(largest)).activation_bytes
     room = _FULL * 1e9 * device.memory_gb - cost.state_bytes
-    device_samples = config.batch_size * device.num / (mixed / rate + (flops - mixed) / full_rate)
+    device_samples = config.batch_size / (config.accumulate * device.step_seconds(cost, config.precision))
     loaded = math.inf if device.cores is None else core_samples * device.cores
     seconds = steps * config.batch_size / min(device_samples, loaded)
     return StagePlan(
@@ -244,7 +250,7 @@ def _stage(
         image_size=mean,
         largest_image_size=largest,
         precision=config.precision,
-        tflops=rate / 1e12,
+        tflops=device.rate(config.precision) / 1e12,
         parameters=cost.parameters,
         flops_per_step=flops,
         activation_bytes=held,
@@ -364,9 +370,9 @@ def _notes(experiment: Experiment, stages: Sequence[StagePlan], found: dict[str,
     rates = " and ".join(dict.fromkeys(f"{s.tflops / device.efficiency:g} TFLOP/s in {s.precision}" for s in stages))
     where = "one device" if device.num == 1 else f"each of {device.num} devices"
     notes += [
-        f"Time: {rates} on {where}{share}; an H100 sustains about 400 TFLOP/s in bf16 (40 % of its peak) and a tenth "
-        "of that in fp32, as what stays fp32 under bf16. Matrix products and convolutions alone are counted; probes "
-        "and evaluation are taken to be short.",
+        f"Time: {rates} on {where}{share}; an H100 sustains about 300 TFLOP/s in bf16 (31 % of its peak), a tenth of "
+        "that in fp32, and 6 % in the point encoder, where it stays fp32 under bf16. Matrix products and convolutions "
+        "alone are counted; probes and evaluation are taken to be short.",
         f"Loading: as measured on one core of a server; {_cores(device)}.",
         "Activations: what one device holds from forward to backward pass of the largest batch; gradients of "
         "activations and workspaces come on top.",

@@ -1,12 +1,15 @@
 """Where and in which number format the networks run."""
 
+import os
 import re
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from simipu_core.config import LoopConfig
+from simipu_core.config.training import Precision
 from simipu_core.errors import SimipuError
 
 ValueT = TypeVar("ValueT")
@@ -39,7 +42,18 @@ def to_device(batch: ValueT, device: torch.device) -> ValueT:
     return moved
 
 
-def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> torch.autocast:
+def set_arithmetic(config: LoopConfig) -> None:
+    """Let all that follows in this process compute as `precision` and `deterministic` say."""
+    is_rounded = config.precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = is_rounded
+    torch.backends.cudnn.allow_tf32 = is_rounded
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Automatic mixed precision around the networks; losses leave it by themselves and compute in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from simipu_core.config import LoopConfig
+from simipu_core.training.devices import set_arithmetic
 from simipu_core.training.distributed import Ranks
 from simipu_core.training.norms import synchronise_norms
 
@@ -13,13 +14,14 @@ _MOST_SIZES = 32  # of which a compiled module has a graph; it runs uncompiled o
 
 
 def prepare(model: nn.Module, config: LoopConfig, ranks: Ranks) -> None:
-    """Move a model to its device and apply `sync_norm`, `channels_last` and `compile`, in place.
+    """Move a model to its device and apply the settings of arithmetic, `sync_norm`, `channels_last` and `compile`.
 
     Names of parameters and buffers stay. Compiled are the model's modules (stages of the image encoder, point encoder,
     decoder, heads), each by itself: what joins them chooses rows by data, which a compiled graph cannot hold. Heads
     take any number of rows in one graph; all others get a graph for each size of their input, since graphs of
     convolutions for any size fail in their backward pass.
     """
+    set_arithmetic(config)
     model.to(ranks.device)
     synchronise_norms(model, config.sync_norm, ranks)
     if config.channels_last:

@@ -32,27 +32,6 @@ NOT_TOLD = {
     "depth 10 % too large",  # without a scan
 }
 """Corruptions of some sources that nothing can tell, or that do no harm."""
-_INTRODUCTION = """# What becomes of damaged data
-
-Each kind of corruption was put into a valid data set of each source that can have it, into one frame unless it says
-(all). This table is what `simipu check`, `simipu ingest` and `simipu pair` then did; a test compares it with the code,
-and `python -m tests.checking.outcomes` writes it anew.
-
-* **check**: the findings that the valid data set does not have. A fault ends the command with code 1.
-* **ingest**, **pair**: frames rejected, by name and reason in `rejected.json`, with `max_broken_share` at 0.7; at the
-  default, 0.05, these steps stop where more than one frame in twenty is broken. `stops` is one clear sentence and code
-  1, nothing written. `-` is a step that is not reached. That `ingest` also stops on the faults of the quick part of
-  `check` is left out here: all are allowed.
-
-The data sets are small (4 to 8 frames); in a large one a few broken frames are warnings, not faults.
-
-No harm do hidden files, byte-order marks, and points without a return or there twice: those are left out and counted,
-by `check` in its finding "scan points", by `ingest` as `points_dropped`.
-
-What cannot be told: a flipped bit in a JPEG image (JPEG has no checksum; PNG has), and always, whether a scan was
-exchanged with that of a neighbouring frame, which shows nearly the same; and a depth scale that is wrong by some per
-cent where there is no scan. 65535 in a depth map is no damage: it is read as no measurement.
-"""
 
 
 class Outcome(NamedTuple):
@@ -124,8 +103,8 @@ def section(data: DataSet, made: dict[str, Outcome]) -> str:
 
 
 def page(sections: Iterable[str]) -> str:
-    """The whole page."""
-    return "\n".join([_INTRODUCTION, *sections])
+    """The whole page; what stands before the first section is kept."""
+    return "\n".join([PAGE.read_text(encoding="utf-8").split("\n## ")[0], *sections])
 
 
 def written_sections() -> dict[str, str]:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from simipu_core.data.sources import SOURCES
 from tests.checking.corruptions import CORRUPTIONS, applies
 from tests.checking.datasets import DATA_SETS, DataSet, make_world
-from tests.checking.outcomes import NOT_TOLD, UNSEEN, outcomes, section, written_sections
+from tests.checking.outcomes import NOT_TOLD, PAGE, UNSEEN, outcomes, page, section, written_sections
 
 FAST = ("kitti_object",)
 
@@ -35,3 +36,14 @@ def test_the_page_has_a_section_for_each_source() -> None:
     assert list(written_sections()) == [data.name for data in DATA_SETS]
     kinds = {source.model_fields["kind"].default for source in SOURCES}
     assert {data.kind for data in DATA_SETS} == kinds - {"kitti", "mixed"}  # these two read several of the others
+
+
+def test_tests_that_the_page_names_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(named) > 40
+    for file, test in named:
+        assert re.search(rf"^def {test}\(", (PAGE.parents[1] / "tests" / file).read_text("utf-8"), re.MULTILINE), test
+
+
+def test_what_stands_before_the_sections_is_kept() -> None:
+    assert page(written_sections().values()) == PAGE.read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from simipu_core.config import ContrastConfig, HeadConfig, PretrainConfig
@@ -12,7 +13,7 @@ from simipu_core.config.presets import with_preset
 from simipu_core.data.batches import PairBatch
 from simipu_core.data.views import PairViews
 from simipu_core.experiment import Experiment
-from simipu_core.models.image_encoder import sample_features
+from simipu_core.models.image_encoder import _gathered_features, sample_features
 from simipu_core.models.point_encoder import PointEncoder
 from simipu_core.models.simipu import SimIPU
 from tests.samples import pair_row, tiny_pretrain
@@ -55,6 +56,19 @@ def test_half_pixel_sampling_puts_features_where_strides_do() -> None:
     sampled = sample_features(maps, pixels, torch.tensor([128, 256]), align_corners=False)
     np.testing.assert_allclose(sampled[0, :2, 0], [0, 1], atol=1e-5)  # centres of the first two cells
     assert sampled[0, 3, 0] == 0  # outside
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_features_are_gathered_as_grid_sample_does(align_corners: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 5, 7, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    grid = torch.rand(2, 60, 2, generator=generator, dtype=torch.float64) * 2.6 - 1.3  # some outside
+    expected = F.grid_sample(maps, grid[:, None], align_corners=align_corners)[:, :, 0].transpose(1, 2)
+    found = _gathered_features(maps, grid, align_corners=align_corners)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    gradients = [torch.autograd.grad((values * weights).sum(), maps)[0] for values in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def published(pairing: str = "hungarian", **changes: Any) -> ContrastConfig:

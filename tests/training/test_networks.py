@@ -1,3 +1,5 @@
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from simipu_core.data.views import PairViews
 from simipu_core.losses.sig_loss import sig_loss
 from simipu_core.models.simipu import SimIPU
 from simipu_core.training.checkpoint import TrainingState
-from simipu_core.training.devices import autocast
+from simipu_core.training.devices import autocast, set_arithmetic
 from simipu_core.training.networks import prepare
 from tests.samples import pair_row, tiny_pretrain
 from tests.training.toy import ALONE, new_state, squared_error, train
@@ -32,6 +34,26 @@ class Two(nn.Module):
             images = stage(images)
         result: Tensor = self.head(images.mean(dim=(2, 3)))
         return result
+
+
+@pytest.fixture
+def _defaults_after() -> Iterator[None]:
+    yield
+    set_arithmetic(config(precision="tf32"))
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.usefixtures("_defaults_after")
+def test_arithmetic_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for precision, is_rounded in (("fp32", False), ("tf32", True), ("bf16", True), ("fp32", False)):
+        prepare(nn.Linear(2, 2), config(precision=precision), ALONE)
+        flags = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+        assert flags == (is_rounded, is_rounded)
+        assert not torch.are_deterministic_algorithms_enabled()
+    prepare(nn.Linear(2, 2), config(deterministic=True), ALONE)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def config(**changes: Any) -> LoopConfig:
