@@ -30,7 +30,8 @@ from tests.worlds import World, synthesize
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 NAMES = [name for name in project.experiments() if name != "demo"]
-TABLE = [name for name in NAMES if "/" in name]
+TABLE = [name for name in NAMES if name.startswith(("reference/", "improved/", "controls/"))]
+OBJECTIVES = [name for name in NAMES if name.startswith("objectives/")]
 ROWS = [f"{start}_{data}" for start in ("scratch", "imagenet", "kitti", "waymo") for data in ("kitti", "nyu")]
 
 
@@ -57,6 +58,16 @@ def test_names_and_presets_follow_the_folders(name: str) -> None:
     assert experiment.experiment == name.replace("/", "_")
     assert experiment.preset == ("improved" if name.startswith("improved/") else "reference")
     assert not experiment.finetune.scratch_control
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_other_objectives_hand_on_their_decoder(name: str) -> None:
+    experiment = load(name)
+    assert experiment.experiment == name.replace("/", "_")
+    assert experiment.preset == "improved"
+    assert experiment.pretrain.objective == ("both" if "both" in name else "lidar_depth")
+    assert experiment.finetune.start == "encoder_and_decoder"
+    assert (experiment.finetune.epochs == 0) == ("no_labels" in name)
 
 
 @pytest.mark.parametrize("row", ROWS)
