@@ -140,8 +140,8 @@ def test_an_interrupt_ends_with_130(simipu: Run, monkeypatch: pytest.MonkeyPatch
 def test_a_stage_gets_its_section_and_reports(simipu: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
-    def ingest(source: Any, out: Path, *, root: str | None, run: Any) -> Any:
-        seen.update(split=source.split, root=root, run_id=run.run_id)
+    def ingest(source: Any, out: Path, *, root: str | None, run: Any, page: Path) -> Any:
+        seen.update(split=source.split, root=root, run_id=run.run_id, page=page)
         with write_artifact(out, "catalogue", inputs={}, parameters={}, licence="none") as draft:
             draft.counts["frames"] = 3
         from simipu_core.artifacts import read_manifest
@@ -152,7 +152,7 @@ def test_a_stage_gets_its_section_and_reports(simipu: Run, monkeypatch: pytest.M
     out = tmp_path / "frames"
     code, shown, _ = simipu("ingest", "depth", "--root", "somewhere", "--out", str(out), "--no-track")
     assert code == 0
-    assert seen == {"split": "by_sequence", "root": "somewhere", "run_id": None}
+    assert seen == {"split": "by_sequence", "root": "somewhere", "run_id": None, "page": tmp_path / "frames.html"}
     assert shown == f"{out}: catalogue · frames 3\n"
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from simipu_core.checking.alignment import ODD_TURN, Alignment, gross_changes
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
-from simipu_core.checking.survey import FrameFacts, Survey
+from simipu_core.checking.survey import FrameFacts, SoundFrame, Survey, streams
 from simipu_core.data.sources import Source, class_of
 
 _UPRIGHT = 0.7
@@ -37,11 +37,12 @@ _TURNED, _MOVED = 1.5, 0.3
 
 def check(found: Survey) -> Iterator[Finding]:
     """Share of points in the image, uprightness, odd ones out, alignment of edges."""
-    with_scan = [facts for facts in found.facts if facts.row["points"] is not None]
+    with_scan = [facts for facts in found.sound if facts.row["points"] is not None]
     if not with_scan:
         yield ok("calibration", "no frame has a scan, so there is nothing to align")
         return
-    yield _shares(found, with_scan)
+    if measured := [facts for facts in found.facts if facts.row["points"] is not None]:
+        yield _shares(found, measured)
     tilted = [facts for facts in with_scan if _transform(facts)[1, 2] > -_UPRIGHT]
     yield _upright(tilted)
     yield from _centres(found)
@@ -60,7 +61,7 @@ def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
     median, ahead = float(np.median(shares)), float(np.median([facts.share_ahead for facts in with_scan]))
     what = f"{100 * median:.1f} % of the points lie in the image, {100 * ahead:.0f} % in front of the camera (medians)"
     if few:
-        severity = by_share(len(few), len(with_scan), found.pair.max_broken_share)
+        severity = found.by_share(len(few), len(with_scan), found.pair.max_broken_share)
         what += f"; {len(few)} frames have fewer than pair.min_points={found.pair.min_points}"
         return problem("points in image", severity, what, few, "Look at these scans and calibrations; pair drops them.")
     if not low <= median <= high:
@@ -71,7 +72,7 @@ def _shares(found: Survey, with_scan: Sequence[FrameFacts]) -> Finding:
     return ok("points in image", what)
 
 
-def _upright(tilted: Sequence[FrameFacts]) -> Finding:
+def _upright(tilted: Sequence[SoundFrame]) -> Finding:
     if not tilted:
         return ok("orientation", "cameras stand upright over the scanner's ground")
     what = f"{len(tilted)} calibrations turn the scanner's up away from the camera's up"
@@ -84,11 +85,11 @@ def _upright(tilted: Sequence[FrameFacts]) -> Finding:
 def _centres(found: Survey) -> Iterator[Finding]:
     """Whether principal points are those of images of this size."""
     wrong: dict[str, list[str]] = defaultdict(list)
-    for facts in found.facts:
+    for facts in found.sound:
         if guess := misplaced_centre(facts.row["intrinsics"], (facts.row["height"], facts.row["width"])):
             wrong[guess].append(facts.sample_id)
     for guess, names in wrong.items():
-        severity = by_share(len(names), len(found.facts), found.source.max_broken_share)
+        severity = by_share(len(names), len(found.sound), found.source.max_broken_share)
         mend = "Give the intrinsics of the images as they are stored: scaled, cropped and rectified like them."
         yield problem("image centre", severity, f"of {len(names)} frames {guess}", names, mend)
 
@@ -123,7 +124,7 @@ def _dates(found: Survey) -> Iterator[Finding]:
     """Whether focal lengths are those of the date that the image's size tells."""
     wrong = []
     known = 0
-    for facts in found.facts:
+    for facts in found.sound:
         dates, size = class_of(facts.row["source"]).dates, (facts.row["height"], facts.row["width"])
         if size not in dates or facts.row["points"] is None:
             continue
@@ -142,7 +143,7 @@ def _dates(found: Survey) -> Iterator[Finding]:
 def _odd_ones(found: Survey) -> Iterator[Finding]:
     """Frames whose calibration differs from that of the other frames of their sequence."""
     odd = []
-    for frames in found.streams():
+    for frames in streams(found.sound):
         posed = [facts for facts in frames if facts.row["points"] is not None]
         if len(posed) < _FEWEST_FRAMES - 1:
             continue
@@ -158,7 +159,7 @@ def _odd_ones(found: Survey) -> Iterator[Finding]:
         odd += [facts.sample_id for facts, each in zip(posed, is_odd, strict=True) if each]
     if odd:
         what = f"{len(odd)} calibrations differ from those of the other frames of their sequence"
-        severity = by_share(len(odd), len(found.facts), found.source.max_broken_share)
+        severity = by_share(len(odd), len(found.sound), found.source.max_broken_share)
         yield problem("odd calibration", severity, what, odd, "Check that these calibrations are their own camera's.")
 
 
@@ -294,5 +295,5 @@ def _mean(alignments: Sequence[Alignment], name: str) -> float:
     return float(np.mean([getattr(alignment, name) for alignment in alignments]))
 
 
-def _transform(facts: FrameFacts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _transform(facts: SoundFrame) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return np.reshape(np.asarray(facts.row["lidar_to_camera"], np.float64), (4, 4))

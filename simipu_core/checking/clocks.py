@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
-from simipu_core.checking.survey import FrameFacts, Survey
+from simipu_core.checking.survey import SoundFrame, Survey, streams
 
 _GAP = 3.0
 """A gap is this many times the usual interval of its sequence."""
@@ -19,12 +19,12 @@ _RECENT = (631_152_000_000_000, 2_524_608_000_000_000)
 
 def check(found: Survey) -> Iterator[Finding]:
     """Order, gaps and synchronisation."""
-    timed = [facts for facts in found.facts if facts.row["timestamp_us"] is not None]
+    timed = [facts for facts in found.sound if facts.row["timestamp_us"] is not None]
     if not timed:
         yield ok("timestamps", "frames have no times, so order and synchronisation cannot be told")
         return
-    if len(timed) < len(found.facts):
-        missing = [facts.sample_id for facts in found.facts if facts.row["timestamp_us"] is None]
+    if len(timed) < len(found.sound):
+        missing = [facts.sample_id for facts in found.sound if facts.row["timestamp_us"] is None]
         severity = Severity.WARNING
         what = f"{len(missing)} frames have no time, the others have"
         yield problem("timestamps", severity, what, missing, "Complete the timestamps, or remove them all.")
@@ -35,7 +35,7 @@ def check(found: Survey) -> Iterator[Finding]:
 
 def sync_errors_ms(found: Survey) -> list[float]:
     """Time of the scan minus time of the image where both are known, milliseconds."""
-    return [error for facts in found.facts if (error := _error_ms(facts)) is not None]
+    return [error for facts in found.sound if (error := _error_ms(facts)) is not None]
 
 
 def statistics(found: Survey) -> dict[str, Any]:
@@ -48,12 +48,12 @@ def statistics(found: Survey) -> dict[str, Any]:
     }
 
 
-def _unit(found: Survey, timed: list[FrameFacts]) -> Iterator[Finding]:
+def _unit(found: Survey, timed: list[SoundFrame]) -> Iterator[Finding]:
     """Times that lie in no year of recordings, or follow each other as no camera's do, but would in another unit."""
     middle = float(np.median([facts.row["timestamp_us"] for facts in timed]))
     steps = [
         step
-        for frames in found.streams()
+        for frames in streams(found.sound)
         for step in np.diff([facts.row["timestamp_us"] for facts in frames if facts.row["timestamp_us"] is not None])
         if step > 0
     ]
@@ -82,7 +82,7 @@ def _year(time_us: float) -> str:
 
 def _order(found: Survey) -> Iterator[Finding]:
     backwards, twice, gaps = [], [], []
-    for frames in found.streams():
+    for frames in streams(found.sound):
         timed = [facts for facts in frames if facts.row["timestamp_us"] is not None]
         steps = np.diff([facts.row["timestamp_us"] for facts in timed])
         usual = float(np.median(steps)) if len(steps) >= _FEWEST_FRAMES else np.inf
@@ -95,11 +95,11 @@ def _order(found: Survey) -> Iterator[Finding]:
                 gaps.append(f"{facts.sample_id} (after {step / 1e6:.2f} s, usual {usual / 1e6:.2f} s)")
     mend = "Check the timestamps' file: line n belongs to frame n."
     if backwards:
-        severity = by_share(len(backwards), len(found.facts), found.source.max_broken_share)
+        severity = by_share(len(backwards), len(found.sound), found.source.max_broken_share)
         what = f"time runs backwards at {len(backwards)} frames"
         yield problem("timestamps", severity, what, backwards, mend)
     if twice:
-        severity = by_share(len(twice), len(found.facts), found.source.max_broken_share)
+        severity = by_share(len(twice), len(found.sound), found.source.max_broken_share)
         yield problem("timestamps", severity, f"{len(twice)} frames have the time of the frame before", twice, mend)
     if gaps:
         what = f"{len(gaps)} gaps of more than {_GAP:g} usual intervals"
@@ -108,7 +108,7 @@ def _order(found: Survey) -> Iterator[Finding]:
         yield ok("timestamps", "times run on in every sequence, without gaps")
 
 
-def _synchronisation(found: Survey, timed: list[FrameFacts]) -> Iterator[Finding]:
+def _synchronisation(found: Survey, timed: list[SoundFrame]) -> Iterator[Finding]:
     errors = sync_errors_ms(found)
     if not errors:
         yield ok("synchronisation", "scans have no times of their own")
@@ -128,6 +128,6 @@ def _synchronisation(found: Survey, timed: list[FrameFacts]) -> Iterator[Finding
     yield problem("synchronisation", severity, f"{what}; {len(late)} above pair.max_sync_ms={limit:g}", late, mend)
 
 
-def _error_ms(facts: FrameFacts) -> float | None:
+def _error_ms(facts: SoundFrame) -> float | None:
     image, scan = facts.row["timestamp_us"], facts.row["points_timestamp_us"]
     return None if image is None or scan is None else (scan - image) / 1000

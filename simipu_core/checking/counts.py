@@ -94,8 +94,8 @@ def _long_steps(runs: dict[str, list[int]], jitter: float) -> list[str]:
 
 
 def _without_scan(found: Survey) -> Iterator[Finding]:
-    without = [facts.sample_id for facts in found.facts if facts.row["points"] is None]
-    if 0 < len(without) < len(found.facts):
+    without = [facts.sample_id for facts in found.sound if facts.row["points"] is None]
+    if 0 < len(without) < len(found.sound):
         what = f"{len(without)} frames have no scan, the others have"
         mend = "Complete the scans, or expect these frames only where depth maps are used."
         yield problem("scans", Severity.WARNING, what, without, mend)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
+from simipu_core.checking.report import Finding, Severity, ok, problem
 from simipu_core.checking.survey import DepthFacts, FrameFacts, Survey
 from simipu_core.data.sources import class_of
 
@@ -70,7 +70,7 @@ def _scale(found: Survey, measured: Measured) -> Finding:
     if abs(np.log(guess / factor)) < np.log(1.6):
         mend += f"; it looks like depth {_SCALES[guess]}"
     return problem(
-        "depth scale", by_share(len(wrong), len(measured), found.source.max_broken_share), what, wrong, f"{mend}."
+        "depth scale", found.by_share(len(wrong), len(measured), found.source.max_broken_share), what, wrong, f"{mend}."
     )
 
 
@@ -96,7 +96,7 @@ def _density(found: Survey, measured: Measured) -> Finding:
     what = f"{100 * valid:.0f} % of the pixels have a depth (median)"
     few = [facts.sample_id for facts, depth in measured if depth.valid_share < _FEW_VALID]
     if few:
-        severity = by_share(len(few), len(measured), found.source.max_broken_share)
+        severity = found.by_share(len(few), len(measured), found.source.max_broken_share)
         return problem(
             "depth density", severity, f"{what}; {len(few)} maps hardly have any", few, "Look at these maps."
         )
@@ -138,7 +138,7 @@ def _agreement(found: Survey, measured: Measured) -> Iterator[Finding]:
     if not apart:
         yield ok("depth and scan", what)
         return
-    severity = by_share(len(apart), len(compared), found.source.max_broken_share)
+    severity = found.by_share(len(apart), len(compared), found.source.max_broken_share)
     mend = "Check that depth map, scan and calibration are of the same frame."
     yield problem("depth and scan", severity, f"{what} (median); {len(apart)} maps do not", apart, mend)
 

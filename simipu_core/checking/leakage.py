@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simipu_core.checking.pictures import STILL, shows_something
 from simipu_core.checking.report import Finding, Severity, ok, problem
-from simipu_core.checking.survey import FrameFacts, Survey, thumbnail
+from simipu_core.checking.survey import FrameFacts, SoundFrame, Survey, thumbnail
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.frames import BrokenFrameError
 from simipu_core.data.images import decode_image
@@ -28,16 +28,17 @@ def check(found: Survey) -> Iterator[Finding]:
     yield from _between_splits(found)
     if found.is_synthetic:
         return
-    training = [facts for facts in found.facts if facts.split == "train"]
-    for name in dict.fromkeys(facts.row["source"] for facts in training):
-        source, frames = class_of(name), [facts for facts in training if facts.row["source"] == name]
+    training = [frame for frame in found.sound if frame.split == "train"]
+    for name in dict.fromkeys(frame.row["source"] for frame in training):
+        source = class_of(name)
         if benchmark := source.benchmark():
-            yield from _scored_sequences(benchmark, frames)
-        if origins := source.origins(found.root):
+            yield from _scored_sequences(benchmark, [frame for frame in training if frame.row["source"] == name])
+        if not found.is_sample and (origins := source.origins(found.root)):  # it looks at all frames, and others
+            frames = [facts for facts in found.facts if facts.split == "train" and facts.row["source"] == name]
             yield _hidden_sequences(origins, frames)
 
 
-def _scored_sequences(benchmark: Benchmark, frames: list[FrameFacts]) -> Iterator[Finding]:
+def _scored_sequences(benchmark: Benchmark, frames: list[SoundFrame]) -> Iterator[Finding]:
     scored = [facts.sequence for facts in frames if facts.sequence in benchmark.sequences]
     if scored:
         names = sorted(set(scored))
@@ -48,9 +49,9 @@ def _scored_sequences(benchmark: Benchmark, frames: list[FrameFacts]) -> Iterato
 
 
 def _between_splits(found: Survey) -> Iterator[Finding]:
-    sides: dict[str, list[FrameFacts]] = defaultdict(list)
-    for facts in found.facts:
-        sides[facts.split].append(facts)
+    sides: dict[str, list[SoundFrame]] = defaultdict(list)
+    for frame in found.sound:
+        sides[frame.split].append(frame)
     if not sides["train"] or not sides["eval"]:
         yield ok("leakage", f"all frames are for {'training' if sides['train'] else 'evaluation'}; nothing to compare")
         return
@@ -61,7 +62,8 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
         if facts.row["image_sha256"] in seen
     ]
     if not same:
-        trained, scored = (list(filter(shows_something, sides[side])) for side in ("train", "eval"))
+        telling = list(filter(shows_something, found.facts))
+        trained, scored = ([facts for facts in telling if facts.split == side] for side in ("train", "eval"))
         nearest = _nearest(_pictures(scored), _pictures(trained)) if trained and scored else []
         same = [
             f"{facts.sample_id} ≈ {trained[other].sample_id}"

@@ -39,11 +39,20 @@ def page(report: Report, found: Survey) -> str:
     )
     return pages.page(
         f"{report.kind} in {report.root}",
-        f"<p>{report.frames:,} sound frames, {len(report.broken):,} broken.</p>\n"
+        f"<p>{report.frames:,} sound frames, {len(report.broken):,} broken.{_sampled(found)}</p>\n"
         f'<table class="texts"><tr><th>looked at</th><th></th><th>found</th><th>mend</th></tr>\n{rows}</table>\n'
         + (f'<h2>Broken frames</h2>\n<table class="texts">{broken}</table>\n' if broken else "")
         + f"<h2>Frames</h2>\n<p>LiDAR points, or depth where there is no scan, from near (red) to far (blue). Points "
         f"must sit on the things they were measured on.</p>\n{''.join(_figures(found))}",
+    )
+
+
+def _sampled(found: Survey) -> str:
+    if not found.is_sample:
+        return ""
+    return (
+        f" Images, scans and depth maps were measured, and the calibration was tried, in {len(found.facts):,} of them, "
+        "spread evenly, and all else in all of them; <code>simipu check</code> measures every frame."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
-from simipu_core.checking.survey import FrameFacts, Survey
+from simipu_core.checking.survey import FrameFacts, SoundFrame, Survey, streams
 
 _NO_CONTRAST = 2.0
 """Standard deviation of grey values, 0–255."""
@@ -53,17 +53,17 @@ def shows_something(facts: FrameFacts) -> bool:
 
 
 def _count_sizes(found: Survey) -> Counter[tuple[int, int]]:
-    return Counter(map(_size, found.facts))
+    return Counter(map(_size, found.sound))
 
 
-def _size(facts: FrameFacts) -> tuple[int, int]:
+def _size(facts: SoundFrame) -> tuple[int, int]:
     return facts.row["height"], facts.row["width"]
 
 
 def _sizes(found: Survey) -> Finding:
     sizes = _count_sizes(found)
-    cameras: dict[tuple[float, ...], list[FrameFacts]] = defaultdict(list)
-    for facts in found.facts:
+    cameras: dict[tuple[float, ...], list[SoundFrame]] = defaultdict(list)
+    for facts in found.sound:
         cameras[tuple(facts.row["intrinsics"])].append(facts)
     odd = []
     for frames in cameras.values():
@@ -73,7 +73,7 @@ def _sizes(found: Survey) -> Finding:
     what = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
     if odd:
         mend = "Check that these images are this camera's; intrinsics hold for one size only."
-        severity = by_share(len(odd), len(found.facts), found.source.max_broken_share)
+        severity = by_share(len(odd), len(found.sound), found.source.max_broken_share)
         return problem(
             "image size", severity, f"{what}; {len(odd)} differ from others with the same intrinsics", odd, mend
         )
@@ -86,7 +86,7 @@ def _looks(found: Survey) -> Iterator[Finding]:
     allowed, total = found.source.max_broken_share, len(found.facts)
     if empty:
         what = f"{len(empty)} images are black or of one colour"
-        yield problem("image content", by_share(len(empty), total, allowed), what, empty, "Remove these frames.")
+        yield problem("image content", found.by_share(len(empty), total, allowed), what, empty, "Remove these frames.")
     if grey:
         what = f"{len(grey)} of {total} images have no colour"
         yield problem("image content", Severity.WARNING, what, grey, "Take the colour camera if there is one.")
@@ -103,7 +103,7 @@ def _duplicates(found: Survey) -> Iterator[Finding]:
     )
     for digest, part, consequence in kinds:
         of_files: dict[str, dict[str, str]] = defaultdict(dict)  # cameras of one rig share a scan: one file is no copy
-        for facts in found.facts:
+        for facts in found.sound:
             if (sha256 := facts.row[digest]) and (file := facts.row[part]):
                 of_files[sha256].setdefault(file, facts.sample_id)
         copies = {sha256: list(names.values()) for sha256, names in of_files.items()}
@@ -112,9 +112,13 @@ def _duplicates(found: Survey) -> Iterator[Finding]:
             continue
         repeated = True
         number = sum(len(names) - 1 for names in copies.values())
-        severity = by_share(number, len(found.facts), found.source.max_broken_share)
+        severity = by_share(number, len(found.sound), found.source.max_broken_share)
         mend = "Remove the copies; a scan or map that is a copy does not belong to its image."
         yield problem("duplicates", severity, f"{number} frames hold {consequence} as another frame", groups, mend)
+    if found.is_sample:  # of frames that follow each other not both are measured
+        if not repeated:
+            yield ok("duplicates", "no file is there twice")
+        return
     standing = _standing(found)
     share = len(standing) / max(len(found.facts), 1)
     if share > _MUCH_STANDING:
@@ -128,7 +132,7 @@ def _duplicates(found: Survey) -> Iterator[Finding]:
 def _standing(found: Survey) -> list[str]:
     return [
         after.sample_id
-        for frames in found.streams()
+        for frames in streams(found.facts)
         for before, after in pairwise(frames)
         if difference(before, after) < STILL
     ]

@@ -26,7 +26,7 @@ class Finding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     check: str
-    """What was looked at, e.g. ``calibration``."""
+    """What was looked at, e.g. ``edge alignment``."""
     severity: Severity
     what: str
     """What was found, one sentence."""
@@ -36,6 +36,11 @@ class Finding(BaseModel):
     """The first few of them."""
     mend: str = ""
     """What to do."""
+
+    @property
+    def name(self) -> str:
+        """The check in a setting, e.g. ``edge_alignment``."""
+        return self.check.replace(" ", "_")
 
 
 class BrokenFrame(BaseModel):
@@ -65,9 +70,14 @@ class Report(BaseModel):
     statistics: dict[str, Any]
 
     @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What should stop a training."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.FAULT)
+
+    @property
     def has_faults(self) -> bool:
         """Whether anything found should stop a training."""
-        return any(finding.severity is Severity.FAULT for finding in self.findings)
+        return bool(self.faults)
 
 
 def ok(check: str, what: str) -> Finding:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
+from simipu_core.checking.report import Finding, Severity, ok, problem
 from simipu_core.checking.survey import Survey
 
 _DARK = 0.02
@@ -24,7 +24,7 @@ def check(found: Survey) -> Iterator[Finding]:
     if odd:
         what = f"the farthest hundredth of the points of {len(odd)} scans is as near or far as no vehicle's LiDAR sees"
         mend = "Scans must be in metres: look for millimetres, centimetres, feet or kilometres."
-        yield problem("scan range", by_share(len(odd), total, allowed), what, odd, mend)
+        yield problem("scan range", found.by_share(len(odd), total, allowed), what, odd, mend)
     else:
         what = f"99 % of the points are nearer than {reach:.3g} m"
         yield ok("scan range", f"{what}; a scale that is wrong by some per cent cannot be told from scans alone")
@@ -37,7 +37,7 @@ def check(found: Survey) -> Iterator[Finding]:
             "Divide by the largest value of the sensor, once: in own logs reflectance_scale is perhaps "
             f"{factor} times too large."
         )
-        yield problem("reflectance", by_share(len(dark), total, allowed), what, dark, mend)
+        yield problem("reflectance", found.by_share(len(dark), total, allowed), what, dark, mend)
     elif brightest == 0:
         mend = "Fine where the sensor measures none; otherwise look for its column."
         yield problem("reflectance", Severity.WARNING, "scans have no reflectance: all of it is 0", [], mend)

@@ -1,18 +1,20 @@
-"""Opens every frame of a source once and measures what the checks need."""
+"""Opens the frames of a source, all or some, once and measures what the checks need."""
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from simipu_core.checking.alignment import Alignment, Camera, align
+from simipu_core.checking.report import Severity, by_share
 from simipu_core.config import PairConfig
 from simipu_core.config.section import SizeRange
 from simipu_core.data.catalogue import Content, read_content
@@ -33,6 +35,12 @@ _ALIGNED_FRAMES = 400
 """Frames whose calibration is tried, over all sequences."""
 _ALIGNED_A_SEQUENCE = (4, 48)
 _OTHER_CAMERAS = 4
+_SAMPLED, _SAMPLE = 1 / 20, (12, 48)
+"""Share of the frames that are measured where not all are, and the least and largest number of them."""
+_SURELY = 0.01
+"""So improbable is a fault of a sample where no more than the allowed share of all frames is wrong."""
+_LEFT_TO_PAIR = PairConfig(min_points=1, max_sync_ms=1e9, max_broken_share=1)
+"""Limits that no frame exceeds: pair has its own, which ingest does not know."""
 _AGREE = 0.1
 """Largest relative difference of a depth map from the scan's depth for the two to agree."""
 
@@ -58,11 +66,27 @@ class DepthFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFacts:
-    """A sound frame, measured."""
+class SoundFrame:
+    """A frame that can be read."""
 
     row: FrameRow
     split: str
+
+    @property
+    def sample_id(self) -> str:
+        """Of the frame."""
+        return str(self.row["sample_id"])
+
+    @property
+    def sequence(self) -> str:
+        """Of the frame."""
+        return str(self.row["sequence"])
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts(SoundFrame):
+    """A sound frame, measured."""
+
     thumbnail: bytes
     contrast: float
     """Standard deviation of the grey values."""
@@ -89,49 +113,48 @@ class FrameFacts:
     depth: DepthFacts | None = None
     alignment: Alignment | None = None
 
-    @property
-    def sample_id(self) -> str:
-        """Of the frame."""
-        return str(self.row["sample_id"])
 
-    @property
-    def sequence(self) -> str:
-        """Of the frame."""
-        return str(self.row["sequence"])
+FrameT = TypeVar("FrameT", bound=SoundFrame)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A whole source, measured."""
+    """A source, measured."""
 
     source: Source
     pair: PairConfig
     root: Path
     is_synthetic: bool
-    listed: list[tuple[Frame | Rejected, str]]
+    listed: Sequence[tuple[Frame | Rejected, str]]
     """Frames that the split keeps, with their split."""
+    sound: Sequence[SoundFrame]
+    """Those that can be read, in the same order."""
     facts: list[FrameFacts]
-    """Of the sound ones, in the same order."""
+    """Of the measured ones: of all sound ones, or of a sample, in the same order."""
     broken: list[Rejected]
+    is_sample: bool = False
 
     @property
     def total(self) -> int:
         """Sound and broken frames."""
         return len(self.listed)
 
-    def sequences(self) -> dict[str, list[FrameFacts]]:
-        """Frames by sequence, in order."""
-        found: dict[str, list[FrameFacts]] = defaultdict(list)
-        for facts in self.facts:
-            found[facts.sequence].append(facts)
-        return found
+    def by_share(self, count: int, measured: int, allowed: float) -> Severity:
+        """The same as :func:`report.by_share` of measured frames; of a sample, where it is surely so of all frames."""
+        severity = by_share(count, measured, allowed)
+        if severity is Severity.WARNING or len(self.facts) == len(self.sound):
+            return severity
+        from scipy.stats import binom
 
-    def streams(self) -> list[list[FrameFacts]]:
-        """Frames of one camera in one sequence, in order: those whose ids differ in their last part only."""
-        found: dict[tuple[str, str], list[FrameFacts]] = defaultdict(list)
-        for facts in self.facts:
-            found[facts.sequence, facts.sample_id.rpartition("/")[0]].append(facts)
-        return list(found.values())
+        return severity if binom.sf(count - 1, measured, allowed) < _SURELY else Severity.WARNING
+
+
+def streams(frames: Iterable[FrameT]) -> list[list[FrameT]]:
+    """Frames of one camera in one sequence, in order: those whose ids differ in their last part only."""
+    found: dict[tuple[str, str], list[FrameT]] = defaultdict(list)
+    for frame in frames:
+        found[frame.sequence, frame.sample_id.rpartition("/")[0]].append(frame)
+    return list(found.values())
 
 
 def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> Survey:
@@ -159,7 +182,39 @@ def survey(source: Source, pair: PairConfig, root: Path, is_synthetic: bool) -> 
                 broken.append(result)
             else:
                 facts.append(result)
-    return Survey(source, pair, root, is_synthetic, kept, facts, broken)
+    return Survey(source, pair, root, is_synthetic, kept, facts, facts, broken)
+
+
+def sample(
+    source: Source,
+    root: Path,
+    is_synthetic: bool,
+    listed: Sequence[tuple[Frame | Rejected, str]],
+    rows: Iterable[FrameRow],
+    broken: list[Rejected],
+) -> Survey:
+    """Measure a few dozen frames of a source of which every frame has been examined, spread evenly over it.
+
+    What pairing refuses by its own limits is left to it.
+
+    Args:
+        source: the data set and its options.
+        root: folder of the raw data.
+        is_synthetic: made by `simipu synthesize`.
+        listed: frames that the split keeps, with their split.
+        rows: those of the sound ones.
+        broken: the others.
+    """
+    split_of = {frame.sample_id: split for frame, split in listed}
+    sound = [SoundFrame(row, split_of[row["sample_id"]]) for row in rows]
+    chosen = _evenly_from_sources(sound, int(np.clip(len(sound) * _SAMPLED, *_SAMPLE)))
+    candidates = [(frame, split) for frame, split in listed if isinstance(frame, Frame)]
+    frames = [(frame, split) for frame, split in candidates if frame.sample_id in chosen]
+    cameras = _frequent_cameras([frame for frame, _ in candidates])
+    measure_one = partial(_measure, root, source.image_sizes, _LEFT_TO_PAIR, chosen, cameras)
+    with closing(map_frames(measure_one, frames, "check", workers=2, rejected=_too_much)) as results:
+        facts = [result for result in results if isinstance(result, FrameFacts)]
+    return Survey(source, _LEFT_TO_PAIR, root, is_synthetic, listed, sound, facts, broken, is_sample=True)
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes:
@@ -278,6 +333,15 @@ def evenly(items: Sequence[str], count: int) -> list[str]:
     """At most `count` of the items, spread evenly."""
     picked = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[index] for index in dict.fromkeys(picked.tolist())]
+
+
+def _evenly_from_sources(frames: Sequence[SoundFrame], count: int) -> frozenset[str]:
+    """Ids of about so many frames, evenly from each source."""
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for frame in frames:
+        names_of[frame.row["source"]].append(frame.sample_id)
+    each = -(-count // max(len(names_of), 1))
+    return frozenset(name for names in names_of.values() for name in evenly(names, each))
 
 
 def _frequent_cameras(frames: Sequence[Frame]) -> dict[str, Camera]:

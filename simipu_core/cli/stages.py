@@ -60,7 +60,8 @@ def ingest(
 ) -> None:
     """Check every raw frame and write a catalogue: one row a frame, no pixels.
 
-    Broken frames are listed with their reasons in rejected.json.
+    Broken frames are listed with their reasons in rejected.json. What the quick part of `simipu check` finds is
+    printed, and shown by a page beside OUT; a fault stops it, unless the source's `allow_faults` names it.
 
     Example: `simipu ingest depth --experiment kitti_sample --root ~/kitti --out build/frames`
     """
@@ -69,7 +70,15 @@ def ingest(
 
     source = chosen.pretrain_data if use is Use.PRETRAIN else chosen.depth_frames
     with tracked(f"ingest_{use}", chosen, no_track, out) as run:
-        report(stage.ingest(source, out, root=root, run=run), out)
+        report(stage.ingest(source, out, root=root, run=run, page=_page_beside(out)), out)
+
+
+def _page_beside(out: Path) -> Path:
+    """The page that tells about an artifact, in build/ where it lies in S3."""
+    from simipu_core.storage import S3Path
+
+    folder = Path("build") if isinstance(out, S3Path) else out.parent
+    return folder / f"{out.name}.html"
 
 
 def pair(

@@ -24,6 +24,8 @@ from simipu_core.storage import StorageError
 
 FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
+SYNTHETIC_FILE = "synthetic.json"
+"""Lies at the root of a rendered data set and states its licence."""
 _LATEST_US = 1 << 62
 _TRANSFORM = 16
 """Numbers of a 4×4 matrix."""

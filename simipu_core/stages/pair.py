@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
-from simipu_core.data.catalogue import check_broken_share, read_frames, write_rejected
+from simipu_core.data.catalogue import SYNTHETIC_FILE, check_broken_share, read_frames, write_rejected
 from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair, too_much_to_pack
 from simipu_core.data.reading_order import pack_frames
 from simipu_core.data.schema import DEPTH, PAIRS, CatalogueRow
 from simipu_core.data.shards import ShardWriter
 from simipu_core.errors import SimipuError
-from simipu_core.stages.ingest import SYNTHETIC_FILE
 from simipu_core.tracking.run import Run, SilentRun
 
 Target = Literal["pairs", "depth"]

@@ -55,10 +55,10 @@ class Entry(BaseModel):
         return self.model_dump_json(exclude_defaults=True) + "\n"
 
 
-def file_entry(run_id: str, path: Path, folder: str) -> Entry:
+def file_entry(run_id: str, path: Path, folder: str, name: str = "") -> Entry:
     """A file as it is now."""
-    name = f"{folder}/{path.name}" if folder else path.name
-    return Entry(run_id=run_id, kind="file", name=name, content=base64.b64encode(path.read_bytes()).decode())
+    place = "/".join(filter(None, (folder, name or path.name)))
+    return Entry(run_id=run_id, kind="file", name=place, content=base64.b64encode(path.read_bytes()).decode())
 
 
 def read_entries(file: Path) -> Iterator[Entry]:

@@ -199,8 +199,8 @@ class MlflowRun:
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.put(Entry(run_id=self.id, kind="tags", values=dict(tags)))
 
-    def log_file(self, path: Path, folder: str = "") -> None:
-        self._outbox.put(file_entry(self.id, path, folder))
+    def log_file(self, path: Path, folder: str = "", name: str = "") -> None:
+        self._outbox.put(file_entry(self.id, path, folder, name))
 
     def log_input(
         self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None

@@ -12,6 +12,8 @@ class Run(Protocol):
 
     run_id: str | None
     """Id in the tracking server, stored in the manifest of what the step makes."""
+    page: str
+    """Address at which people see it; empty where nothing is recorded."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record settings; nested mappings become dotted names."""
@@ -19,8 +21,8 @@ class Run(Protocol):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers, of training step `step` or of the whole run."""
 
-    def log_file(self, path: Path, folder: str = "") -> None:
-        """Keep a file (picture, table, report) with the run."""
+    def log_file(self, path: Path, folder: str = "", name: str = "") -> None:
+        """Keep a file (picture, table, report) with the run, under its own name unless another one is given."""
 
     def log_input(
         self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None
@@ -40,12 +42,13 @@ class SilentRun:
     """A run nobody listens to."""
 
     run_id: str | None = None
+    page: str = ""
 
     def log_params(self, params: Mapping[str, Any]) -> None: ...
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
 
-    def log_file(self, path: Path, folder: str = "") -> None: ...
+    def log_file(self, path: Path, folder: str = "", name: str = "") -> None: ...
 
     def log_input(
         self, name: str, digest: str, context: str, *, source: str | None = None, made_by: str | None = None

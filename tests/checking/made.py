@@ -58,4 +58,4 @@ def survey(measured: Sequence[FrameFacts], total: int | None = None, **settings:
     if total is not None:
         listed = [listed[0]] * total
     source = any_source(**{"kind": "kitti_object", **settings})
-    return Survey(source, PairConfig(), Path("root"), False, listed, list(measured), [])
+    return Survey(source, PairConfig(), Path("root"), False, listed, measured, list(measured), [])

@@ -107,25 +107,29 @@ def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
 
 def test_ingest(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     source = any_source(kind="kitti", drives_only=True, root="data#0")
-    out = artifact(dsl.Dataset, tmp_path / "out")
-    component("ingest")(section=to_parameter(source), catalogue=out)
-    ((given, _),) = calls
+    out, page = artifact(dsl.Dataset, tmp_path / "out"), artifact(dsl.HTML, tmp_path / "page")
+    component("ingest")(section=to_parameter(source), catalogue=out, page=page)
+    ((given, named),) = calls
     assert given == (source, tmp_path / "out")
+    assert named["page"] == tmp_path / "page"
+    assert page.metadata == {"MLflow": Seen.page}
     assert tracked == ["its own name"]
 
 
 def test_pages_tell_what_an_artifact_is_and_came_from(calls: Calls, tracked: list[str], tmp_path: Path) -> None:
     """Through the SDK's executor, whose output is all that Kubeflow reads."""
     name, section = "simipu_core", to_parameter(any_source(kind="kitti"))
-    place = {"name": name, "type": {"instanceSchema": ""}, "uri": str(tmp_path / "catalogue"), "metadata": {}}
+    place = {"name": name, "type": {"instanceSchema": ""}, "metadata": {}}
+    places = {each: {"artifacts": [{**place, "uri": str(tmp_path / each)}]} for each in ("catalogue", "page")}
     message = {
         "inputs": {"parameterValues": {"section": section}},
-        "outputs": {"artifacts": {"catalogue": {"artifacts": [place]}}, "outputFile": str(tmp_path / "outputs.json")},
+        "outputs": {"artifacts": places, "outputFile": str(tmp_path / "outputs.json")},
     }
     Executor(message, component("ingest")).execute()
-    ((made,),) = (
+    (made,), (page,) = (
         each["artifacts"] for each in json.loads((tmp_path / "outputs.json").read_text())["artifacts"].values()
     )
+    assert page["metadata"] == {"MLflow": Seen.page}
     manifest = read_manifest(tmp_path / "catalogue")
     assert made["metadata"] == {
         "frames": 5,
@@ -462,9 +466,9 @@ def test_a_users_problem_fails_the_task_in_one_line(
         raise SimipuError("data: no frames here; set root.")
 
     monkeypatch.setattr(importlib.import_module("simipu_core.stages.ingest"), "ingest", ingest)
-    out = artifact(dsl.Dataset, tmp_path / "out")
+    out, page = artifact(dsl.Dataset, tmp_path / "out"), artifact(dsl.HTML, tmp_path / "page")
     with pytest.raises(SystemExit) as ended:
-        component("ingest")(section=to_parameter(any_source(kind="kitti")), catalogue=out)
+        component("ingest")(section=to_parameter(any_source(kind="kitti")), catalogue=out, page=page)
     assert ended.value.code == "error: data: no frames here; set root."
     assert tracked == ["its own name"]
 

@@ -91,6 +91,8 @@ def test_mlflow_shows_the_whole_run(project: Path, first: dict[str, Any]) -> Non
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     assert children["pretrain"].inputs.dataset_inputs
     assert mlflow.list_artifacts(children["evaluate"].info.run_id, "panels")
+    for name in ("ingest_pretrain", "ingest_depth"):
+        assert [file.path for file in mlflow.list_artifacts(children[name].info.run_id)] == ["check.html"]
 
 
 def test_the_registered_model_predicts(project: Path, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

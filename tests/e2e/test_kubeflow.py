@@ -79,6 +79,7 @@ def test_a_run_succeeds(project: Path, server: KfpServer) -> None:
     (run,) = server.backend.runs.values()
     outputs = server.backend.folder / "runs" / run.run_id / "outputs"
     assert list(outputs.rglob("report.json"))
+    assert sum("sound frames" in page.read_text(encoding="utf-8") for page in outputs.rglob("page")) == 2
     assert TOKEN not in done.stdout + done.stderr
 
 

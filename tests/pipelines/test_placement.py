@@ -247,6 +247,7 @@ def test_artifacts_have_the_types_that_the_page_shows(tmp_path: Path) -> None:
     }
     assert types == {
         ("ingest", "catalogue"): "system.Dataset",
+        ("ingest", "page"): "system.HTML",
         ("pair", "shards"): "system.Dataset",
         ("pretrain", "encoder"): "system.Model",
         ("finetune", "model"): "system.Model",

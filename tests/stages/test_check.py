@@ -1,10 +1,13 @@
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from simipu_core.artifacts import read_manifest
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig, SyntheticConfig
 from simipu_core.data.catalogue import examine
@@ -13,8 +16,11 @@ from simipu_core.data.pairing import Packed, pack_depth
 from simipu_core.data.schema import DepthRow
 from simipu_core.data.sources import Source
 from simipu_core.errors import SimipuError
-from simipu_core.stages.check import check
+from simipu_core.stages.check import check, check_sample
+from simipu_core.stages.ingest import ingest
 from simipu_core.synthetic import synthesize
+from simipu_core.tracking.run import SilentRun
+from tests.checking import made
 from tests.data import files
 from tests.sources import any_source
 
@@ -159,3 +165,108 @@ def test_projected_scans_in_place_of_the_ground_truth_are_told(world: Path, tmp_
     (density,) = [each for each in check(settings, PairConfig()).findings if each.check == "depth density"]
     assert density.severity is Severity.WARNING
     assert "look like single raw scans" in density.what
+
+
+# -- the quick part, as ingest runs it -------------------------------------------------------------------------------
+
+
+class Logging(SilentRun):
+    """Keeps the files that are recorded."""
+
+    page = "http://mlflow/#/experiments/1/runs/2"
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+
+    def log_file(self, path: Path, folder: str = "", name: str = "") -> None:
+        self.files[folder + name] = path.read_text(encoding="utf-8")
+
+
+def exchange_centres(training: Path) -> None:
+    """Write cy for cx in all calibrations, and cx for cy."""
+    for file in (training / "calib").iterdir():
+        words = [line.split(" ") for line in file.read_text().splitlines()]
+        for line in words:
+            if line[0] == "P2:":
+                line[3], line[7] = line[7], line[3]
+        file.write_text("\n".join(map(" ".join, words)))
+
+
+def test_a_sound_set_passes_ingest_with_its_page(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Logging()
+    manifest = ingest(source(world), tmp_path / "frames", run=run, page=tmp_path / "page")
+    assert run.files == {"check.html": (tmp_path / "page").read_text(encoding="utf-8")}
+    assert "4 sound frames, 0 broken. Images, scans and depth maps were measured" in run.files["check.html"]
+    assert run.files["check.html"].count('src="data:image/jpeg;base64,') == 4
+    assert not re.search("warning|fault", capsys.readouterr().out)
+    unchecked = ingest(source(world, allow_faults=["duplicates"]), tmp_path / "unchecked")
+    assert unchecked.digest == manifest.digest
+
+
+def test_a_fault_stops_ingest_unless_it_is_allowed(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world / "kitti_object", tmp_path / "raw/kitti_object")
+    exchange_centres(tmp_path / "raw/kitti_object/training")
+    what = "of 4 frames cx and cy are exchanged: the principal point 44, 157 in images of 96×320"
+    run, page = Logging(), tmp_path / "page"
+    for recorded, place in ((SilentRun(), str(page)), (run, f"check.html of {run.page}")):
+        with pytest.raises(SimipuError) as stopped:
+            ingest(source(tmp_path / "raw"), tmp_path / "frames", run=recorded, page=page)
+        assert str(stopped.value) == (
+            f"{tmp_path}/raw: these frames should not be trained on (image centre: {what}); look at {place}, and mend "
+            "the data, or set allow_faults: [image_centre] in pretrain_data or depth_data."
+        )
+        assert what in page.read_text(encoding="utf-8")
+        assert not (tmp_path / "frames").exists()
+    assert what in run.files["check.html"]
+    page.unlink()
+    allowed = source(tmp_path / "raw", allow_faults=["image_centre"])
+    assert ingest(allowed, tmp_path / "frames", page=page) == read_manifest(tmp_path / "frames")
+    assert what in page.read_text(encoding="utf-8")
+    assert f"fault: image centre: {what}\n" in capsys.readouterr().out
+    with pytest.raises(SimipuError, match=r"set allow_faults: \[image_centre\] in"):
+        ingest(source(tmp_path / "raw", allow_faults=["duplicates"]), tmp_path / "again", page=page)
+
+
+def test_frames_that_are_not_in_the_sample_are_no_finding(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, times and splits are looked at in all frames."""
+    monkeypatch.setattr("simipu_core.checking.survey._SAMPLE", (2, 2))
+    parts = [{"kind": "kitti_object", "split": "within_sequence"}, {"kind": "kitti_depth"}]
+    settings = source(world, kind="mixed", sources=parts)
+    listed = [(frame, split) for frame, split in settings.split_frames(world) if split]
+    rows = [row for frame, _ in listed if isinstance(frame, Frame) and isinstance(row := examine(world, frame), dict)]
+    assert len(rows) == 6
+    page = tmp_path / "page"
+    report = check_sample(settings, world, listed, rows, [], page)
+    whole = check(settings, PairConfig())
+    assert not report.has_faults
+    assert [each for each in report.findings if each.check in ("count", "timestamps", "leakage")] == [
+        each for each in whole.findings if each.check in ("count", "timestamps", "leakage")
+    ]
+    told = "6 sound frames, 0 broken. Images, scans and depth maps were measured, and the calibration was tried, in 2"
+    assert told in page.read_text(encoding="utf-8")
+
+
+def test_of_a_sample_a_share_must_be_sure() -> None:
+    """Two dark images of twelve say little about the share of all; eight of them do."""
+    measured = [made.facts(index) for index in range(12)]
+    whole = made.survey(measured)
+    part = replace(whole, sound=[made.facts(index) for index in range(1000)])
+    assert [whole.by_share(number, 12, 0.05) for number in (0, 2)] == [Severity.WARNING, Severity.FAULT]
+    assert [part.by_share(number, 12, 0.05) for number in (0, 2, 8)] == [
+        Severity.WARNING,
+        Severity.WARNING,
+        Severity.FAULT,
+    ]
+
+
+def test_a_mixed_source_allows_faults_itself() -> None:
+    part = {"kind": "kitti_object", "allow_faults": ["duplicates"]}
+    with pytest.raises(SimipuError, match="`allow_faults` is an option of the mixed source"):
+        any_source(kind="mixed", sources=[part])
+    assert any_source(kind="mixed", sources=[{"kind": "kitti_object"}], allow_faults=["duplicates"])

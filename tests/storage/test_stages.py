@@ -151,12 +151,14 @@ def test_the_command_line_takes_addresses(
             main()
         return ended.value.code
 
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.yaml").write_text(
         "experiment: remote\npretrain_data: {kind: kitti_object}\npair: {min_points: 1}\n"
     )
     root = upload(world, "raw")
     catalogue, pairs = f"{bucket}/catalogue", f"{bucket}/pairs"
     assert not simipu("ingest", "pretrain", "--root", str(root), "--out", catalogue)
+    assert "3 sound frames" in (tmp_path / "build/catalogue.html").read_text(encoding="utf-8")
     assert not simipu("pair", "pretrain", catalogue, "--out", pairs)
     assert f"{pairs}: pairs · frames 3" in capsys.readouterr().out
     assert read_manifest(S3Path.at(pairs), "pairs").counts["frames"] == 3

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,9 @@ class Source(Section):
     """Share of frames or sequences that train, for `within_sequence` and `by_sequence`."""
     max_broken_share: float = Field(0.05, ge=0, le=1)
     """Largest tolerated share of broken frames, 0–1; more stops the step."""
+    allow_faults: tuple[str, ...] = ()
+    """Faults with which ingest goes on, by their names, e.g. [edge_alignment, duplicates]; others that the quick part
+    of `simipu check` finds stop it."""
     image_sizes: SizeRange = ANY_SIZE
     """Least and largest height and width of an image, pixels; others are rejected. The pipeline narrows it to what the
     crops of `finetune.augment` and `evaluate.protocols` take."""
@@ -144,6 +147,12 @@ class Source(Section):
     def parts(self) -> "tuple[Source, ...]":
         """The sources that are read: this one, or those that it mixes."""
         return (self,)
+
+    def content_options(self) -> dict[str, Any]:
+        """The options that decide which frames are in a catalogue, and how."""
+        return self.model_dump(
+            mode="json", exclude={"root": True, "allow_faults": True, "sources": {"__all__": {"allow_faults"}}}
+        )
 
     # -- finding -----------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ class Mixed(Source):
         fields = type(self).model_fields
         if any(source.root != fields["root"].default for source in self.sources):
             raise ValueError("sources have no root of their own; all lie below the root of the mixed source")
+        if any(source.allow_faults for source in self.sources):
+            raise ValueError("`allow_faults` is an option of the mixed source, whose frames are checked together")
         if (self.every, self.train_share) != (fields["every"].default, fields["train_share"].default):
             raise ValueError("`every` and `train_share` are options of each of the sources")
         return self
