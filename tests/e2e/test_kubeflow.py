@@ -117,7 +117,7 @@ def test_a_run_succeeds(undisturbed: Run) -> None:
 
 
 def test_a_failing_step_says_why(project: Path, server: KfpServer) -> None:
-    done = submit(project, server, "--set", "depth_data.split=none")
+    done = submit(project, server, *changes(*SETTINGS, "depth_data.split=none"))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
