@@ -87,7 +87,7 @@ test: setup-dev ## fast tests
 	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: test ## fast tests, then whole runs, real servers and images
-	@.venv/bin/pytest -q -n 2 --dist loadfile -m slow --durations 20
+	@.venv/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow --durations 20
 
 torture: setup-dev ## kill, corrupt, fuzz and disturb for a while, on from the last time [MINUTES=10] [CAMPAIGN=kills | corruptions | fuzz | faults]
 	@.venv/bin/python -m tests.torture $${MINUTES:+--minutes "$$MINUTES"} $${CAMPAIGN:+--campaign "$$CAMPAIGN"}

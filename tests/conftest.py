@@ -1,10 +1,30 @@
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, one thread each
 
 import pytest
+
+# Whole runs start hundreds of processes, each of which would compile PyTorch and MLflow to bytecode anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+LONGEST = [
+    "e2e/test_golden.py",
+    "e2e/test_images.py",
+    "e2e/test_kubeflow.py",
+    "e2e/test_promotion.py",
+    "training/test_networks.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These first: one that began last would leave the other worker idle (with `--no-loadscope-reorder`)."""
+    tests = Path(__file__).parent
+    first = {tests / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 @pytest.fixture(autouse=True, scope="session")

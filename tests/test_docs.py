@@ -148,7 +148,7 @@ def test_the_example_of_a_new_source_runs(tmp_path: Path) -> None:
     """One file and one list are touched, in a copy of the package; check, ingest and pair then know the source."""
     (code,) = blocks((ROOT / "docs/new_source.md").read_text(encoding="utf-8"), "python")
     sources = tmp_path / "simipu_core/data/sources"
-    shutil.copytree(ROOT / "simipu_core", tmp_path / "simipu_core")
+    shutil.copytree(ROOT / "simipu_core", tmp_path / "simipu_core", ignore=shutil.ignore_patterns("__pycache__"))
     files.write(sources / "tram.py", code)
     text = (sources / "__init__.py").read_text(encoding="utf-8")
     for line, added in (

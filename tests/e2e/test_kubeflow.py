@@ -29,16 +29,29 @@ TOKEN = "the-right-token"
 
 
 @pytest.fixture(scope="module")
-def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KfpServer]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, s3: SeaweedFS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KfpServer]:
+    """With checkpoints in S3."""
     folder = tmp_path_factory.mktemp("kfp")
     steps = {
         "PYTHONPATH": f"{project}:{ROOT}",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        "SIMIPU_CHECKPOINTS": str(folder / "checkpoints"),
+        "SIMIPU_CHECKPOINTS": checkpoints(s3),
+        **s3.environment,
     }
     with kfp_server(folder, namespaces={"team-a"}, environment=steps) as served:
         served.token = TOKEN
         yield served
+
+
+def checkpoints(s3: SeaweedFS) -> str:
+    """Their address."""
+    return f"s3://{s3.bucket}/training"
 
 
 def start(project: Path, server: KfpServer, *arguments: str) -> "subprocess.Popen[str]":
@@ -62,9 +75,32 @@ def submit(project: Path, server: KfpServer, *arguments: str) -> subprocess.Comp
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 
-def test_a_run_succeeds(project: Path, server: KfpServer) -> None:
-    done = submit(project, server, "--set", "finetune.scratch_control=false")
+SETTINGS = ("finetune.scratch_control=false", "pretrain.epochs=2", "finetune.epochs=6")
+"""Twelve steps of each training."""
+Run = tuple[subprocess.CompletedProcess[str], Path]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Path, server: KfpServer) -> Run:
+    """A run, and the folder of its outputs."""
+    done = submit(project, server, *changes(*SETTINGS))
     assert done.returncode == 0, done.stdout + done.stderr
+    return done, outputs(server)
+
+
+def changes(*settings: str) -> list[str]:
+    return [argument for setting in settings for argument in ("--set", setting)]
+
+
+def outputs(server: KfpServer) -> Path:
+    """Of the newest run."""
+    *_, run_id = server.backend.runs
+    (folder,) = (server.backend.folder / "runs" / run_id / "outputs").iterdir()
+    return folder
+
+
+def test_a_run_succeeds(undisturbed: Run) -> None:
+    done, outputs = undisturbed
     succeeded = re.findall(r"^(\w+) succeeded · ", done.stdout, re.MULTILINE)
     assert sorted(succeeded) == [
         "configure",
@@ -76,15 +112,13 @@ def test_a_run_succeeds(project: Path, server: KfpServer) -> None:
         "pair_pretrain",
         "pretrain",
     ]
-    (run,) = server.backend.runs.values()
-    outputs = server.backend.folder / "runs" / run.run_id / "outputs"
     assert list(outputs.rglob("report.json"))
     assert sum("sound frames" in page.read_text(encoding="utf-8") for page in outputs.rglob("page")) == 2
     assert TOKEN not in done.stdout + done.stderr
 
 
 def test_a_failing_step_says_why(project: Path, server: KfpServer) -> None:
-    done = submit(project, server, "--set", "depth_data.split=none")
+    done = submit(project, server, *changes(*SETTINGS, "depth_data.split=none"))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
@@ -95,49 +129,29 @@ def test_a_failing_step_says_why(project: Path, server: KfpServer) -> None:
 
 KEPT = 3
 KILLS = {"pretrain": 2, "finetune": 2}
-TRAINING = [
-    f"{stage}.{setting}"
-    for stage in KILLS
-    for setting in ("epochs=6", "batch_size=2", "checkpoint_every=1", f"keep_checkpoints={KEPT}")
-]
+CHECKPOINTS = [f"{stage}.{one}" for stage in KILLS for one in ("checkpoint_every=1", f"keep_checkpoints={KEPT}")]
 CLUSTER = "defaults: {timeout: 1h, retry: {times: 3, wait: 1s, factor: 1, within: 2h}}"
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with seaweedfs(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
 def test_killed_training_goes_on_from_object_storage(
-    project: Path, s3: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    s3: SeaweedFS,
+    server: KfpServer,
+    undisturbed: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SIGKILL to all processes of the pod, at random steps; its folders are not seen again, only S3 is."""
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    settings = ["--cluster", str(tmp_path / "cluster.yaml")]
-    for setting in [*TRAINING, "finetune.scratch_control=false"]:
-        settings += ["--set", setting]
-
-    weights = {}
-    for name in ("undisturbed", "killed"):
-        place = f"s3://{s3.bucket}/{name}"
-        steps = {"PYTHONPATH": f"{project}:{ROOT}", "SIMIPU_CHECKPOINTS": place, **s3.environment}
-        steps |= {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/{name}.db"}
-        with kfp_server(tmp_path / name, namespaces={"team-a"}, environment=steps) as served:
-            served.token = TOKEN
-            process = start(project, served, *settings)
-            if name == "killed":
-                kill_pods(served, process, place)
-            out, error = process.communicate()
-            assert process.returncode == 0, out + error
-        (outputs,) = (tmp_path / name / "runs").glob("*/outputs/*")
-        weights[name] = [
-            (outputs / "pretrain" / "encoder" / "encoder.safetensors").read_bytes(),
-            (outputs / "finetune" / "model" / "model.safetensors").read_bytes(),
-        ]
-    assert weights["killed"] == weights["undisturbed"]
+    settings = ["--cluster", str(tmp_path / "cluster.yaml"), *changes(*SETTINGS, *CHECKPOINTS)]
+    process = start(project, server, *settings)
+    kill_pods(server, process, checkpoints(s3))
+    out, error = process.communicate()
+    assert process.returncode == 0, out + error
+    for weights in ("pretrain/encoder/encoder.safetensors", "finetune/model/model.safetensors"):
+        assert (outputs(server) / weights).read_bytes() == (undisturbed[1] / weights).read_bytes()
 
 
 def kill_pods(server: KfpServer, process: "subprocess.Popen[str]", place: str) -> None:
@@ -149,7 +163,7 @@ def kill_pods(server: KfpServer, process: "subprocess.Popen[str]", place: str) -
         for target in sorted(rng.sample(range(2, 9), number)):
             while (newest := max(saved(place, stage, at_least=done - KEPT), default=0)) < target:
                 assert process.poll() is None, process.communicate()
-                time.sleep(0.05)
+                time.sleep(0.1)
             victims = pod(server, stage)
             assert victims, f"{stage} ended before it could be killed at step {newest}"
             for victim in victims:
@@ -170,7 +184,7 @@ def saved(place: str, stage: str, at_least: int) -> list[int]:
 
 def pod(server: KfpServer, stage: str) -> list[psutil.Process]:
     """Processes of the step that is under way."""
-    (execution,) = server.backend.executions.values()
+    *_, execution = server.backend.executions.values()
     below = psutil.Process(execution.process.pid).children(recursive=True)
     roots = [process for process in below if f"--function_to_execute {stage}" in " ".join(process.cmdline())]
     return [*roots, *(child for root in roots for child in root.children(recursive=True))]

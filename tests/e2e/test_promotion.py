@@ -272,7 +272,7 @@ def promoters(client: MlflowClient, service: Service, tmp_path: Path) -> Iterato
 def test_promotions_that_race_lose_nothing(client: MlflowClient, promoters: tuple[Promoter, Promoter]) -> None:
     """Two processes, many times at the same moment: first as people promote, then as gates do."""
     promoted: list[int] = []
-    for _ in range(20):
+    for _ in range(10):
         for promoter in promoters:
             promoter.tell(0)
         for promoter in promoters:
@@ -283,7 +283,7 @@ def test_promotions_that_race_lose_nothing(client: MlflowClient, promoters: tupl
         assert sorted(history.champions) == sorted(promoted)
         assert aliases(client, "raced")["champion"] == history.champions[-1]
         assert aliases(client, "raced")["previous"] == history.champions[-2]
-    for _ in range(20):
+    for _ in range(10):
         champion = aliases(client, "raced")["champion"]
         for promoter in promoters:
             promoter.tell(champion)
@@ -382,7 +382,11 @@ def test_a_whole_pipeline_run_is_tracked_and_promoted(client: MlflowClient, serv
         "SIMIPU_IMAGE": "simipu-python:test",
         "COLUMNS": "160",
     }
-    changes = ["tracking.promotion.mode=promote", "tracking.promotion.max_abs_rel=5.0"]
+    changes = [
+        "tracking.promotion.mode=promote",
+        "tracking.promotion.max_abs_rel=5.0",
+        "finetune.scratch_control=false",
+    ]
     command = [sys.executable, "-m", "pipelines", "local"]
     for change in changes:
         command += ["--set", change]

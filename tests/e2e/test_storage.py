@@ -127,8 +127,8 @@ def test_every_step_reads_and_writes_the_bucket(raw: str, simipu: Simipu, networ
 
 
 def test_dvc_pushes_what_the_pipeline_reads(project: Path, python: Python, remote: str) -> None:
-    run = ("pipelines", "local", "--set", "finetune.init=kaiming_zero_gamma", "--set", "evaluate.panels=0")
-    succeeds(python(*run))
+    changes = ("finetune.init=kaiming_zero_gamma", "finetune.scratch_control=false", "evaluate.panels=0")
+    succeeds(python("pipelines", "local", *(argument for change in changes for argument in ("--set", change))))
     fetched = list((project / "build/cache").glob("dvc-*"))
     assert len(fetched) == 1
     md5 = fetched[0].name.removeprefix("dvc-")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[Stage, Path]:
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture
-def start(shards: dict[Stage, Path], tmp_path: Path) -> Start:
-    """Starts `simipu STAGE`, writing to a folder of the test's, with its checkpoints in another."""
+def starter(shards: dict[Stage, Path], folder: Path) -> Start:
+    """Starts `simipu STAGE`, writing into a folder, its checkpoints too."""
 
     def run(stage: Stage, out: str, *changes: str, launcher: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "SIMIPU_"))
-        } | {"OMP_NUM_THREADS": "1", "SIMIPU_CHECKPOINTS": str(tmp_path / "checkpoints"), "GLOO_SOCKET_IFNAME": "lo"}
-        command = [*launcher, str(BIN / "simipu"), stage, str(shards[stage]), "--out", str(tmp_path / out)]
+        } | {"OMP_NUM_THREADS": "1", "SIMIPU_CHECKPOINTS": str(folder / "checkpoints"), "GLOO_SOCKET_IFNAME": "lo"}
+        command = [*launcher, str(BIN / "simipu"), stage, str(shards[stage]), "--out", str(folder / out)]
         command += ["--experiment", str(TINY), "--no-track"]
         for change in [*SETTINGS[stage], *changes]:
             command += ["--set", f"{stage}.{change}"]
@@ -82,6 +82,24 @@ def start(shards: dict[Stage, Path], tmp_path: Path) -> Start:
         )
 
     return run
+
+
+@pytest.fixture
+def start(shards: dict[Stage, Path], tmp_path: Path) -> Start:
+    return starter(shards, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: dict[Stage, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Stage], Path]:
+    """What a stage makes when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    @cache
+    def made(stage: Stage) -> Path:
+        finish(starter(shards, folder)(stage, stage))
+        return folder / stage
+
+    return made
 
 
 def finish(process: "subprocess.Popen[str]") -> None:
@@ -103,9 +121,10 @@ def wait_for_step(folder: Path, step: int, process: "subprocess.Popen[str]") -> 
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_killed_at_random_steps_it_ends_bit_identical(stage: Stage, start: Start, tmp_path: Path) -> None:
+def test_killed_at_random_steps_it_ends_bit_identical(
+    stage: Stage, start: Start, undisturbed: Callable[[Stage], Path], tmp_path: Path
+) -> None:
     """SIGKILL, which nothing can catch, several times; the seed of the steps is printed where this fails."""
-    finish(start(stage, "undisturbed"))
     seed = random.SystemRandom().randrange(1000)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -120,18 +139,16 @@ def test_killed_at_random_steps_it_ends_bit_identical(stage: Stage, start: Start
     finish(start(stage, "killed"))
     assert before >= 3
     assert saved(tmp_path) == []
-    files = [(tmp_path / name / WEIGHTS[stage]).read_bytes() for name in ("killed", "undisturbed")]
-    assert files[0] == files[1]
-    assert read_manifest(tmp_path / "killed").digest == read_manifest(tmp_path / "undisturbed").digest
+    assert (tmp_path / "killed" / WEIGHTS[stage]).read_bytes() == (undisturbed(stage) / WEIGHTS[stage]).read_bytes()
+    assert read_manifest(tmp_path / "killed").digest == read_manifest(undisturbed(stage)).digest
 
 
 @pytest.mark.parametrize(
     ("stage", "sent"), [("pretrain", signal.SIGINT), ("pretrain", signal.SIGHUP), ("finetune", signal.SIGTERM)]
 )
 def test_a_signal_saves_at_once_and_the_restart_goes_on(
-    stage: Stage, sent: signal.Signals, start: Start, tmp_path: Path
+    stage: Stage, sent: signal.Signals, start: Start, undisturbed: Callable[[Stage], Path], tmp_path: Path
 ) -> None:
-    finish(start(stage, "undisturbed"))
     process = start(stage, "stopped", "checkpoint_every=5")
     wait_for_step(tmp_path, 5, process)
     process.send_signal(sent)
@@ -142,8 +159,7 @@ def test_a_signal_saves_at_once_and_the_restart_goes_on(
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     finish(start(stage, "stopped", "checkpoint_every=5"))
-    files = [(tmp_path / name / WEIGHTS[stage]).read_bytes() for name in ("stopped", "undisturbed")]
-    assert files[0] == files[1]
+    assert (tmp_path / "stopped" / WEIGHTS[stage]).read_bytes() == (undisturbed(stage) / WEIGHTS[stage]).read_bytes()
 
 
 def torchrun(port: int) -> tuple[str, ...]:

@@ -604,11 +604,11 @@ def test_a_job_whose_node_is_killed_is_replaced_and_goes_on_from_its_checkpoint(
             threading.Thread(target=kill, args=(job,), daemon=True).start()
 
     api.on_create, api.grace = execute, 2.0
-    config = CONFIG.model_copy(update={"epochs": 20, "checkpoint_every": 1})
+    config = CONFIG.model_copy(update={"epochs": 10, "checkpoint_every": 1})
     train(tmp_path / "encoder", config, uri)
     assert (len(api.created), api.hung) == (2, [])
-    assert read_manifest(tmp_path / "encoder", "encoder").counts["steps"] == 40
-    steps = [int(step) for log in api.logs.values() for step in re.findall(r"pretrain (\d+)/40", log)]
+    assert read_manifest(tmp_path / "encoder", "encoder").counts["steps"] == 20
+    steps = [int(step) for log in api.logs.values() for step in re.findall(r"pretrain (\d+)/20", log)]
     assert min(steps) > 1
 
 
