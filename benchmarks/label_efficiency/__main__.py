@@ -4,6 +4,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,7 +15,7 @@ from benchmarks import measure
 from benchmarks.label_efficiency import frames
 from benchmarks.label_efficiency.records import Records
 from benchmarks.label_efficiency.runs import Workplace, missing, run_job
-from benchmarks.label_efficiency.studies import STUDIES, waves
+from benchmarks.label_efficiency.studies import STUDIES, Job, waves
 from benchmarks.label_efficiency.table import markdown, table
 from simipu_core.errors import SimipuError
 from simipu_core.files import write_file
@@ -35,22 +36,33 @@ def run(place: Workplace, *, data: str | None, deadline: float, processes: int) 
     failed: list[str] = []
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    for wave in waves(place.study):
-        jobs = [job for job in wave if missing(place.records, job)]
-        if not jobs or time.time() > deadline:
-            continue
-        frames.prepare(place.study, frames.needed(place.study, jobs), place.frames, data)
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=measure.single_thread) as pool:
-            under_way = {pool.submit(run_job, place, job, deadline): job for job in jobs}
-            for done in as_completed(under_way):
-                job = under_way[done]
-                name = f"{', '.join(row.name for row in job.rows)}, seed {job.seed}"
-                try:
-                    left = done.result()
-                except SimipuError as error:
-                    failed.append(f"{name}: {error}")
-                else:
-                    print(f"{name}: {'done' if not left else f'{left} cells left'}", flush=True)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=measure.single_thread) as pool:
+        try:
+            for wave in waves(place.study):
+                jobs = [job for job in wave if missing(place.records, job)]
+                if jobs and time.time() < deadline:
+                    frames.prepare(place.study, frames.needed(place.study, jobs), place.frames, data)
+                    failed += _run_wave(place, jobs, deadline, pool)
+        except BaseException:  # what is under way writes its checkpoint
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
+
+
+def _run_wave(place: Workplace, jobs: list[Job], deadline: float, pool: ProcessPoolExecutor) -> list[str]:
+    failed: list[str] = []
+    under_way = {pool.submit(run_job, place, job, deadline): job for job in jobs}
+    for done in as_completed(under_way):
+        job = under_way[done]
+        name = f"{', '.join(row.name for row in job.rows)}, seed {job.seed}"
+        try:
+            left = done.result()
+        except SimipuError as error:
+            failed.append(f"{name}: {error}")
+        else:
+            print(f"{name}: {f'{left} cells left' if left else 'done'}", flush=True)
     return failed
 
 
@@ -81,6 +93,7 @@ def main() -> None:
     folder = Path(__file__).parents[1] / "results" / "label_efficiency" / arguments.study
     place = Workplace(STUDIES[arguments.study], Path("build/label_efficiency"), folder)
     deadline = time.time() + 60 * arguments.minutes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failed = (
             [] if arguments.table else run(place, data=arguments.data, deadline=deadline, processes=arguments.processes)
@@ -88,6 +101,8 @@ def main() -> None:
         show(place.records)
     except SimipuError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from there")
     if failed:
         sys.exit("\n".join(["failed:", *failed]))
 
