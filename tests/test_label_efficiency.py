@@ -18,6 +18,7 @@ from benchmarks.label_efficiency.runs import Workplace, missing, run_job
 from benchmarks.label_efficiency.studies import STUDIES, Column, Job, Row, Study, waves
 from benchmarks.label_efficiency.table import markdown, table
 from simipu_core.config import SyntheticConfig
+from simipu_core.data.sources.kitti import Kitti
 from simipu_core.errors import SimipuError
 
 ROWS = (
@@ -120,8 +121,9 @@ _ZEROED = "kaiming_zero_gamma"
 def test_validation_frames_are_not_those_that_are_scored() -> None:
     synthetic, real = STUDIES["synthetic"], STUDIES["real"]
     assert synthetic.shared(synthetic.validation).synthetic.seed != synthetic.shared().synthetic.seed
-    assert real.shared().depth_data.kind == "kitti"
-    assert real.shared().depth_data.drives_only  # type: ignore[attr-defined]
+    scored = real.shared().depth_data
+    assert isinstance(scored, Kitti)
+    assert scored.drives_only
     assert real.shared(real.validation).depth_data.kind == "kitti_object"
     assert real.shared().pretrain_data.split == real.shared(real.validation).depth_data.split == "within_sequence"
     assert any("LEAKAGE" in note for note in real.notes)
