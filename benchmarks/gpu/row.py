@@ -1,20 +1,22 @@
 """Starts side by side at ResNet-50: Abs Rel after fine-tuning with 32 labels, one seed, the stages of the pipeline."""
 
+import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.agenda import Part
-from benchmarks.label_efficiency import Study, prepare, run_arm
-from simipu_core.evaluation.report import Report
+from benchmarks.label_efficiency import frames
+from benchmarks.label_efficiency.runs import Workplace, run_job
+from benchmarks.label_efficiency.studies import Column, Job, Row, Study
+from benchmarks.label_efficiency.table import mean
 
-ARMS = {
-    "default_init": ["finetune.init=torch_default"],
-    "lidar_depth": ["pretrain.objective=lidar_depth", "finetune.start=encoder_and_decoder"],
-    "contrastive": [],
-}
+ROWS = (
+    Row("default_init", "random, PyTorch's defaults", ("finetune.init=torch_default",), "nothing"),
+    Row("lidar_depth", "LiDAR depth", ("pretrain.objective=lidar_depth",), keeps_decoder=True),
+    Row("contrastive", "contrast"),
+)
 _EXPECTED = 120.0
-"""Seconds that an arm is taken to need."""
+"""Seconds that a row is taken to need."""
 
 _FULL = (
     "synthetic.object_frames=768",
@@ -41,33 +43,31 @@ _TINY = (
     "pretrain.workers=0",
     "finetune.workers=0",
 )
+_LABELS_32 = Column("labels_32", "32 labels", 32, 75)
+_SHARED = ("depth_data.train_share=0.6", "pretrain.precision=bf16", "finetune.precision=bf16", "evaluate.panels=0")
 
 
-def study(sizes: str) -> Study:
+def study(sizes: str, device: str) -> Study:
     """Data and budget."""
-    shared = ("depth_data.train_share=0.6", "pretrain.precision=bf16", "finetune.precision=bf16", "evaluate.panels=0")
-    if sizes == "tiny":
-        return Study("demo", (*shared, *_TINY), labels={8: 1}, seeds=1, ablation_seeds=0)
-    return Study("demo", (*shared, *_FULL), labels={32: 75}, seeds=1, ablation_seeds=0)
+    devices = tuple(f"{stage}.device={device}" for stage in ("pretrain", "finetune", "evaluate"))
+    settings, column = (_TINY, Column("labels_8", "8 labels", 8, 1)) if sizes == "tiny" else (_FULL, _LABELS_32)
+    return Study("demo", (*_SHARED, *settings, *devices), ROWS, (column,), seeds=1, scales=(1.0,))
 
 
 def run(part: Part) -> None:
-    """One arm after another."""
-    chosen, folder = study(part.sizes.name), part.data.pairs.parent / "row"
-    prepare(chosen, folder, None)
-    for name, settings in ARMS.items():
-        device = [f"{stage}.device={part.device.type}" for stage in ("pretrain", "finetune", "evaluate")]
-        task = partial(_arm, chosen, folder, name, [*settings, *device])
-        part.measure(name, task, _EXPECTED if part.device.type == "cuda" else 0)
+    """One row after another."""
+    folder = part.data.pairs.parent / "row"
+    place = Workplace(study(part.sizes.name, part.device.type), folder, folder / "found")
+    jobs = [Job((row,), 0, place.study.main) for row in ROWS]
+    frames.prepare(place.study, frames.needed(place.study, jobs), place.frames)
+    for job in jobs:
+        part.measure(job.rows[0].name, partial(_row, place, job), _EXPECTED if part.device.type == "cuda" else 0)
 
 
-def _arm(study: Study, folder: Path, name: str, settings: list[str]) -> dict[str, Any]:
-    seconds = run_arm(study, folder, name, settings, 0)
-    return {"abs_rel": _abs_rel(folder / "runs" / name / "0"), "seconds": seconds}
-
-
-def _abs_rel(arm: Path) -> dict[str, float]:
-    """By number of labels."""
-    files = sorted(arm.glob("report-*/report.json"))
-    reports = {file.parent.name.removeprefix("report-"): Report.model_validate_json(file.read_text()) for file in files}
-    return {labels: report.abs_rel for labels, report in reports.items()}
+def _row(place: Workplace, job: Job) -> dict[str, Any]:
+    begun = time.monotonic()
+    run_job(place, job)
+    (row,), (column,) = job.rows, job.columns
+    cell = place.records.cell(row, column, job.seed)
+    assert cell is not None
+    return {"abs_rel": {str(column.labels): mean([cell])}, "seconds": time.monotonic() - begun}

@@ -32,29 +32,39 @@ class Scan:
     """(M,) primitive of each point."""
 
 
-def scan(scene: Scene, sensor_to_world: Floats, num_rays: int, rng: np.random.Generator, *, noisy: bool = True) -> Scan:
+def scan(
+    scene: Scene,
+    sensor_to_world: Floats,
+    num_rays: int,
+    rng: np.random.Generator,
+    *,
+    noisy: bool = True,
+    elevations: Floats = BEAM_ELEVATIONS,
+) -> Scan:
     """Turn the LiDAR once.
 
     Args:
         scene: the world.
         sensor_to_world: (4, 4) pose of the sensor.
-        num_rays: pulses in all; rounded to a whole number of firings of the 64 beams.
+        num_rays: pulses in all; rounded to a whole number of firings of all beams.
         rng: source of the noise.
         noisy: add range noise and drop-outs; without, every surface within `MAX_RANGE` gives its exact point.
+        elevations: (B,) of the beams from the top one down, radians.
     """
-    columns = max(1, round(num_rays / 64))
+    columns = max(1, round(num_rays / elevations.size))
     azimuths = (np.arange(columns) + rng.random()) * (2 * np.pi / columns)
-    elevations = BEAM_ELEVATIONS[None, :]
+    beams = elevations[None, :]
     rays = np.stack(
         (
-            np.cos(azimuths)[:, None] * np.cos(elevations),
-            np.sin(azimuths)[:, None] * np.cos(elevations),
-            np.broadcast_to(np.sin(elevations), (columns, 64)),
+            np.cos(azimuths)[:, None] * np.cos(beams),
+            np.sin(azimuths)[:, None] * np.cos(beams),
+            np.broadcast_to(np.sin(beams), (columns, elevations.size)),
         )
     )
     rotation, origin = sensor_to_world[:3, :3], sensor_to_world[:3, 3]
     directions = np.einsum("ij,jkl->ikl", rotation, rays).astype(np.float32)
-    hits = cast(scene.solids, origin, directions, _windows(scene.solids, sensor_to_world, azimuths))
+    windows = _windows(scene.solids, sensor_to_world, azimuths, elevations.size)
+    hits = cast(scene.solids, origin, directions, windows)
     ring, column = np.nonzero((hits.solid.T != NONE) & (hits.distance.T < MAX_RANGE))
     solid, distance = hits.solid[column, ring], hits.distance[column, ring]
     toward = directions[:, column, ring]
@@ -75,7 +85,7 @@ def scan(scene: Scene, sensor_to_world: Floats, num_rays: int, rng: np.random.Ge
     return Scan(points.astype(np.float32), ring, solid)
 
 
-def _windows(solids: Primitives, sensor_to_world: Floats, azimuths: Floats) -> Ints:
+def _windows(solids: Primitives, sensor_to_world: Floats, azimuths: Floats, num_beams: int) -> Ints:
     """Ranges of azimuth in which each solid can be met: (K, 5) as `raycast.cast` takes them, one row a firing."""
     to_sensor = np.linalg.inv(sensor_to_world)
     corners = solids.corners() @ to_sensor[:3, :3].T + to_sensor[:3, 3]
@@ -101,5 +111,5 @@ def _windows(solids: Primitives, sensor_to_world: Floats, azimuths: Floats) -> I
     windows[:, 0] = np.concatenate((rows, wrapped))
     windows[:, 1] = np.concatenate((np.minimum(first, count), np.zeros(wrapped.size, np.int64)))
     windows[:, 2] = np.concatenate((np.minimum(end, count), end[wrapped] - count))
-    windows[:, 4] = BEAM_ELEVATIONS.size
+    windows[:, 4] = num_beams
     return windows[windows[:, 1] < windows[:, 2]]

@@ -36,6 +36,11 @@ def render_depth(scene: Scene, camera: Camera, sensor_to_world: Floats) -> NDArr
     return np.asarray(_cast(scene, camera, sensor_to_world).distance, np.float32)
 
 
+def render_solids(scene: Scene, camera: Camera, sensor_to_world: Floats) -> NDArray[np.int32]:
+    """The solid that every pixel's centre sees: (H, W) int32 indices into the scene's, `raycast.NONE` for the sky."""
+    return np.asarray(_cast(scene, camera, sensor_to_world).solid, np.int32)
+
+
 def render_image(
     scene: Scene, camera: Camera, sensor_to_world: Floats, lens: Lens, rng: np.random.Generator
 ) -> NDArray[np.uint8]:

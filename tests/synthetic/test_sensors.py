@@ -63,8 +63,7 @@ def test_lidar_windows_change_nothing(street: tuple[Scene, Floats]) -> None:
         )
     )
     directions = np.einsum("ij,jkl->ikl", pose[:3, :3], rays).astype(np.float32)
-    windows = _windows(scene.solids, pose, azimuths)
-    windows[:, 4] = 16
+    windows = _windows(scene.solids, pose, azimuths, 16)
     slow = cast(scene.solids, pose[:3, 3], directions, full_windows(len(scene.solids), 40, 16))
     fast = cast(scene.solids, pose[:3, 3], directions, windows)
     np.testing.assert_array_equal(fast.distance, slow.distance)
@@ -89,6 +88,15 @@ def test_lidar_points_lie_on_their_beams(street: tuple[Scene, Floats], noisy: bo
     assert np.linalg.norm(result.points[:, :3], axis=1).max() < MAX_RANGE + 1
     assert 3000 < len(result.points) < 6400
     assert set(result.beam.tolist()) == set(range(64))
+
+
+def test_a_lidar_of_other_beams(street: tuple[Scene, Floats]) -> None:
+    scene, pose = street
+    elevations = np.deg2rad([5.0, -5.0, -10.0])
+    result = scan(scene, pose, 300, np.random.default_rng(0), noisy=False, elevations=elevations)
+    x, y, z, _ = result.points.T.astype(float)
+    assert np.arctan2(z, np.hypot(x, y)) == pytest.approx(elevations[result.beam], abs=1e-4)
+    assert np.bincount(result.beam)[1:].max() <= 100
 
 
 def test_noise_is_centimetres_and_drops_the_far_and_dark() -> None:
