@@ -7,12 +7,12 @@ from typing import Any
 from benchmarks.gpu.agenda import Part
 from benchmarks.label_efficiency import frames
 from benchmarks.label_efficiency.runs import Workplace, run_job
-from benchmarks.label_efficiency.studies import Column, Job, Row, Study
+from benchmarks.label_efficiency.studies import LIDAR_DEPTH, Column, Job, Row, Study
 from benchmarks.label_efficiency.table import mean
 
 ROWS = (
     Row("default_init", "random, PyTorch's defaults", ("finetune.init=torch_default",), "nothing"),
-    Row("lidar_depth", "LiDAR depth", ("pretrain.objective=lidar_depth",), keeps_decoder=True),
+    Row("lidar_depth", "LiDAR depth", LIDAR_DEPTH, keeps_decoder=True),
     Row("contrastive", "contrast"),
 )
 _EXPECTED = 120.0
