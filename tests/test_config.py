@@ -8,7 +8,15 @@ import yaml
 
 from simipu_core import project
 from simipu_core.cli.experiment import explained
-from simipu_core.config import ContrastConfig, FinetuneConfig, PointEncoderConfig, Section, SGDConfig, validate
+from simipu_core.config import (
+    AdamWConfig,
+    ContrastConfig,
+    FinetuneConfig,
+    PointEncoderConfig,
+    Section,
+    SGDConfig,
+    validate,
+)
 from simipu_core.config.presets import PRESETS, Preset
 from simipu_core.data.sources import AnySource, Source
 from simipu_core.data.sources.nyu import Nyu
@@ -427,6 +435,16 @@ def test_null_settings_come_back_as_null() -> None:
 def test_refused_parameters_name_their_section() -> None:
     with pytest.raises(SimipuError, match="contrast: unknown key `temprature`"):
         from_parameter(ContrastConfig, {"temprature": 0.1}, "contrast")
+
+
+def test_depth_is_learnt_at_its_own_rate_unless_one_is_named(tmp_path: Path) -> None:
+    for objective in ("contrastive", "lidar_depth", "both"):
+        named = [f"pretrain.objective={objective}", "pretrain.image_optimizer.lr=0.1"]
+        optimizers = [
+            load_experiment(write(tmp_path, "experiment: a\n"), named[:n]).pretrain.image_optimizer for n in (1, 2)
+        ]
+        depth = AdamWConfig(lr=3e-4)
+        assert optimizers == [SGDConfig() if objective == "contrastive" else depth, SGDConfig(lr=0.1)]
 
 
 @pytest.mark.parametrize(

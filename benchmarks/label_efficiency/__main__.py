@@ -44,9 +44,11 @@ def run(place: Workplace, *, data: str | None, deadline: float, processes: int) 
                     frames.prepare(place.study, frames.needed(place.study, jobs), place.frames, data)
                     failed += _run_wave(place, jobs, deadline, pool)
         except BaseException:  # what is under way writes its checkpoint
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while children := multiprocessing.active_children():  # one may have been handed a further job
+                for process in children:
+                    process.terminate()
+                    process.join(1)
             raise
     return failed
 

@@ -1,7 +1,7 @@
 """Sections of contrastive pre-training."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -284,11 +284,19 @@ class PretrainConfig(LoopConfig):
     point_optimizer: Annotated[Optimizer, kind_or("adamw")] = AdamWConfig(lr=1e-3)
     """Optimiser of the point encoder; AdamW with lr 0.001 where none is written."""
     image_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
-    """Optimiser of the image encoder, its head and the depth decoder."""
+    """Optimiser of the image encoder, its head and the depth decoder; AdamW with lr 0.0003 where none is written and
+    depth is learnt, which at the contrast's rate ends with a net that answers one depth everywhere."""
     head_optimizer: Annotated[Optimizer, kind_or("sgd")] = SGDConfig()
     """Optimiser of the two point heads."""
     lr_decay: float = Field(0.99, gt=0, le=1)
     """Factor on all learning rates after each epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _depth_is_learnt_at_its_own_rate(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("objective", "contrastive") != "contrastive":
+            return {"image_optimizer": {"kind": "adamw", "lr": 3e-4}, **values}
+        return values
 
     @property
     def has_contrast(self) -> bool:
