@@ -159,16 +159,21 @@ class Outputs:
     def missing(self, name: str, clip: Clip | None, *, has_intrinsics: bool) -> frozenset[Save]:
         """Kinds that are asked for, can be made of a frame, and are not there yet."""
         wanted: set[Save] = set()
-        for kind in self._kinds:
+        for kind in self.possible(clip, has_intrinsics=has_intrinsics):
             if kind is Save.VIDEO:
-                if clip and not self._has_video(clip):
-                    wanted.add(kind)
+                is_there = clip is not None and self._has_video(clip)
             elif kind is Save.PARQUET:
-                if not self._is_table_there:
-                    wanted.add(kind)
-            elif (kind is not Save.PLY or has_intrinsics) and not self._is_there(self._file(kind, name)):
+                is_there = self._is_table_there
+            else:
+                is_there = self._is_there(self._file(kind, name))
+            if not is_there:
                 wanted.add(kind)
         return frozenset(wanted)
+
+    def possible(self, clip: Clip | None, *, has_intrinsics: bool) -> frozenset[Save]:
+        """Kinds that are asked for and can be made of a frame."""
+        impossible = {Save.VIDEO: clip is None, Save.PLY: not has_intrinsics}
+        return frozenset(kind for kind in self._kinds if not impossible.get(kind))
 
     def write_files(self, made: Prediction, kinds: Collection[Save]) -> None:
         """Write the files that a frame has for itself.

@@ -20,6 +20,7 @@ from simipu_core.prediction.predictor import Predictor, Prepared
 from simipu_core.progress import progress
 
 _MOST_THREADS = 8
+_NOTHING = "nothing that is asked for can be made of it: a ply needs intrinsics (--intrinsics), a video frames of one"
 _END = object()
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -158,7 +159,10 @@ def _prepare(
     if isinstance(frame, Broken):
         return frame
     intrinsics = given or frame.intrinsics
-    kinds = outputs.missing(frame.name, frame.clip, has_intrinsics=intrinsics is not None)
+    has_intrinsics = intrinsics is not None
+    if not outputs.possible(frame.clip, has_intrinsics=has_intrinsics):
+        return Broken(frame.source, _NOTHING)
+    kinds = outputs.missing(frame.name, frame.clip, has_intrinsics=has_intrinsics)
     if not kinds:
         return _Kept()
     try:

@@ -145,6 +145,13 @@ def test_without_intrinsics_one_warning_and_no_cloud(predictor: Predictor, tmp_p
     assert {name.partition("/")[0] for name in written(tmp_path / "out")} == {"npy"}
 
 
+def test_a_frame_of_which_nothing_can_be_made_is_told(predictor: Predictor, tmp_path: Path) -> None:
+    picture(tmp_path / "in/0.png", 0)
+    done = predicted(predictor, tmp_path / "out", tmp_path / "in", save="ply,video", intrinsics=None)
+    assert (done.predicted, done.kept) == (0, 0)
+    assert "a ply needs intrinsics (--intrinsics)" in done.broken[0].reason
+
+
 def test_only_so_many_frames_are_in_memory(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
