@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,22 @@ def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str |
     calib.unlink() if text is None else files.write(calib, text)
     file = "kitti_object/training/calib/000001.txt"
     assert broken(tmp_path, "kitti_object") == [("kitti_object/000001", file, reason)]
+
+
+def test_pipes_and_devices_in_place_of_files_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    for index, put in enumerate((os.mkfifo, lambda file: file.symlink_to("/dev/zero"))):
+        (calib := training / f"calib/{index:06d}.txt").unlink()
+        put(calib)
+    assert [reason for *_, reason in broken(tmp_path, "kitti_object")] == [
+        "the calibration file cannot be read (is no regular file)"
+    ] * 2
+    os.mkfifo(tmp_path / "table.json")
+    with pytest.raises(SimipuError, match=r"table\.json: cannot be read as a JSON array"):
+        next(records(tmp_path / "table.json"))
+    drive = "2011_09_26_drive_0001_sync"
+    os.mkfifo(files.kitti_raw(tmp_path, {drive: [0]}) / f"2011_09_26/{drive}/image_02/timestamps.txt")
+    assert sound(tmp_path, "kitti_raw")[0].timestamp_us is None
 
 
 def kitti_halves(root: Path) -> Path:

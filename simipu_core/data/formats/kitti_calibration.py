@@ -23,7 +23,9 @@ class Calibration:
             lines = read_text(path).splitlines()
         except FileNotFoundError:
             raise BrokenFrameError(path, "the calibration file is missing") from None
-        except (OSError, UnicodeDecodeError):
+        except OSError as error:
+            raise BrokenFrameError(path, f"the calibration file cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
             raise BrokenFrameError(path, "the calibration file cannot be read as text; save it as UTF-8") from None
         self._lines = {label.strip(): rest for label, _, rest in (line.partition(":") for line in lines)}
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.files import read_text
 from simipu_core.data.formats.kitti_calibration import Calibration, Matrix, camera_matrices
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
@@ -137,7 +138,7 @@ class KittiRaw(KittiSource):
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return read_text(path, errors="replace").splitlines()
     except OSError:
         return []
 
