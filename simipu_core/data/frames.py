@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simipu_core.data.lenses import Lens
 
+_DOT = re.compile(r"\.")
 _DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
@@ -107,6 +108,8 @@ class Files(dict[str, Path]):
 
     doubles: Mapping[str, Path] = MappingProxyType({})
     """Those whose name without suffix another one has, too."""
+    others: Mapping[str, str] = MappingProxyType({})
+    """Names of files with other suffixes, hidden or not, by what stands before any of their dots."""
 
     def find(self, stem: str) -> Path | None:
         """The file of this name, if there.
@@ -120,6 +123,13 @@ class Files(dict[str, Path]):
         return file
 
 
+    def instead(self, stem: str) -> str:
+        """What lies there in place of a file that is missing, to be put after the reason: a copy that was cut off
+        (``000003.png.part``), or another format."""
+        name = self.others.get(stem)
+        return f"; there is only {name.encode('ascii', 'backslashreplace').decode()}" if name else ""
+
+
 def double(file: Path, other: Path) -> BrokenFrameError:
     """The error for a file beside which another one lies that could be meant as well."""
     return BrokenFrameError(file, f"lies there as {other.name}, too; remove one of the two")
@@ -130,11 +140,14 @@ def files_by_stem(folder: Path, *suffixes: str) -> Files:
 
     Hidden files, such as those that macOS puts beside each of its own (``._000001.png``), are none.
     """
-    found, doubles = Files(), dict[str, Path]()
+    found, doubles, others = Files(), dict[str, Path](), dict[str, str]()
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else ():
         if path.suffix.lower() in suffixes and not is_hidden(path):
             (doubles if path.stem in found else found)[path.stem] = path
-    found.doubles = doubles
+        else:
+            name = path.name.lstrip(".")
+            others |= {name[: dot.start()]: path.name for dot in _DOT.finditer(name)}
+    found.doubles, found.others = doubles, others
     return found
 
 

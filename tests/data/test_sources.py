@@ -88,6 +88,17 @@ def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str |
     assert broken(tmp_path, "kitti_object") == [("kitti_object/000001", file, reason)]
 
 
+@pytest.mark.parametrize("name", ["000001{}.part", ".000001{}.Xa3fGh", "000001.bmp", "000001{}.crdownload"])
+def test_what_lies_in_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    for file in (training / "image_2/000001.png", training / "velodyne/000002.bin"):
+        file.rename(file.with_name(name.replace("000001", file.stem).format(file.suffix)))
+    assert [reason for *_, reason in broken(tmp_path, "kitti_object")] == [
+        f"the scan 000001.bin has no such image; there is only {name.format('.png')}",
+        f"the image 000002.png has no such scan; there is only {name.replace('000001', '000002').format('.bin')}",
+    ]
+
+
 def test_pipes_and_devices_in_place_of_files_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
     training = files.kitti_object(tmp_path, 3)
     for index, put in enumerate((os.mkfifo, lambda file: file.symlink_to("/dev/zero"))):

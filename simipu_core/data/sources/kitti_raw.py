@@ -68,7 +68,8 @@ class Drive:
         """
         image, scan = self.images.find(stem), self.scans.find(stem)
         if image is None:
-            raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", "the image is missing")
+            reason = f"the image is missing{self.images.instead(stem)}"
+            raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", reason)
         intrinsics, lidar_to_camera = self.cameras
         return Frame(
             sample_id=f"{source}/{self.name}/{stem}",
@@ -116,7 +117,8 @@ class KittiRaw(KittiSource):
     def _frame(self, drive: Drive, stem: str) -> Frame:
         if stem not in drive.scans:
             scan = drive.folder / "velodyne_points/data" / f"{stem}.bin"
-            raise BrokenFrameError(scan, f"the image {drive.images[stem].name} has no such scan")
+            reason = f"the image {drive.images[stem].name} has no such scan{drive.scans.instead(stem)}"
+            raise BrokenFrameError(scan, reason)
         return drive.frame(self.kind, stem)
 
     def official(self, found: Found, root: Path) -> list[Official]:

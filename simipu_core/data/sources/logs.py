@@ -257,9 +257,11 @@ class _Sequence:
                 raise BrokenFrameError(folder / name, f"its name is no time in {calibration.time_unit}")
         taken, scanned = image[0].find(image[1]), scan[0].find(scan[1])
         if taken is None:
-            raise BrokenFrameError(images / f"{image[1]}.png", f"the scan {scan[0][scan[1]].name} has no such image")
+            reason = f"the scan {scan[0][scan[1]].name} has no such image{image[0].instead(image[1])}"
+            raise BrokenFrameError(images / f"{image[1]}.png", reason)
         if scanned is None:
-            raise BrokenFrameError(scans / scan[1], f"the image {taken.name} has no such scan of {_READ}")
+            reason = f"the image {taken.name} has no such scan of {_READ}{scan[0].instead(scan[1])}"
+            raise BrokenFrameError(scans / scan[1], reason)
         seen = calibration.cameras[camera]
         lens = seen.distortion
         depth = maps.find(image[1])
