@@ -110,6 +110,8 @@ class Files(dict[str, Path]):
     """Those whose name without suffix another one has, too."""
     others: Mapping[str, str] = MappingProxyType({})
     """Names of files with other suffixes, hidden or not, by what stands before any of their dots."""
+    absent: str = ""
+    """That there is no such folder, in words, if so."""
 
     def find(self, stem: str) -> Path | None:
         """The file of this name, if there.
@@ -122,12 +124,10 @@ class Files(dict[str, Path]):
             raise double(file, self.doubles[stem])
         return file
 
-
     def instead(self, stem: str) -> str:
-        """What lies there in place of a file that is missing, to be put after the reason: a copy that was cut off
-        (``000003.png.part``), or another format."""
+        """What lies there in place of a file that is missing: a copy cut off (``000003.png.part``), another format."""
         name = self.others.get(stem)
-        return f"; there is only {name.encode('ascii', 'backslashreplace').decode()}" if name else ""
+        return f"; there is only {_shown(name)}" if name else self.absent
 
 
 def double(file: Path, other: Path) -> BrokenFrameError:
@@ -148,7 +148,15 @@ def files_by_stem(folder: Path, *suffixes: str) -> Files:
             name = path.name.lstrip(".")
             others |= {name[: dot.start()]: path.name for dot in _DOT.finditer(name)}
     found.doubles, found.others = doubles, others
+    if not folder.is_dir():
+        near = [path.name for path in folder.parent.glob("*") if path.stem.casefold() == folder.name.casefold()]
+        found.absent = f"; there is no folder {folder.name}{f', only {_shown(min(near))}' if near else ''}"
     return found
+
+
+def _shown(name: str) -> str:
+    """A name for people; what is no plain character is written as an escape."""
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def is_hidden(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Files of raw data as they are."""
 
+import codecs
 import errno
 import stat
 from pathlib import Path
@@ -10,6 +11,15 @@ from simipu_core.storage import S3Path
 
 _MOST_BYTES = 1 << 30
 """Of one image, depth map or scan."""
+
+_WEB_PAGE = "is a web page, as servers send it in place of a file that they do not give; download the file again"
+_NO_DATA = {
+    b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself (git lfs pull)",
+    b"<!doctype html": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
+}
+"""What stands in place of files of any format, by its beginning in small letters."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check_regular(file: Path) -> None:
@@ -23,14 +33,17 @@ def check_regular(file: Path) -> None:
 
 
 def read_text(file: Path, errors: Literal["strict", "replace"] = "strict") -> str:
-    """A text file; a byte-order mark at its beginning, as editors on Windows write it, is no part of it.
+    """A text file in UTF-8, or in UTF-16 where its byte-order mark says so, as programs on Windows write it.
+
+    The mark is no part of the text.
 
     Raises:
         OSError: it cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: it is in neither.
     """
     check_regular(file)
-    return file.read_text(encoding="utf-8-sig", errors=errors)
+    data = file.read_bytes()
+    return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig", errors)
 
 
 def read_file(file: Path) -> bytes:
@@ -51,4 +64,7 @@ def read_file(file: Path) -> bytes:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
     if data is None or len(data) > _MOST_BYTES:
         raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
+    for beginning, reason in _NO_DATA.items():
+        if data[: len(beginning)].lower() == beginning:
+            raise BrokenFrameError(file, reason)
     return data

@@ -1,6 +1,7 @@
 """What a data set is to the code: its options, how its frames are found and read, and what is known of it."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
 
 Found = Sequence[Frame | Rejected]
+_PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OwnSplit = Literal["none", "within_sequence", "by_sequence"]
 """Splits that every data set offers."""
 
@@ -182,10 +184,22 @@ class Source(Section):
         found = list(islice(self.each_frame(folder), 0, None, self.every)) if folder else []
         if not found:
             raise SimipuError(
-                f"{root}: holds no {self.kind} frames (looked for {self.expected}); "
+                f"{root}: holds no {self.kind} frames (looked for {self.expected}{self._instead(root)}); "
                 "set `root` of pretrain_data or depth_data to the folder that holds them."
             )
         return found
+
+    def _instead(self, root: Path) -> str:
+        """What is there in place of the layout's folders, in words: an archive, or a name in other capitals."""
+        parts = {part.casefold(): part for part in re.split("[/ ]", self.expected)}
+        here = [root, *(path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())]
+        for path in sorted(here):
+            if path.suffix.lower() in _PACKED and path.is_file():
+                return f"; {path.name} must be unpacked first"
+            proper = parts.get(path.name.casefold(), path.name)
+            if proper != path.name and path != root:
+                return f"; {path.name} must be called {proper}"
+        return ""
 
     def assign(self, found: Found) -> list[Split | None]:
         """Say for each frame whether it trains or evaluates; None where the split leaves it out.

@@ -32,6 +32,8 @@ from simipu_core.data.sources.base import Benchmark, Found, Official
 from simipu_core.data.sources.kitti_shared import KittiSource, count_listed, eigen_benchmark
 from simipu_core.data.splits import eigen_test, eigen_train
 
+_A_TIME = "2011-09-26 13:02:25.594360375"
+
 
 @dataclass(frozen=True)
 class Drive:
@@ -153,5 +155,5 @@ def _timestamp(sensor: Path, lines: list[str], stem: str) -> int | None:
     try:
         time = datetime.fromisoformat(lines[index].strip()).replace(tzinfo=UTC)
     except ValueError:
-        raise BrokenFrameError(sensor / "timestamps.txt", f"line {index + 1} is not a time") from None
+        raise BrokenFrameError(sensor / "timestamps.txt", f"line {index + 1} is not a time such as {_A_TIME}") from None
     return round(time.timestamp() * 1_000_000)
