@@ -136,8 +136,8 @@ def plain_errors() -> Iterator[None]:
         if error.errno not in _REFUSED or error.filename is None:
             raise
         sys.exit(
-            f"error: {redacted(os.fsdecode(error.filename))}: cannot be read or written ({error.strerror}); look at its "
-            f"permissions, its disk or its mount, and {_RUN_AGAIN}."
+            f"error: {redacted(os.fsdecode(error.filename))}: cannot be read or written ({error.strerror}); look at "
+            f"its permissions, its disk or its mount, and {_RUN_AGAIN}."
         )
     except KeyboardInterrupt:
         sys.exit(130)

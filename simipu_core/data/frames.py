@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from simipu_core.data.lenses import Lens
 
+_MACHINES = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
+"""Folders that storage devices, archives of other systems, and file systems add."""
 _DOT = re.compile(r"\.")
 _DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -160,8 +162,8 @@ def _shown(name: str) -> str:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is called like a hidden one."""
-    return path.name.startswith(".")
+    """Whether a file or folder is called like a hidden one, or like those that machines put beside others."""
+    return path.name.startswith(".") or path.name in _MACHINES
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
