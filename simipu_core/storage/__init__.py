@@ -107,8 +107,9 @@ def resolve(uri: str, workdir: Path | None = None) -> Path:
 def _folder(path: Path) -> Path:
     forget_listings()
     if not path.is_dir():
+        is_what = "is a file, which must be unpacked if it is an archive" if path.is_file() else "no such folder"
         raise SimipuError(
-            f"{path}: no such folder; set `root` of pretrain_data or depth_data, or --data, to the folder that holds "
+            f"{path}: {is_what}; set `root` of pretrain_data or depth_data, or --data, to the folder that holds "
             "the raw data."
         )
     return path.absolute()

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import pytest
 
+from simipu_core import storage
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.formats.json_tables import records
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
@@ -118,9 +119,10 @@ def test_folders_of_another_name_and_archives_are_named(tmp_path: Path) -> None:
         listing(tmp_path, "kitti_object")
     files.write(tmp_path / "training.tar.gz", b"\x1f\x8b")
     (tmp_path / "kitti_object").rename(tmp_path / "more")
-    for root in (tmp_path, tmp_path / "training.tar.gz"):
-        with pytest.raises(SimipuError, match=r"training/image_2; training.tar.gz must be unpacked first\)"):
-            listing(root, "kitti_object")
+    with pytest.raises(SimipuError, match=r"training/image_2; training.tar.gz must be unpacked first\)"):
+        listing(tmp_path, "kitti_object")
+    with pytest.raises(SimipuError, match=r"training.tar.gz: is a file, which must be unpacked if it is an archive;"):
+        storage.resolve(str(tmp_path / "training.tar.gz"))
 
 
 @pytest.mark.parametrize(

@@ -192,12 +192,12 @@ class Source(Section):
     def _instead(self, root: Path) -> str:
         """What is there in place of the layout's folders, in words: an archive, or a name in other capitals."""
         parts = {part.casefold(): part for part in re.split("[/ ]", self.expected)}
-        here = [root, *(path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())]
+        here = (path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())
         for path in sorted(here):
             if path.suffix.lower() in _PACKED and path.is_file():
                 return f"; {path.name} must be unpacked first"
             proper = parts.get(path.name.casefold(), path.name)
-            if proper != path.name and path != root:
+            if proper != path.name:
                 return f"; {path.name} must be called {proper}"
         return ""
 
