@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -133,6 +134,20 @@ def test_scans_with_other_axes_are_flagged_or_said_to_be_beyond_telling(
     else:
         assert severity is Severity.WARNING
         assert "cannot be told from" in what or "no better than with calibrations that are surely wrong" in what
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("change", [lambda image: np.roll(image, image.shape[1] // 2, 1), lambda image: image[:, ::-1]])
+def test_images_that_are_rolled_or_mirrored_are_flagged(
+    sample: tuple[DataSet, Path], change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    data, root = sample
+    for file in list(root.rglob("*.png")):
+        image = change(cv2.imread(str(file)))
+        file.unlink()
+        cv2.imwrite(str(file), image)
+    assert found(examine(data, root), "edge alignment")[0] is Severity.FAULT
 
 
 @pytest.mark.slow
