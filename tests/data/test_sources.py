@@ -119,6 +119,10 @@ def test_folders_of_another_name_and_archives_are_named(tmp_path: Path) -> None:
         listing(tmp_path, "kitti_object")
     files.write(tmp_path / "training.tar.gz", b"\x1f\x8b")
     (tmp_path / "kitti_object").rename(tmp_path / "more")
+    (tmp_path / "more/Training").rename(tmp_path / "more/training")
+    with pytest.raises(SimipuError, match=r"training/image_2; they lie in more\)"):
+        listing(tmp_path, "kitti_object")
+    (tmp_path / "more/training").rename(tmp_path / "more/Training")
     with pytest.raises(SimipuError, match=r"training/image_2; training.tar.gz must be unpacked first\)"):
         listing(tmp_path, "kitti_object")
     with pytest.raises(SimipuError, match=r"training.tar.gz: is a file, which must be unpacked if it is an archive;"):

@@ -190,7 +190,7 @@ class Source(Section):
         return found
 
     def _instead(self, root: Path) -> str:
-        """What is there in place of the layout's folders, in words: an archive, or a name in other capitals."""
+        """What is there in place of the layout's folders, in words: an archive, other capitals, a folder in between."""
         parts = {part.casefold(): part for part in re.split("[/ ]", self.expected)}
         here = (path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())
         for path in sorted(here):
@@ -199,6 +199,8 @@ class Source(Section):
             proper = parts.get(path.name.casefold(), path.name)
             if proper != path.name:
                 return f"; {path.name} must be called {proper}"
+            if path.is_dir() and self.find(path):
+                return f"; they lie in {path.name}"
         return ""
 
     def assign(self, found: Found) -> list[Split | None]:
