@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simipu_core import storage
 from simipu_core.artifacts import MANIFEST, local_artifact, read_manifest
-from simipu_core.data.catalogue import read_frames
+from simipu_core.data.catalogue import RAW_DATA_GONE, read_frames
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.frames import IMAGE_SUFFIXES, BrokenFrameError, is_hidden, natural
 from simipu_core.data.images import decode_image, decode_whole, orientation, upright
@@ -163,7 +163,7 @@ def _of_artifact(path: Path) -> list[Source]:
         rows, origin = read_frames(folder), read_manifest(folder).origin
         if origin is None:
             raise SimipuError(f"{path}: does not say where its raw data lies; run ingest again.")
-        return [Source(len(rows), partial(_catalogued, storage.resolve(origin), rows))]
+        return [Source(len(rows), partial(_catalogued, storage.resolve(origin, mend=RAW_DATA_GONE), rows))]
     if kind == "pairs":
         pairs = Shards(path, "pairs")
         return [Source(len(pairs), partial(_packed, path, pairs))]
