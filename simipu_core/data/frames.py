@@ -14,6 +14,7 @@ from simipu_core.data.lenses import Lens
 _MACHINES = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
 """Folders that storage devices, archives of other systems, and file systems add."""
 _DOT = re.compile(r"\.")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")

@@ -17,12 +17,11 @@ from simipu_core.config.section import ANY_SIZE, Address, Range, Section, Size, 
 from simipu_core.data import splits
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.formats.scans import Scan, measured, parse_points
-from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected
+from simipu_core.data.frames import ARCHIVES, BrokenFrameError, Frame, Listing, Rejected
 from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
 
 Found = Sequence[Frame | Rejected]
-_PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OwnSplit = Literal["none", "within_sequence", "by_sequence"]
 """Splits that every data set offers."""
 
@@ -194,7 +193,7 @@ class Source(Section):
         parts = {part.casefold(): part for part in re.split("[/ ]", self.expected)}
         here = (path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())
         for path in sorted(here):
-            if path.suffix.lower() in _PACKED and path.is_file():
+            if path.suffix.lower() in ARCHIVES and path.is_file():
                 return f"; {path.name} must be unpacked first"
             proper = parts.get(path.name.casefold(), path.name)
             if proper != path.name:

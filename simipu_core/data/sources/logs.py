@@ -31,6 +31,7 @@ from simipu_core.data.formats.log_calibration import (
 )
 from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan, measured
 from simipu_core.data.frames import (
+    ARCHIVES,
     DEPTH_SUFFIXES,
     FLOAT_SCALE,
     IMAGE_SUFFIXES,
@@ -84,6 +85,9 @@ class Logs(Source):
 
     def each_frame(self, folder: Path) -> Listing:
         """Frames of all sequences, by sequence, time and camera; those without a partner or calibration as Rejected."""
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in ARCHIVES and not (folder / path.name.split(".")[0]).is_dir():
+                print(f"{self.kind}/{path.name} is not read; unpack it if it holds a sequence", flush=True)
         for path in _sequences(folder):
             if is_sound_name(path.name):
                 yield from _Sequence(path, self.cameras, self.lidar).frames()
