@@ -15,7 +15,7 @@ from simipu_core.checking.calibrations import better_change, confidence
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig
 from simipu_core.data.frames import Frame
-from simipu_core.data.images import image_size
+from simipu_core.data.images import decode_image, image_size
 from simipu_core.stages.check import check
 from simipu_core.synthetic.calibration import rotation
 from tests.checking.datasets import DATA_SETS, DataSet
@@ -144,7 +144,7 @@ def test_images_that_are_rolled_or_mirrored_are_never_called_right(
 ) -> None:
     data, root = sample
     for file in list(root.rglob("*.png")):
-        image = change(cv2.imread(str(file)))
+        image = change(decode_image(file.read_bytes()))
         file.unlink()
         cv2.imwrite(str(file), image)
     assert found(examine(data, root), "edge alignment")[0] is not Severity.OK

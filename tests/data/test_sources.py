@@ -166,9 +166,11 @@ def test_calibrations_of_another_suffix_are_named(tmp_path: Path) -> None:
 
 def test_pipes_and_devices_in_place_of_files_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
     training = files.kitti_object(tmp_path, 3)
-    for index, put in enumerate((os.mkfifo, lambda file: file.symlink_to("/dev/zero"))):
-        (calib := training / f"calib/{index:06d}.txt").unlink()
-        put(calib)
+    pipe, device = (training / f"calib/{index:06d}.txt" for index in range(2))
+    for calib in (pipe, device):
+        calib.unlink()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
     assert [reason for *_, reason in broken(tmp_path, "kitti_object")] == [
         "the calibration file cannot be read (is no regular file)"
     ] * 2

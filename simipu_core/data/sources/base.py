@@ -182,8 +182,9 @@ class Source(Section):
         folder = self.find(root)
         found = list(islice(self.each_frame(folder), 0, None, self.every)) if folder else []
         if not found:
+            instead = "" if folder else self._instead(root)
             raise SimipuError(
-                f"{root}: holds no {self.kind} frames (looked for {self.expected}{self._instead(root)}); "
+                f"{root}: holds no {self.kind} frames (looked for {self.expected}{instead}); "
                 "set `root` of pretrain_data or depth_data to the folder that holds them."
             )
         return found
