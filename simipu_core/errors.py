@@ -1,6 +1,7 @@
 """The one exception that is meant for people, and how it reaches them."""
 
 import errno
+import io
 import os
 import re
 import signal
@@ -73,6 +74,19 @@ _LACKS = {
 }
 """What libraries say where the machine lacks something, and what that means; the first that fits counts."""
 
+_REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.EIO,
+    errno.EREMOTEIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+)
+"""Of permissions, and of disks and network mounts that fail."""
+
 
 @contextmanager
 def machine_errors() -> Iterator[None]:
@@ -104,8 +118,11 @@ def _lack(error: Exception) -> SimipuError | None:
 def plain_errors() -> Iterator[None]:
     """End the process with one line on stderr and exit code 1, not with a traceback, on a `SimipuError` or a lack.
 
-    Where a signal stopped it, the exit code is 128 + signal, as for Ctrl-C 130.
+    Likewise where a file or folder is refused by its disk, its mount or its permissions. Where a signal stopped it, the
+    exit code is 128 + signal, as for Ctrl-C 130. Characters that the terminal's encoding lacks are printed as escapes.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with machine_errors():
             yield
@@ -115,5 +132,12 @@ def plain_errors() -> Iterator[None]:
         sys.exit(128 + error.by)
     except SimipuError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in _REFUSED or error.filename is None:
+            raise
+        sys.exit(
+            f"error: {redacted(os.fsdecode(error.filename))}: cannot be read or written ({error.strerror}); look at "
+            f"its permissions, its disk or its mount, and {_RUN_AGAIN}."
+        )
     except KeyboardInterrupt:
         sys.exit(130)

@@ -32,6 +32,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     check_new_folder(out)
     with disk_errors(out), draft_folder(out) as draft:
         yield draft
+        check_new_folder(out)  # another process may have been faster
         if out.exists():
             out.rmdir()
         put_in_place(draft, out)

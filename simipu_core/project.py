@@ -30,6 +30,9 @@ def experiment_file(name: str) -> Path:
     folder = root() / "experiments"
     found = root() / PARAMS if name == "demo" else folder / f"{name}.yaml"
     if not found.is_file():
+        if name == "demo":
+            mend = "start in the project's folder, or give an experiment by its file (--experiment FILE)."
+            raise SimipuError(f"experiment demo: there is no {found}; {mend}")
         near = get_close_matches(name, experiments(), n=3)
         mend = f"did you mean {' or '.join(near)}?" if near else f"ready ones are {', '.join(experiments())}."
         raise SimipuError(f"experiment {name}: there is no {found}; {mend}")

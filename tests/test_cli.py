@@ -246,6 +246,16 @@ def test_the_project_is_found_from_below(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert root() == tmp_path
     assert experiment_file("demo") == tmp_path / "params.yaml"
     assert experiment_file("mine.yaml") == Path("mine.yaml")
+    (tmp_path / "params.yaml").unlink()
+    with pytest.raises(SimipuError, match=r"there is no .*params\.yaml; start in the project's folder, or give"):
+        experiment_file("demo")
+
+
+@pytest.mark.parametrize("command", [["check"], ["ingest", "pretrain", "--out", "out"]])
+def test_a_root_that_the_shell_left_empty_is_refused(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--root", ""])
+    assert done.exit_code == 2
+    assert "is empty; is a variable" in done.output
 
 
 def test_checkpoints_can_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_a_folder_appears_at_the_end(tmp_path: Path) -> None:
         raise AssertionError
 
 
+def test_of_two_writers_of_a_folder_the_later_is_told_and_the_first_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    late = new_folder(out)
+    (late.__enter__() / "file").write_text("late")
+    with new_folder(out) as first:
+        (first / "file").write_text("first")
+    with pytest.raises(SimipuError, match=r"out: already exists; remove it or choose another"):
+        late.__exit__(None, None, None)
+    assert [(path.name, path.read_text()) for path in tmp_path.rglob("*") if path.is_file()] == [("file", "first")]
+
+
 def test_what_stands_in_a_files_way_is_named(tmp_path: Path) -> None:
     file = tmp_path / "deep/x.yaml"
     write_file(file, b"first")

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 import torch
 
 from simipu_core import parallel
-from simipu_core.errors import InterruptionError, SimipuError, machine_errors
+from simipu_core.errors import InterruptionError, SimipuError, machine_errors, plain_errors
 from simipu_core.workers import starting
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,25 @@ def test_what_a_library_says_becomes_one_sentence(error: Exception, sentence: st
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error), match=re.escape(str(error))), machine_errors():
         raise error
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENOTCONN])
+def test_a_mount_or_permission_that_fails_is_told_with_the_folder(code: int) -> None:
+    sentence = (
+        rf"^error: data/own: cannot be read or written \({os.strerror(code)}\); look at its permissions, its disk"
+    )
+    with pytest.raises(SystemExit, match=sentence), plain_errors():
+        raise OSError(code, os.strerror(code), Path("data/own"))
+    with pytest.raises(FileNotFoundError), plain_errors():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "data/own")
+
+
+def test_what_the_encoding_of_the_output_lacks_is_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, "latin-1"))
+    with plain_errors():
+        print("3/4 · 5 s → out", flush=True)
+    assert written.getvalue() == b"3/4 \xb7 5 s \\u2192 out\n"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Do times run on, and were image and scan taken together?"""
 
 from collections.abc import Iterator
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ _GAP = 3.0
 _FEWEST_FRAMES = 3
 _INTERVALS = (0.002, 60.0)
 """Seconds between a camera's frames."""
+_QUARTER_MS = 900_000
+"""Time zones differ by quarters of an hour."""
+_ZONE_OFF_MS = 2000
+"""By how much more or less clocks in two time zones may differ."""
 _RECENT = (631_152_000_000_000, 2_524_608_000_000_000)
 """The years 1990 to 2050, microseconds."""
 
@@ -93,7 +98,7 @@ def _order(found: Survey) -> Iterator[Finding]:
                 twice.append(facts.sample_id)
             elif usual > 0 and step > _GAP * usual:
                 gaps.append(f"{facts.sample_id} (after {step / 1e6:.2f} s, usual {usual / 1e6:.2f} s)")
-    mend = "Check the timestamps' file: line n belongs to frame n."
+    mend = "Check the timestamps' file: line n belongs to frame n; or was the clock set back (midnight, summer time)?"
     if backwards:
         severity = by_share(len(backwards), len(found.sound), found.source.max_broken_share)
         what = f"time runs backwards at {len(backwards)} frames"
@@ -125,6 +130,9 @@ def _synchronisation(found: Survey, timed: list[SoundFrame]) -> Iterator[Finding
         return
     severity = by_share(len(late), len(errors), found.pair.max_broken_share)
     mend = "Check the clocks of camera and scanner; pair drops these frames."
+    quarters, rest = divmod(median_low(each for each in map(abs, errors) if each > limit) + _ZONE_OFF_MS, _QUARTER_MS)
+    if quarters and rest < 2 * _ZONE_OFF_MS:
+        mend = f"{mend} They differ by {quarters / 4:g} h: is one in another time zone, or in summer time?"
     yield problem("synchronisation", severity, f"{what}; {len(late)} above pair.max_sync_ms={limit:g}", late, mend)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from simipu_core.checking.report import Finding, Severity, by_share, ok, problem
-from simipu_core.checking.survey import FrameFacts, SoundFrame, Survey, streams
+from simipu_core.checking.survey import THUMBNAIL, FrameFacts, SoundFrame, Survey, streams
 
 _NO_CONTRAST = 2.0
 """Standard deviation of grey values, 0–255."""
@@ -16,6 +16,8 @@ _TELLING = 8.0
 """Least standard deviation of a thumbnail's grey values, 0–255."""
 STILL = 1.0
 """Mean difference of two thumbnails' grey values below which they show the same."""
+_CUT_ROWS = 3
+"""Of a thumbnail's 16 rows."""
 _MUCH_STANDING = 0.2
 _Digest = Literal["image_sha256", "points_sha256", "depth_sha256"]
 
@@ -90,8 +92,21 @@ def _looks(found: Survey) -> Iterator[Finding]:
     if grey:
         what = f"{len(grey)} of {total} images have no colour"
         yield problem("image content", Severity.WARNING, what, grey, "Take the colour camera if there is one.")
-    if not empty and not grey:
+    cut = [facts.sample_id for facts in found.facts if facts.contrast >= _NO_CONTRAST and _is_cut(facts)]
+    if cut:
+        what = f"{len(cut)} of {total} images are of one colour from some row down"
+        mend = (
+            "Look at them: received in part, or a bar or mask over the vehicle? The network would learn these pixels."
+        )
+        yield problem("image content", Severity.WARNING, what, cut, mend)
+    if not empty and not grey and not cut:
         yield ok("image content", "all images have colour and contrast")
+
+
+def _is_cut(facts: FrameFacts) -> bool:
+    """Whether the lower part of a thumbnail is all of one value."""
+    rows = np.frombuffer(facts.thumbnail, np.uint8).reshape(THUMBNAIL)[-_CUT_ROWS:]
+    return int(rows.min()) == int(rows.max())
 
 
 def _duplicates(found: Survey) -> Iterator[Finding]:

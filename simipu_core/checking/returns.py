@@ -6,6 +6,8 @@ from simipu_core.checking.report import Finding, Severity, ok, problem
 from simipu_core.checking.survey import FrameFacts, Survey
 
 _CHECK = "scan points"
+_FEW_AT_ORIGIN, _MANY_AT_ORIGIN = 0.001, 0.3
+"""Shares of a scan's points."""
 _MOST_DROPPED = 0.6
 """Share of a scan's points without a return; a LiDAR that looks into the open sky has some half of them."""
 
@@ -27,6 +29,13 @@ def _odd(scans: list[FrameFacts]) -> Iterator[Finding]:
         what = f"{len(spoilt)} of {len(scans)} scans hold points that are not finite numbers; {_counted(scans)}"
         mend = "They are left out, but the other scans have none: look for what wrote or damaged these files."
         yield problem(_CHECK, Severity.WARNING, what, spoilt, mend)
+    shares = [facts.dropped.at_origin / _stored(facts) for facts in scans]
+    if sorted(shares)[len(shares) // 4] < _FEW_AT_ORIGIN:  # this sensor leaves out where there was no return
+        zeros = [facts.sample_id for facts, share in zip(scans, shares, strict=True) if share > _MANY_AT_ORIGIN]
+        if zeros:
+            what = f"{len(zeros)} of {len(scans)} scans are zeros in part, the others hold none; {_counted(scans)}"
+            mend = "Zeros stand where a copy was cut off whose room was reserved: copy these files again."
+            yield problem(_CHECK, Severity.WARNING, what, zeros, mend)
     empty = [facts.sample_id for facts in scans if sum(facts.dropped) > _MOST_DROPPED * _stored(facts)]
     if empty:
         what = f"{len(empty)} scans consist mostly of points that are no measurements; {_counted(scans)}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place
+from simipu_core.cli.options import ExperimentOption, SetOption, load, local_place, not_empty
 from simipu_core.cli.stages import Use
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def check(
         typer.Option(metavar="KIND", help="Layout, instead of the experiment's source: kitti_object, nyu, waymo, …"),
     ] = None,
     root: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root.")
+        str | None,
+        typer.Option(metavar="FOLDER", callback=not_empty, help="Raw frames, instead of the experiment's root."),
     ] = None,
     out: Annotated[
         Path,

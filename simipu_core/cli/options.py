@@ -28,6 +28,13 @@ def local_place(address: str | Path) -> Path:
     return storage.local_place(str(address))
 
 
+def not_empty(value: str | None) -> str | None:
+    """The value of an option; one of nothing, as the shell makes of a variable that is not set, is refused."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("is empty; is a variable of the shell not set?")
+    return value
+
+
 ExperimentOption = Annotated[
     str,
     typer.Option(

@@ -117,7 +117,7 @@ def predict(
     from simipu_core.prediction.predictor import load
     from simipu_core.prediction.run import predict_all
 
-    sources = find(inputs)
+    sources = find(inputs, out)
     outcome = predict_all(
         load(model, device=device, precision=precision.value),
         sources,

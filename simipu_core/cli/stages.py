@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simipu_core.cli.options import ExperimentOption, NoTrackOption, OutOption, SetOption, load, place, report, tracked
+from simipu_core.cli.options import (
+    ExperimentOption,
+    NoTrackOption,
+    OutOption,
+    SetOption,
+    load,
+    not_empty,
+    place,
+    report,
+    tracked,
+)
 from simipu_core.errors import SimipuError
 from simipu_core.project import checkpoints
 
@@ -52,7 +62,11 @@ def ingest(
     out: OutOption,
     root: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Raw frames, instead of the experiment's root: a folder or s3:// address."),
+        typer.Option(
+            metavar="FOLDER",
+            callback=not_empty,
+            help="Raw frames, instead of the experiment's root: a folder or s3:// address.",
+        ),
     ] = None,
     experiment: ExperimentOption = "demo",
     overrides: SetOption = None,

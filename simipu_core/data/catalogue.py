@@ -26,6 +26,8 @@ FRAMES_FILE = "frames.parquet"
 REJECTED_FILE = "rejected.json"
 SYNTHETIC_FILE = "synthetic.json"
 """Lies at the root of a rendered data set and states its licence."""
+RAW_DATA_GONE = "put the raw data of this catalogue back there, or run ingest again"
+"""What to do where its origin is no folder."""
 _LATEST_US = 1 << 62
 _TRANSFORM = 16
 """Numbers of a 4×4 matrix."""

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from simipu_core.data.lenses import Lens
 
+_MACHINES = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found")
+"""Folders that storage devices, archives of other systems, and file systems add."""
+_DOT = re.compile(r"\.")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _DIGITS = re.compile(r"([0-9]+)")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
@@ -107,6 +111,10 @@ class Files(dict[str, Path]):
 
     doubles: Mapping[str, Path] = MappingProxyType({})
     """Those whose name without suffix another one has, too."""
+    others: Mapping[str, str] = MappingProxyType({})
+    """Names of files with other suffixes, hidden or not, by what stands before any of their dots."""
+    absent: str = ""
+    """That there is no such folder, in words, if so."""
 
     def find(self, stem: str) -> Path | None:
         """The file of this name, if there.
@@ -119,6 +127,11 @@ class Files(dict[str, Path]):
             raise double(file, self.doubles[stem])
         return file
 
+    def instead(self, stem: str) -> str:
+        """What lies there in place of a file that is missing: a copy cut off (``000003.png.part``), another format."""
+        name = self.others.get(stem)
+        return f"; there is only {_shown(name)}" if name else self.absent
+
 
 def double(file: Path, other: Path) -> BrokenFrameError:
     """The error for a file beside which another one lies that could be meant as well."""
@@ -130,17 +143,28 @@ def files_by_stem(folder: Path, *suffixes: str) -> Files:
 
     Hidden files, such as those that macOS puts beside each of its own (``._000001.png``), are none.
     """
-    found, doubles = Files(), dict[str, Path]()
+    found, doubles, others = Files(), dict[str, Path](), dict[str, str]()
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if folder.is_dir() else ():
         if path.suffix.lower() in suffixes and not is_hidden(path):
             (doubles if path.stem in found else found)[path.stem] = path
-    found.doubles = doubles
+        else:
+            name = path.name.lstrip(".")
+            others |= {name[: dot.start()]: path.name for dot in _DOT.finditer(name)}
+    found.doubles, found.others = doubles, others
+    if not folder.is_dir():
+        near = [path.name for path in folder.parent.glob("*") if path.stem.casefold() == folder.name.casefold()]
+        found.absent = f"; there is no folder {folder.name}{f', only {_shown(min(near))}' if near else ''}"
     return found
 
 
+def _shown(name: str) -> str:
+    """A name for people; what is no plain character is written as an escape."""
+    return name.encode("ascii", "backslashreplace").decode()
+
+
 def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is called like a hidden one."""
-    return path.name.startswith(".")
+    """Whether a file or folder is called like a hidden one, or like those that machines put beside others."""
+    return path.name.startswith(".") or path.name in _MACHINES
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

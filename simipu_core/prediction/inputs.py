@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simipu_core import storage
 from simipu_core.artifacts import MANIFEST, local_artifact, read_manifest
-from simipu_core.data.catalogue import read_frames
+from simipu_core.data.catalogue import RAW_DATA_GONE, read_frames
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.frames import IMAGE_SUFFIXES, BrokenFrameError, is_hidden, natural
 from simipu_core.data.images import decode_image, decode_whole, orientation, upright
@@ -73,22 +73,26 @@ class Source:
     frames: Callable[[], Iterable[Frame | Broken]]
 
 
-def find(arguments: Sequence[str]) -> list[Source]:
+def find(arguments: Sequence[str], out: Path | None = None) -> list[Source]:
     """The sources that arguments stand for: files, folders, globs, artifacts, `-` for one picture on stdin.
 
     Names of outputs are those of files without suffix, with the folders below the one that is given. Where several
     folders are given, each has its own name in front. What is not there is a source of one broken frame.
 
+    Args:
+        arguments: what is given.
+        out: where depths are written; below a folder that is given, pictures in it are none of the input.
+
     Raises:
-        SimipuError: an artifact that is damaged, or holds no pictures.
+        SimipuError: an artifact that is damaged, or holds no pictures; a folder that is `out` itself.
     """
     sources: list[Source] = []
     for argument in arguments:
-        sources += _of(argument, is_alone=len(arguments) == 1)
+        sources += _of(argument, out, is_alone=len(arguments) == 1)
     return sources
 
 
-def _of(argument: str, *, is_alone: bool) -> list[Source]:
+def _of(argument: str, out: Path | None, *, is_alone: bool) -> list[Source]:
     if argument == STDIN:
         return [Source(1, lambda: [Frame("stdin", "stdin", lambda: _decoded(sys.stdin.buffer.read()))])]
     path = place(argument)
@@ -97,6 +101,10 @@ def _of(argument: str, *, is_alone: bool) -> list[Source]:
             return _of_artifact(path)
         prefix = PurePosixPath() if is_alone else PurePosixPath(path.name)
         files = [file for file in sorted(path.rglob("*"), key=_order) if _is_wanted(file.relative_to(path))]
+        if out and not isinstance(path, S3Path) and (out := out.resolve()).is_relative_to(folder := path.resolve()):
+            if out == folder:
+                raise SimipuError(f"{out}: holds the pictures, to which depths would be added; choose another --out.")
+            files = [file for file in files if not (folder / file.relative_to(path)).is_relative_to(out)]
         if not files:
             return [_broken(argument, "holds neither pictures (.png, .jpg) nor videos")]
         return [_of_file(file, prefix / file.relative_to(path).as_posix()) for file in files]
@@ -163,7 +171,7 @@ def _of_artifact(path: Path) -> list[Source]:
         rows, origin = read_frames(folder), read_manifest(folder).origin
         if origin is None:
             raise SimipuError(f"{path}: does not say where its raw data lies; run ingest again.")
-        return [Source(len(rows), partial(_catalogued, storage.resolve(origin), rows))]
+        return [Source(len(rows), partial(_catalogued, storage.resolve(origin, mend=RAW_DATA_GONE), rows))]
     if kind == "pairs":
         pairs = Shards(path, "pairs")
         return [Source(len(pairs), partial(_packed, path, pairs))]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simipu_core import storage
 from simipu_core.artifacts import Manifest, check_new, local_artifact, read_manifest, sha256_text, write_artifact
 from simipu_core.config import PairConfig
-from simipu_core.data.catalogue import SYNTHETIC_FILE, check_broken_share, read_frames, write_rejected
+from simipu_core.data.catalogue import RAW_DATA_GONE, SYNTHETIC_FILE, check_broken_share, read_frames, write_rejected
 from simipu_core.data.frames import Rejected
 from simipu_core.data.pairing import Packed, pack_depth, pack_pair, too_much_to_pack
 from simipu_core.data.reading_order import pack_frames
@@ -51,7 +51,7 @@ def pair(catalogue: Path, config: PairConfig, target: Target, out: Path, *, run:
     source = read_manifest(catalogue, "catalogue")
     if source.origin is None:
         raise SimipuError(f"{catalogue}: does not say where its raw data lies; run ingest again.")
-    root = storage.resolve(source.origin)
+    root = storage.resolve(source.origin, mend=RAW_DATA_GONE)
     frames = _select(read_frames(catalogue), config, target, catalogue)
     pack: Callable[[CatalogueRow], Packed | Rejected]
     if target == "pairs":

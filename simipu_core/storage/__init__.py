@@ -79,13 +79,17 @@ def pin(path: Path) -> str:
     return f"{folder}#{_digest(folder)}"
 
 
-def resolve(uri: str, workdir: Path | None = None) -> Path:
+_SET_ROOT = "set `root` of pretrain_data or depth_data, or --data, to the folder that holds the raw data"
+
+
+def resolve(uri: str, workdir: Path | None = None, mend: str = _SET_ROOT) -> Path:
     """Folder that holds the data of a URI: a local one, or an `S3Path`, whose files are read when they are needed.
 
     Args:
         uri: a path or S3 address, the answer of :func:`pin`, or ``…/files/md5/ab/cdef….dir`` in a DVC cache or remote;
             the last is linked or downloaded, and verified.
         workdir: where folders of links to DVC objects are made; ``build/dvc-views`` by default.
+        mend: what to do where there is no such folder.
 
     Returns:
         Absolute folder; read-only use.
@@ -95,22 +99,20 @@ def resolve(uri: str, workdir: Path | None = None) -> Path:
     """
     address, digest = split_pin(uri)
     if digest:
-        folder = _folder(place(address))
+        folder = _folder(place(address), mend)
         if _digest(folder) != digest:
             raise SimipuError(f"{folder}: its files changed since the run was submitted; submit the run again.")
         return folder
     if directory := dvc.parse(place(uri).absolute()):
         return dvc.view(directory, workdir or Path("build/dvc-views"))
-    return _folder(place(uri))
+    return _folder(place(uri), mend)
 
 
-def _folder(path: Path) -> Path:
+def _folder(path: Path, mend: str = _SET_ROOT) -> Path:
     forget_listings()
     if not path.is_dir():
-        raise SimipuError(
-            f"{path}: no such folder; set `root` of pretrain_data or depth_data, or --data, to the folder that holds "
-            "the raw data."
-        )
+        is_what = "is a file, which must be unpacked if it is an archive" if path.is_file() else "no such folder"
+        raise SimipuError(f"{path}: {is_what}; {mend}.")
     return path.absolute()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from simipu_core.checking.calibrations import better_change, confidence
 from simipu_core.checking.report import Report, Severity
 from simipu_core.config import PairConfig
 from simipu_core.data.frames import Frame
-from simipu_core.data.images import image_size
+from simipu_core.data.images import decode_image, image_size
 from simipu_core.stages.check import check
 from simipu_core.synthetic.calibration import rotation
 from tests.checking.datasets import DATA_SETS, DataSet
@@ -133,6 +134,20 @@ def test_scans_with_other_axes_are_flagged_or_said_to_be_beyond_telling(
     else:
         assert severity is Severity.WARNING
         assert "cannot be told from" in what or "no better than with calibrations that are surely wrong" in what
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("change", [lambda image: np.roll(image, image.shape[1] // 2, 1), lambda image: image[:, ::-1]])
+def test_images_that_are_rolled_or_mirrored_are_never_called_right(
+    sample: tuple[DataSet, Path], change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    data, root = sample
+    for file in list(root.rglob("*.png")):
+        image = change(decode_image(file.read_bytes()))
+        file.unlink()
+        cv2.imwrite(str(file), image)
+    assert found(examine(data, root), "edge alignment")[0] is not Severity.OK
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures, scans
+from simipu_core.checking import calibrations, clocks, counts, depths, leakage, pictures, returns, scans
 from simipu_core.checking.calibrations import misplaced_centre
 from simipu_core.checking.report import Finding, Severity, by_share
-from simipu_core.checking.survey import DepthFacts, evenly, thumbnail
+from simipu_core.checking.survey import DepthFacts, FrameFacts, evenly, thumbnail
 from simipu_core.config import PairConfig
+from simipu_core.data.formats.scans import Dropped
 from simipu_core.data.images import decode_image
 from simipu_core.data.sources.kitti_object import mapped_drives
 from simipu_core.errors import SimipuError
@@ -104,6 +106,16 @@ def test_scans_far_from_their_images_are_counted() -> None:
     assert "pair.max_sync_ms=50" in late.what
 
 
+@pytest.mark.parametrize(("late_s", "hours"), [(3600, "1 h"), (19_801, "5.5 h"), (86_400, "24 h"), (3000, None)])
+@pytest.mark.parametrize("since", [0, 2])
+def test_clocks_that_differ_by_a_time_zone_are_told(late_s: int, hours: str | None, since: int) -> None:
+    frames = [
+        facts(i, points_timestamp_us=1_000_000 * late_s * (i >= since) + 100_000 * i + 1_004_000) for i in range(4)
+    ]
+    late = one(list(clocks.check(survey(frames))), "synchronisation")
+    assert (f"differ by {hours}: is one in another time zone" in late.mend) is (hours is not None)
+
+
 # -- depth -----------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +188,27 @@ def test_black_grey_misnamed_and_linked_images_are_named() -> None:
     ]
     checks = [(each.check, each.names[0][-1]) for each in pictures.check(survey(frames)) if each.names]
     assert checks == [("image content", "0"), ("image content", "1"), ("file format", "2"), ("links", "3")]
+
+
+def test_images_of_one_colour_from_some_row_down_are_told() -> None:
+    def cut(index: int, rows: int) -> FrameFacts:
+        image = np.random.default_rng(index).integers(0, 256, (160, 320, 3), np.uint8)
+        image[160 - rows :] = 128
+        return replace(facts(index), thumbnail=thumbnail(image))
+
+    found = one(list(pictures.check(survey([cut(0, 0), cut(1, 10), cut(2, 53), cut(3, 80)]))), "image content")
+    assert found.names == ("made/drive/0002", "made/drive/0003")
+
+
+def test_scans_that_are_zeros_in_part_among_others_without_are_told() -> None:
+    def scanned(index: int, zeros: int) -> FrameFacts:
+        return replace(facts(index, num_points=1000 - zeros), dropped=Dropped(0, zeros, 0))
+
+    frames = [scanned(0, 0), scanned(1, 0), scanned(2, 500), scanned(3, 400)]
+    cut = one(list(returns.check(survey(frames))), "scan points")
+    assert cut.names == ("made/drive/0002", "made/drive/0003")
+    no_returns = [scanned(index, 300 + 50 * index) for index in range(4)]
+    assert bad(list(returns.check(survey(no_returns)))) == []
 
 
 def test_a_folder_of_links_is_no_problem() -> None:

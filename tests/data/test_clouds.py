@@ -201,6 +201,24 @@ def test_damage_and_forged_sizes_are_refused_with_the_reason(kind: str, data: by
     assert reason in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda points: points.astype("<f8").tobytes(), "holds float64, not little-endian float32"),
+        (lambda points: (points / 3.0).astype("<f8").tobytes(), "holds float64, not little-endian float32"),
+        (lambda points: points.astype(">f4").tobytes(), "holds big-endian float32, not little-endian float32"),
+        (lambda points: "\n".join(f"{x:.3f} {y:.3f}" for x, y, *_ in points.tolist()).encode(), "is text"),
+    ],
+)
+def test_numbers_of_another_type_are_told(write: Callable[[NDArray[np.float64]], bytes], reason: str) -> None:
+    rng = np.random.default_rng(0)
+    points = np.hstack([rng.uniform(-70, 70, (1000, 3)), rng.uniform(0, 1, (1000, 1))])
+    points[::7, 3] = 0
+    assert parse_points(points.astype("<f4").tobytes()).shape == (1000, 4)
+    with pytest.raises(SimipuError, match=reason):
+        parse_points(write(points.astype(np.float32).astype(np.float64)))
+
+
 def test_a_wrong_scale_is_told_by_the_intensities() -> None:
     strong = POINTS * (1, 1, 1, 200)
     sentence = r"has intensities from .* to 199.*, but the LiDAR's reflectance_scale is 1: they must lie between"

@@ -291,6 +291,22 @@ def test_odd_names_and_hidden_folders(tmp_path: Path) -> None:
     assert said.count("other characters than letters, digits and . _ + -") == 3
 
 
+def test_a_sequence_that_is_still_packed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = log(tmp_path, ["0"]).parent
+    for name in ("a.zip", "b.tar.gz"):
+        files.write(folder / name, b"")
+    assert [frame.sample_id for frame in sound(tmp_path)] == ["logs/a/front/0"]
+    assert capsys.readouterr().out == "logs/b.tar.gz is not read; unpack it if it holds a sequence\n"
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "lost+found", "#recycle"])
+def test_folders_that_machines_add_are_no_sequences_and_no_cameras(tmp_path: Path, name: str) -> None:
+    folder = log(tmp_path, ["0"])
+    log(tmp_path, ["0"], sequence=name)
+    (folder / "images" / name).mkdir()
+    assert [frame.sample_id for frame in sound(tmp_path)] == ["logs/a/front/0"]
+
+
 def test_scans_of_all_formats_lie_side_by_side(tmp_path: Path) -> None:
     folder = log(tmp_path, [str(index) for index in range(3)], scan_names=["0"])
     files.write(folder / "scans/top/1.pcd", clouds.pcd(files.scan(1), "binary_compressed"))

@@ -276,6 +276,6 @@ def test_lists_that_are_none_are_refused(tmp_path: Path, line: str, sentence: st
     files.write(folder / "l.txt", f"\n{line}\n")
     with pytest.raises(SimipuError, match=rf"l.txt: {sentence}"):
         listing(tmp_path, "nyu", lists=["l.txt"])
-    files.write(folder / "l.txt", b"\xff\xfe")
+    files.write(folder / "l.txt", b"\xff")
     with pytest.raises(SimipuError, match=r"l.txt: this list of frames cannot be read"):
         listing(tmp_path, "nyu", lists=["l.txt"])

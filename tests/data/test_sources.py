@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,11 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 import pytest
 
+from simipu_core import storage
 from simipu_core.data.catalogue import read_frames
 from simipu_core.data.formats.json_tables import records
 from simipu_core.data.frames import BrokenFrameError, Frame, Rejected, by_cause
 from simipu_core.data.sources import source_named
 from simipu_core.data.sources.kitti_depth import DEFAULT_INTRINSICS
+from simipu_core.data.sources.kitti_object import KittiObject
 from simipu_core.data.sources.nyu import INTRINSICS
 from simipu_core.errors import SimipuError
 from simipu_core.stages.ingest import ingest
@@ -73,11 +76,14 @@ def test_kitti_object_names_the_missing_half_of_a_pair(tmp_path: Path) -> None:
     [
         (None, "the calibration file is missing"),
         (files.object_calibration().replace("P2", "P9"), "the line P2 is missing"),
-        (files.object_calibration().replace("R0_rect: 0.9999", "R0_rect: 0,9999"), "the line R0_rect is not 9 numbers"),
+        (
+            files.object_calibration().replace("R0_rect: 0.9999", "R0_rect: 0,9999"),
+            "the line R0_rect is not 9 numbers; write its decimal commas as points",
+        ),
         (files.object_calibration().replace("R0_rect: 0.9999", "R0_rect:"), "the line R0_rect is not 9 numbers"),
         (files.object_calibration().replace("cam: 0.007", "cam: nan"), "the line Tr_velo_to_cam is not 12 numbers"),
         (files.object_calibration().replace("P2: 60.0", "P2: 0.0"), "the line P2 is no camera matrix"),
-        (b"\xff\xfe", "the calibration file cannot be read as text; save it as UTF-8"),
+        (b"P2: \xe4", "the calibration file cannot be read as text; save it as UTF-8"),
     ],
 )
 def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str | None, reason: str) -> None:
@@ -85,6 +91,95 @@ def test_a_broken_calibration_is_named_with_its_line(tmp_path: Path, text: str |
     calib.unlink() if text is None else files.write(calib, text)
     file = "kitti_object/training/calib/000001.txt"
     assert broken(tmp_path, "kitti_object") == [("kitti_object/000001", file, reason)]
+
+
+@pytest.mark.parametrize("name", ["000001{}.part", ".000001{}.Xa3fGh", "000001.bmp", "000001{}.crdownload"])
+def test_what_lies_in_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    for file in (training / "image_2/000001.png", training / "velodyne/000002.bin"):
+        file.rename(file.with_name(name.replace("000001", file.stem).format(file.suffix)))
+    assert [reason for *_, reason in broken(tmp_path, "kitti_object")] == [
+        f"the scan 000001.bin has no such image; there is only {name.format('.png')}",
+        f"the image 000002.png has no such scan; there is only {name.replace('000001', '000002').format('.bin')}",
+    ]
+
+
+def test_folders_of_another_name_and_archives_are_named(tmp_path: Path) -> None:
+    training = files.kitti_object(tmp_path, 1)
+    (training / "velodyne").rename(training / "Velodyne")
+    ((*_, reason),) = broken(tmp_path, "kitti_object")
+    assert reason == "the image 000000.png has no such scan; there is no folder velodyne, only Velodyne"
+    files.write(training / "image_2.zip", b"PK")
+    (training / "image_2").rename(training / "elsewhere")
+    (training / "Velodyne").rename(training / "velodyne")
+    ((*_, reason),) = broken(tmp_path, "kitti_object")
+    assert reason == "the scan 000000.bin has no such image; there is no folder image_2, only image_2.zip"
+    training.rename(training.with_name("Training"))
+    with pytest.raises(SimipuError, match=r"training/image_2; Training must be called training\); set `root`"):
+        listing(tmp_path, "kitti_object")
+    files.write(tmp_path / "training.tar.gz", b"\x1f\x8b")
+    (tmp_path / "kitti_object").rename(tmp_path / "more")
+    (tmp_path / "more/Training").rename(tmp_path / "more/training")
+    with pytest.raises(SimipuError, match=r"training/image_2; they lie in more\)"):
+        listing(tmp_path, "kitti_object")
+    (tmp_path / "more/training").rename(tmp_path / "more/Training")
+    with pytest.raises(SimipuError, match=r"training/image_2; training.tar.gz must be unpacked first\)"):
+        listing(tmp_path, "kitti_object")
+    with pytest.raises(SimipuError, match=r"training.tar.gz: is a file, which must be unpacked if it is an archive;"):
+        storage.resolve(str(tmp_path / "training.tar.gz"))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><title>401 Unauthorized</title>", "is a web page"),
+        (b"<HTML>", "is a web page"),
+    ],
+)
+def test_what_stands_in_place_of_files_of_any_format_is_told(tmp_path: Path, data: bytes, reason: str) -> None:
+    for name in ("a.png", "a.bin"):
+        with pytest.raises(BrokenFrameError, match=reason):
+            KittiObject.read_file(files.write(tmp_path / name, data))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_texts_as_windows_writes_them_are_read(tmp_path: Path, encoding: str) -> None:
+    training = files.kitti_object(tmp_path, 1)
+    text = files.object_calibration().replace("\n", "\r\n")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    files.write(training / "calib/000000.txt", (mark + text).encode(encoding))
+    assert_projects_like_kitti(sound(tmp_path, "kitti_object")[0])
+
+
+def test_calibrations_of_another_suffix_are_named(tmp_path: Path) -> None:
+    calib = files.kitti_object(tmp_path, 1) / "calib/000000.txt"
+    calib.rename(calib.with_suffix(".TXT"))
+    assert broken(tmp_path, "kitti_object")[0][2] == "the calibration file is missing; there is only 000000.TXT"
+    own = log(tmp_path, ["0"]) / "calibration.yaml"
+    for place in (own, own.parents[1] / own.name):
+        own = own.rename(place.with_suffix(".yml"))
+        (lost,) = any_source(kind="logs").list_frames(tmp_path)
+        assert isinstance(lost, Rejected)
+        assert lost.reason == "the calibration file is missing; rename calibration.yml"
+
+
+def test_pipes_and_devices_in_place_of_files_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
+    training = files.kitti_object(tmp_path, 3)
+    pipe, device = (training / f"calib/{index:06d}.txt" for index in range(2))
+    for calib in (pipe, device):
+        calib.unlink()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    assert [reason for *_, reason in broken(tmp_path, "kitti_object")] == [
+        "the calibration file cannot be read (is no regular file)"
+    ] * 2
+    os.mkfifo(tmp_path / "table.json")
+    with pytest.raises(SimipuError, match=r"table\.json: cannot be read as a JSON array"):
+        next(records(tmp_path / "table.json"))
+    drive = "2011_09_26_drive_0001_sync"
+    os.mkfifo(files.kitti_raw(tmp_path, {drive: [0]}) / f"2011_09_26/{drive}/image_02/timestamps.txt")
+    assert sound(tmp_path, "kitti_raw")[0].timestamp_us is None
 
 
 def kitti_halves(root: Path) -> Path:
@@ -202,7 +297,7 @@ def test_kitti_raw_names_missing_scans_and_broken_times(tmp_path: Path) -> None:
         (file.removeprefix(f"kitti_raw/2011_09_26/{files.DRIVE}/"), why)
         for _, file, why in broken(tmp_path, "kitti_raw")
     ] == [
-        ("image_02/timestamps.txt", "line 1 is not a time"),
+        ("image_02/timestamps.txt", "line 1 is not a time such as 2011-09-26 13:02:25.594360375"),
         ("velodyne_points/data/0000000001.bin", "the image 0000000001.png has no such scan"),
     ]
 

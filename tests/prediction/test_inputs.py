@@ -50,6 +50,23 @@ def test_files_folders_globs_and_what_is_missing(tmp_path: Path) -> None:
     assert names(tmp_path / "empty") == ["broken: holds neither pictures (.png, .jpg) nor videos"]
 
 
+def test_what_is_written_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "run/b", "run/build/predictions/colour/a"):
+        picture(tmp_path / f"in/{name}.png")
+    (tmp_path / "in/loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path / "in/run")
+    for folder in (tmp_path / "in", Path("..")):
+        (a, b) = find([str(folder)], Path("build/predictions"))
+        assert [frame.name for source in (a, b) for frame in source.frames() if isinstance(frame, Frame)] == [
+            "a",
+            "run/b",
+        ]
+    with pytest.raises(
+        SimipuError, match=r"in: holds the pictures, to which depths would be added; choose another --out"
+    ):
+        find([".."], tmp_path / "in")
+
+
 def test_a_picture_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(encode_png(pixels(1))))
     monkeypatch.setattr(sys, "stdin", stream)

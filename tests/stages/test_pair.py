@@ -62,6 +62,16 @@ def test_pairs_hold_the_image_and_the_points_in_its_frustum(tmp_path: Path) -> N
     assert manifest.licence == "CC BY-NC-SA 3.0 (KITTI)"
 
 
+def test_raw_data_that_was_moved_is_told(tmp_path: Path) -> None:
+    files.kitti_object(tmp_path / "raw", 3)
+    catalogue(tmp_path)
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    with pytest.raises(
+        SimipuError, match=r"raw: no such folder; put the raw data of this catalogue back there, or run"
+    ):
+        pack(tmp_path, "pairs")
+
+
 def test_raw_encoding_is_lossless(tmp_path: Path) -> None:
     files.kitti_object(tmp_path / "raw", 3)
     catalogue(tmp_path, split="within_sequence")

@@ -1,7 +1,10 @@
 """Files of raw data as they are."""
 
+import codecs
+import errno
 import stat
 from pathlib import Path
+from typing import Literal
 
 from simipu_core.data.frames import BrokenFrameError
 from simipu_core.storage import S3Path
@@ -9,15 +12,38 @@ from simipu_core.storage import S3Path
 _MOST_BYTES = 1 << 30
 """Of one image, depth map or scan."""
 
+_WEB_PAGE = "is a web page, as servers send it in place of a file that they do not give; download the file again"
+_NO_DATA = {
+    b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself (git lfs pull)",
+    b"<!doctype html": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
+}
+"""What stands in place of files of any format, by its beginning in small letters."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-def read_text(file: Path) -> str:
-    """A text file; a byte-order mark at its beginning, as editors on Windows write it, is no part of it.
+
+def check_regular(file: Path) -> None:
+    """Refuse what a reader may wait for, or never come to the end of: pipes, sockets, devices; and folders.
+
+    Raises:
+        OSError: it is no regular file, or not there. Of files in S3 this is left to their reader, which asks once.
+    """
+    if not isinstance(file, S3Path) and not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(file))
+
+
+def read_text(file: Path, errors: Literal["strict", "replace"] = "strict") -> str:
+    """A text file in UTF-8, or in UTF-16 where its byte-order mark says so, as programs on Windows write it.
+
+    The mark is no part of the text.
 
     Raises:
         OSError: it cannot be read.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: it is in neither.
     """
-    return file.read_text(encoding="utf-8-sig")
+    check_regular(file)
+    data = file.read_bytes()
+    return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig", errors)
 
 
 def read_file(file: Path) -> bytes:
@@ -31,12 +57,14 @@ def read_file(file: Path) -> bytes:
     try:
         if isinstance(file, S3Path):  # asking for the size would take a listing of the folder
             data = file.read_beginning(_MOST_BYTES + 1)
-        elif not stat.S_ISREG((status := file.stat()).st_mode):
-            raise BrokenFrameError(file, "is no file")
         else:
-            data = file.read_bytes() if status.st_size <= _MOST_BYTES else None
+            check_regular(file)
+            data = file.read_bytes() if file.stat().st_size <= _MOST_BYTES else None
     except OSError as error:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
     if data is None or len(data) > _MOST_BYTES:
         raise BrokenFrameError(file, f"is larger than {_MOST_BYTES >> 20} MiB")
+    for beginning, reason in _NO_DATA.items():
+        if data[: len(beginning)].lower() == beginning:
+            raise BrokenFrameError(file, reason)
     return data

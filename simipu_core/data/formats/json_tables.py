@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from simipu_core.data.formats.files import check_regular
 from simipu_core.errors import SimipuError
 
 Record = dict[str, Any]
@@ -25,6 +26,7 @@ def records(file: Path) -> Iterator[Record]:
         SimipuError: the table is missing, damaged or truncated, or holds something else.
     """
     try:
+        check_regular(file)
         with file.open(encoding="utf-8-sig") as stream:
             yield from _array(stream)
     except FileNotFoundError:

@@ -22,8 +22,12 @@ class Calibration:
         try:
             lines = read_text(path).splitlines()
         except FileNotFoundError:
-            raise BrokenFrameError(path, "the calibration file is missing") from None
-        except (OSError, UnicodeDecodeError):
+            other = path.with_suffix(path.suffix.upper())
+            instead = f"; there is only {other.name}" if other.is_file() else ""
+            raise BrokenFrameError(path, f"the calibration file is missing{instead}") from None
+        except OSError as error:
+            raise BrokenFrameError(path, f"the calibration file cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
             raise BrokenFrameError(path, "the calibration file cannot be read as text; save it as UTF-8") from None
         self._lines = {label.strip(): rest for label, _, rest in (line.partition(":") for line in lines)}
 
@@ -40,7 +44,8 @@ class Calibration:
         except ValueError:
             values = np.empty(0)
         if values.size != rows * columns or not np.isfinite(values).all():
-            raise BrokenFrameError(self.path, f"the line {label} is not {rows * columns} numbers")
+            commas = "; write its decimal commas as points" if "," in self._lines[label] else ""
+            raise BrokenFrameError(self.path, f"the line {label} is not {rows * columns} numbers{commas}")
         return values.reshape(rows, columns)
 
 

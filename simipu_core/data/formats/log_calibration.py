@@ -247,8 +247,10 @@ def read_calibration(file: Path) -> LogCalibration:
     try:
         status = file.stat()
     except OSError as error:
-        is_missing = isinstance(error, FileNotFoundError)
-        reason = "the calibration file is missing" if is_missing else f"cannot be read ({error.strerror})"
+        reason = f"cannot be read ({error.strerror})"
+        if isinstance(error, FileNotFoundError):
+            here = [path.name for place in ("", "*/") for path in file.parent.glob(f"{place}calibration.yml")]
+            reason = f"the calibration file is missing{'; rename calibration.yml' if here else ''}"
         raise BrokenFrameError(file, reason) from None
     return _read(file, (status.st_size, status.st_mtime_ns))
 

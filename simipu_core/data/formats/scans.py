@@ -16,6 +16,9 @@ _LOOKED_AT, _FEWEST = 1 << 16, 100
 """Floats by which it is told how many make a point, and points below which it is not."""
 _WIDTHS = range(3, 9)
 _CLEARLY = 2.0
+_USUAL, _MOST_SHARE = (1e-6, 1e10), 0.9
+"""Magnitudes of coordinates, intensities and times, and the share of a scan's numbers that have one."""
+_TEXT, _TEXT_LOOKED_AT = b"0123456789+-.eE,; \t\r\n", 1 << 12
 
 
 class Dropped(NamedTuple):
@@ -98,7 +101,7 @@ def parse_points(data: bytes, columns: int = 4) -> NDArray[np.float32]:
 
 
 def check_width(data: bytes, columns: int, mend: str) -> None:
-    """Refuse floats that clearly are another number a point.
+    """Refuse what is no float32, and floats that clearly are another number a point.
 
     Coordinates and intensity spread differently, so that the numbers of one column are alike and those of two columns
     are not: but only if the columns are cut right.
@@ -114,11 +117,29 @@ def check_width(data: bytes, columns: int, mend: str) -> None:
     values: NDArray[Any] = np.frombuffer(data, "<f4", min(len(data) // 4, _LOOKED_AT))
     if len(values) < _FEWEST * columns:
         return
+    _check_type(data)
     differences = {width: _difference(values, width) for width in {*_WIDTHS, columns}}
     fitting = [width for width in _WIDTHS if len(data) % (4 * width) == 0 and width % columns]
     best = max(fitting, key=differences.__getitem__, default=columns)
     if differences[best] > _CLEARLY * differences[columns]:
         raise SimipuError(f"has {best} floats a point, as its numbers repeat; {mend}")
+
+
+def _check_type(data: bytes) -> None:
+    """Refuse text, and numbers of another type: float32 of them would be of no magnitude that sensors measure."""
+    if not data[:_TEXT_LOOKED_AT].translate(None, _TEXT):
+        raise SimipuError("is text, not float32; own logs may hold it as .pcd or .ply")
+    if _usual_share(data, "<f4") < _MOST_SHARE:
+        for code, name in (("<f8", "float64"), (">f4", "big-endian float32")):
+            if _usual_share(data, code) > _MOST_SHARE:
+                raise SimipuError(f"holds {name}, not little-endian float32; write it with numpy as .astype('<f4')")
+
+
+def _usual_share(data: bytes, code: str) -> float:
+    """Share of the numbers, read as a type, that are 0 or of the magnitude of measurements."""
+    kind = np.dtype(code)
+    sizes: NDArray[Any] = np.abs(np.frombuffer(data, kind, min(len(data) // kind.itemsize, _LOOKED_AT)))
+    return float(((sizes == 0) | ((sizes > _USUAL[0]) & (sizes < _USUAL[1]))).mean())
 
 
 def _difference(values: NDArray[Any], width: int) -> float:

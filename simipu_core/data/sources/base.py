@@ -1,6 +1,7 @@
 """What a data set is to the code: its options, how its frames are found and read, and what is known of it."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from simipu_core.config.section import ANY_SIZE, Address, Range, Section, Size, 
 from simipu_core.data import splits
 from simipu_core.data.formats.files import read_file
 from simipu_core.data.formats.scans import Scan, measured, parse_points
-from simipu_core.data.frames import BrokenFrameError, Frame, Listing, Rejected
+from simipu_core.data.frames import ARCHIVES, BrokenFrameError, Frame, Listing, Rejected
 from simipu_core.data.splits import Split
 from simipu_core.errors import SimipuError
 
@@ -181,11 +182,26 @@ class Source(Section):
         folder = self.find(root)
         found = list(islice(self.each_frame(folder), 0, None, self.every)) if folder else []
         if not found:
+            instead = "" if folder else self._instead(root)
             raise SimipuError(
-                f"{root}: holds no {self.kind} frames (looked for {self.expected}); "
+                f"{root}: holds no {self.kind} frames (looked for {self.expected}{instead}); "
                 "set `root` of pretrain_data or depth_data to the folder that holds them."
             )
         return found
+
+    def _instead(self, root: Path) -> str:
+        """What is there in place of the layout's folders, in words: an archive, other capitals, a folder in between."""
+        parts = {part.casefold(): part for part in re.split("[/ ]", self.expected)}
+        here = (path for folder in (root, root / self.kind) if folder.is_dir() for path in folder.iterdir())
+        for path in sorted(here):
+            if path.suffix.lower() in ARCHIVES and path.is_file():
+                return f"; {path.name} must be unpacked first"
+            proper = parts.get(path.name.casefold(), path.name)
+            if proper != path.name:
+                return f"; {path.name} must be called {proper}"
+            if path.is_dir() and self.find(path):
+                return f"; they lie in {path.name}"
+        return ""
 
     def assign(self, found: Found) -> list[Split | None]:
         """Say for each frame whether it trains or evaluates; None where the split leaves it out.

@@ -82,9 +82,10 @@ class ObjectLayout:
         image, scan = images.find(stem), scans.find(stem)
         if image is None:
             reason = f"the scan {stem}.bin has no such image" if scan else "the image is missing"
-            raise BrokenFrameError(folder / self.images / f"{stem}.png", reason)
+            raise BrokenFrameError(folder / self.images / f"{stem}.png", reason + images.instead(stem))
         if scan is None:
-            raise BrokenFrameError(folder / "velodyne" / f"{stem}.bin", f"the image {image.name} has no such scan")
+            reason = f"the image {image.name} has no such scan{scans.instead(stem)}"
+            raise BrokenFrameError(folder / "velodyne" / f"{stem}.bin", reason)
         calibration = Calibration(folder / "calib" / f"{stem}.txt")
         velo_to_cam = calibration.matrix(self.extrinsics, 3, 4)
         intrinsics, lidar_to_camera = camera_matrices(calibration, self.projection, "R0_rect", velo_to_cam)

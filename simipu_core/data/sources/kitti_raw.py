@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from simipu_core.config.data import SyntheticConfig
+from simipu_core.data.formats.files import read_text
 from simipu_core.data.formats.kitti_calibration import Calibration, Matrix, camera_matrices
 from simipu_core.data.frames import (
     IMAGE_SUFFIXES,
@@ -30,6 +31,8 @@ from simipu_core.data.frames import (
 from simipu_core.data.sources.base import Benchmark, Found, Official
 from simipu_core.data.sources.kitti_shared import KittiSource, count_listed, eigen_benchmark
 from simipu_core.data.splits import eigen_test, eigen_train
+
+_A_TIME = "2011-09-26 13:02:25.594360375"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Drive:
         """
         image, scan = self.images.find(stem), self.scans.find(stem)
         if image is None:
-            raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", "the image is missing")
+            reason = f"the image is missing{self.images.instead(stem)}"
+            raise BrokenFrameError(self.folder / "image_02/data" / f"{stem}.png", reason)
         intrinsics, lidar_to_camera = self.cameras
         return Frame(
             sample_id=f"{source}/{self.name}/{stem}",
@@ -115,7 +119,8 @@ class KittiRaw(KittiSource):
     def _frame(self, drive: Drive, stem: str) -> Frame:
         if stem not in drive.scans:
             scan = drive.folder / "velodyne_points/data" / f"{stem}.bin"
-            raise BrokenFrameError(scan, f"the image {drive.images[stem].name} has no such scan")
+            reason = f"the image {drive.images[stem].name} has no such scan{drive.scans.instead(stem)}"
+            raise BrokenFrameError(scan, reason)
         return drive.frame(self.kind, stem)
 
     def official(self, found: Found, root: Path) -> list[Official]:
@@ -137,7 +142,7 @@ class KittiRaw(KittiSource):
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return read_text(path, errors="replace").splitlines()
     except OSError:
         return []
 
@@ -150,5 +155,5 @@ def _timestamp(sensor: Path, lines: list[str], stem: str) -> int | None:
     try:
         time = datetime.fromisoformat(lines[index].strip()).replace(tzinfo=UTC)
     except ValueError:
-        raise BrokenFrameError(sensor / "timestamps.txt", f"line {index + 1} is not a time") from None
+        raise BrokenFrameError(sensor / "timestamps.txt", f"line {index + 1} is not a time such as {_A_TIME}") from None
     return round(time.timestamp() * 1_000_000)

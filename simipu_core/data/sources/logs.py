@@ -31,6 +31,7 @@ from simipu_core.data.formats.log_calibration import (
 )
 from simipu_core.data.formats.scans import CLOUD_SUFFIXES, Scan, measured
 from simipu_core.data.frames import (
+    ARCHIVES,
     DEPTH_SUFFIXES,
     FLOAT_SCALE,
     IMAGE_SUFFIXES,
@@ -84,6 +85,9 @@ class Logs(Source):
 
     def each_frame(self, folder: Path) -> Listing:
         """Frames of all sequences, by sequence, time and camera; those without a partner or calibration as Rejected."""
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in ARCHIVES and not (folder / path.name.split(".")[0]).is_dir():
+                print(f"{self.kind}/{path.name} is not read; unpack it if it holds a sequence", flush=True)
         for path in _sequences(folder):
             if is_sound_name(path.name):
                 yield from _Sequence(path, self.cameras, self.lidar).frames()
@@ -257,9 +261,11 @@ class _Sequence:
                 raise BrokenFrameError(folder / name, f"its name is no time in {calibration.time_unit}")
         taken, scanned = image[0].find(image[1]), scan[0].find(scan[1])
         if taken is None:
-            raise BrokenFrameError(images / f"{image[1]}.png", f"the scan {scan[0][scan[1]].name} has no such image")
+            reason = f"the scan {scan[0][scan[1]].name} has no such image{image[0].instead(image[1])}"
+            raise BrokenFrameError(images / f"{image[1]}.png", reason)
         if scanned is None:
-            raise BrokenFrameError(scans / scan[1], f"the image {taken.name} has no such scan of {_READ}")
+            reason = f"the image {taken.name} has no such scan of {_READ}{scan[0].instead(scan[1])}"
+            raise BrokenFrameError(scans / scan[1], reason)
         seen = calibration.cameras[camera]
         lens = seen.distortion
         depth = maps.find(image[1])
