@@ -12,6 +12,7 @@ from torchvision.models import resnet18
 
 from simipu_core import project
 from simipu_core.artifacts import read_manifest
+from simipu_core.config import FinetuneConfig
 from simipu_core.config.section import ANY_SIZE, SizeRange
 from simipu_core.data.loader import SampleOrder
 from simipu_core.data.sources import Source
@@ -20,6 +21,8 @@ from simipu_core.data.splits import eigen_test, eigen_train
 from simipu_core.errors import SimipuError
 from simipu_core.evaluation.report import Report
 from simipu_core.experiment import Experiment, load_experiment
+from simipu_core.parameters import from_parameter
+from simipu_core.stages.configure import sections
 from simipu_core.stages.evaluate import evaluate
 from simipu_core.stages.finetune import finetune
 from simipu_core.stages.ingest import ingest
@@ -68,6 +71,8 @@ def test_other_objectives_hand_on_their_decoder(name: str) -> None:
     assert experiment.pretrain.objective == ("both" if "both" in name else "lidar_depth")
     assert experiment.finetune.start == "encoder_and_decoder"
     assert (experiment.finetune.epochs == 0) == ("no_labels" in name)
+    control = from_parameter(FinetuneConfig, sections(experiment)["finetune_scratch"], "control")
+    assert (control.init, control.start) == ("torch_default", "encoder")
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -210,6 +215,7 @@ SHRUNK = [
     "finetune.workers=0",
     "finetune.device=cpu",
     "finetune.encoder_name=resnet18",
+    "pretrain.lidar_depth={decoder_channels: [16, 16, 8, 8], image_scale: 0.125}",
     "finetune.decoder_channels=[16, 16, 8, 8]",
     "finetune.input_scale=0.125",
     "evaluate.device=cpu",

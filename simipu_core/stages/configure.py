@@ -76,14 +76,15 @@ def configure(
 
 def sections(experiment: Experiment) -> Sections:
     """The section that each step reads, and nothing more: what a step does not read must not change its cache key."""
-    control = experiment.finetune.model_copy(update={"init": CONTROL_START, "init_file": None})
+    tuned = experiment.finetune
+    random = {"init": CONTROL_START, "init_file": None, "start": "encoder", "epochs": max(1, tuned.epochs)}
     return {
         "ingest_pretrain": to_parameter(experiment.pretrain_data),
         "ingest_depth": to_parameter(experiment.depth_frames),
         "pair": to_parameter(experiment.pair),
         "pretrain": to_parameter(experiment.pretrain),
         "finetune": to_parameter(experiment.finetune),
-        "finetune_scratch": to_parameter(FinetuneConfig.model_validate(control.model_dump())),
+        "finetune_scratch": to_parameter(FinetuneConfig.model_validate(tuned.model_dump() | random)),
         "evaluate": {
             "experiment": experiment.experiment,
             "evaluate": to_parameter(experiment.evaluate),
