@@ -8,8 +8,7 @@
 
 `correctness`: steps of both stages against those of the CPU, compiled ones against plain ones, resuming ·
 `throughput`: samples a second, share of the card's peak, memory against the plan · `kernels`: where the step's time
-goes · `loading`: whether the loader can
-feed that, and the cores it takes · `row`: starts side by side at ResNet-50.
+goes · `loading`: whether the loader can feed that, and the cores it takes · `row`: starts side by side at ResNet-50.
 
 Each part takes at most `--minutes`, writes what it has found after every finding to ``gpu_PART.json`` in `--out`, and
 leaves out what it has no time for. The parts need neither MLflow nor S3: beside PyTorch 2.11 or newer, NumPy, SciPy,

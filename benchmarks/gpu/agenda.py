@@ -63,8 +63,11 @@ class Part:
     failed: list[str] = field(default_factory=list)
 
     def measure(self, name: str, task: Callable[[], Any], seconds: float = 0.0) -> None:
-        """Keep what a task finds, if there is time for it; one that fails is noted, and the others go on."""
-        if not self.has_time(name, seconds):
+        """Keep what a task finds, if there is time for the seconds that it is taken to need on a GPU.
+
+        One that fails is noted, and the others go on.
+        """
+        if not self.has_time(name, seconds if self.device.type == "cuda" else 0):
             return
         try:
             self.keep(name, task())

@@ -23,10 +23,9 @@ def run(part: Part) -> None:
     file = part.out / "gpu_throughput.json"
     known = json.loads(file.read_text(encoding="utf-8"))["found"] if file.is_file() else {}
     for stage in stages(part.sizes, part.data):
-        expected = _EXPECTED if part.device.type == "cuda" else 0
         demand = best({name: entry for name, entry in known.items() if name.startswith(stage.name)})
-        part.measure(f"{stage.name} loader", partial(_against_the_card, part, stage, cores, demand), expected)
-        part.measure(f"{stage.name} fed", partial(_fed, part, stage, cores), expected)
+        part.measure(f"{stage.name} loader", partial(_against_the_card, part, stage, cores, demand), _EXPECTED)
+        part.measure(f"{stage.name} fed", partial(_fed, part, stage, cores), _EXPECTED)
 
 
 def _against_the_card(part: Part, stage: Stage, cores: int, demand: float | None) -> dict[str, float]:

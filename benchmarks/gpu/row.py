@@ -61,7 +61,7 @@ def run(part: Part) -> None:
     jobs = [Job((row,), 0, place.study.main) for row in ROWS]
     frames.prepare(place.study, frames.needed(place.study, jobs), place.frames)
     for job in jobs:
-        part.measure(job.rows[0].name, partial(_row, place, job), _EXPECTED if part.device.type == "cuda" else 0)
+        part.measure(job.rows[0].name, partial(_row, place, job), _EXPECTED)
 
 
 def _row(place: Workplace, job: Job) -> dict[str, Any]:

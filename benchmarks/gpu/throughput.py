@@ -37,7 +37,7 @@ def run(part: Part) -> None:
     tasks += [(stage, _FASTEST, size) for stage in of_stage for size in stage.batch_sizes[1:] if _FASTEST in settings]
     for stage, name, samples in tasks:
         task = partial(measured, stage, SETTINGS[name], samples, part)
-        part.measure(f"{stage.name} {name} {samples}", task, _EXPECTED if part.device.type == "cuda" else 0)
+        part.measure(f"{stage.name} {name} {samples}", task, _EXPECTED)
 
 
 def measured(stage: Stage, settings: Mapping[str, Any], samples: int, part: Part) -> dict[str, Any]:

@@ -64,12 +64,13 @@ def _between_splits(found: Survey) -> Iterator[Finding]:
     if not same:
         telling = list(filter(shows_something, found.facts))
         trained, scored = ([facts for facts in telling if facts.split == side] for side in ("train", "eval"))
-        nearest = _nearest(_pictures(scored), _pictures(trained)) if trained and scored else []
-        same = [
-            f"{facts.sample_id} ≈ {trained[other].sample_id}"
-            for facts, (other, apart) in zip(scored, nearest, strict=False)
-            if apart < STILL
-        ]
+        if trained and scored:
+            nearest = _nearest(_pictures(scored), _pictures(trained))
+            same = [
+                f"{facts.sample_id} ≈ {trained[other].sample_id}"
+                for facts, (other, apart) in zip(scored, nearest, strict=True)
+                if apart < STILL
+            ]
     scans = {facts.row["points_sha256"]: facts.sample_id for facts in sides["train"] if facts.row["points_sha256"]}
     shared = [
         f"{facts.sample_id} = {scans[scan]}" for facts in sides["eval"] if (scan := facts.row["points_sha256"]) in scans

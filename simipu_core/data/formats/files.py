@@ -22,14 +22,21 @@ _NO_DATA = {
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def check_regular(file: Path) -> None:
+def check_regular(file: Path) -> int:
     """Refuse what a reader may wait for, or never come to the end of: pipes, sockets, devices; and folders.
 
+    Returns:
+        Bytes of the file; 0 of one in S3, which is left to its reader, who asks once.
+
     Raises:
-        OSError: it is no regular file, or not there. Of files in S3 this is left to their reader, which asks once.
+        OSError: it is no regular file, or not there.
     """
-    if not isinstance(file, S3Path) and not stat.S_ISREG(file.stat().st_mode):
+    if isinstance(file, S3Path):
+        return 0
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(file))
+    return status.st_size
 
 
 def read_text(file: Path, errors: Literal["strict", "replace"] = "strict") -> str:
@@ -58,8 +65,7 @@ def read_file(file: Path) -> bytes:
         if isinstance(file, S3Path):  # asking for the size would take a listing of the folder
             data = file.read_beginning(_MOST_BYTES + 1)
         else:
-            check_regular(file)
-            data = file.read_bytes() if file.stat().st_size <= _MOST_BYTES else None
+            data = file.read_bytes() if check_regular(file) <= _MOST_BYTES else None
     except OSError as error:
         raise BrokenFrameError(file, f"cannot be read ({error.strerror})") from None
     if data is None or len(data) > _MOST_BYTES:
